@@ -1,0 +1,69 @@
+"""Pending: a result that is not there yet.
+
+Everything below `server/` that would have to wait returns one instead. Completed once, on the
+loop's thread; has at most one continuation. Must not know any loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Pending(Generic[T]):
+    """A one-shot result. `done` tells whether `result()` may be called."""
+
+    __slots__ = ("_continuation", "_error", "_value", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._value: T | None = None
+        self._error: Exception | None = None
+        self._continuation: Callable[[], None] | None = None
+
+    def complete(self, value: T) -> None:
+        """Give the result and run the continuation, if one is waiting."""
+        assert not self.done, "a Pending is completed once"
+        self.done = True
+        self._value = value
+        self._run()
+
+    def fail(self, error: Exception) -> None:
+        """Give the failure instead; `result()` will raise it."""
+        assert not self.done, "a Pending is completed once"
+        self.done = True
+        self._error = error
+        self._run()
+
+    def then(self, continuation: Callable[[], None]) -> None:
+        """Call `continuation` once the result is there: at once if it already is."""
+        assert self._continuation is None, "a Pending has one continuation"
+        if self.done:
+            continuation()
+        else:
+            self._continuation = continuation
+
+    def abandon(self) -> None:
+        """Forget the continuation: whoever waited is gone. The result may still come."""
+        self._continuation = None
+
+    def result(self) -> T:
+        """The value, or raises what `fail` was given."""
+        assert self.done, "the result is not there yet"
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # complete() stored a T
+
+    def _run(self) -> None:
+        continuation, self._continuation = self._continuation, None
+        if continuation is not None:
+            continuation()
+
+
+def completed(value: T) -> Pending[T]:
+    """A Pending that already has its value."""
+    pending: Pending[T] = Pending()
+    pending.complete(value)
+    return pending

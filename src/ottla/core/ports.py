@@ -1,0 +1,213 @@
+"""The ports: what the core asks of the outside world.
+
+Implemented by `host/` for the real machine and by `testing/` for a simulated one. Whatever
+can wait returns a `Pending`, completed on the loop. Must not hold any implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from ottla.core.model import FileSlice
+from ottla.core.pending import Pending
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Clock(Protocol):
+    """Two clocks. Safety never depends on the wall clock (I54)."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970: for timestamps in records and logs, nothing else."""
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards: for deadlines and durations."""
+
+
+class Timer(Protocol):
+    """A call that has not happened yet."""
+
+    def cancel(self) -> None:
+        """Take the call back. Harmless after it happened."""
+
+
+class Timers(Protocol):
+    """Calls at a later time, on the loop's thread."""
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """Call once, `delay_s` from now or a little (≤ 20 ms) later."""
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call once, when what runs now has returned."""
+
+
+class DiskError(Exception):
+    """The disk refused: EIO, ENOSPC, a short write that stayed short. Ours, never the client's."""
+
+    def __init__(self, action: str, path: str, cause: OSError) -> None:
+        super().__init__(f"{action} {path}: {cause.strerror or cause}")
+        self.action = action
+        self.path = path
+        self.errno = cause.errno
+
+
+class File(Protocol):
+    """An open file. Writes and non-blocking reads are inline: they go to the page cache.
+
+    `retain` and `release` count those who still need the descriptor (a slice being sent, a
+    sync round); `close` closes it when the last of them has let go.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    def fileno(self) -> int:
+        """The descriptor, for sendfile."""
+
+    def size(self) -> int:
+        """Length in bytes, asked of the file system."""
+
+    def write(self, data: Buffer, position: int) -> None:
+        """Write all of `data`. Raises DiskError; what then lies past `position` is unknown."""
+
+    def read(self, position: int, length: int) -> bytes:
+        """Up to `length` bytes, fewer only at the end of the file. Blocks: at start and in tools only."""
+
+    def read_nowait(self, position: int, length: int) -> bytes | None:
+        """As `read`, or None where the bytes are not in the page cache: then `Disk.warm` them."""
+
+    def truncate(self, size: int) -> None:
+        """Cut to `size`, which also frees what was reserved past it."""
+
+    def retain(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+# Steps are values, so that a simulated disk can crash between any two of them.
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """Make a directory and its parents; fine if it is there."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateFile:
+    """Make or truncate a file, write `content`; its File is in the result of `perform`."""
+
+    path: str
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceFile:
+    """Put a whole new content in place of a small file: write aside, fsync, rename.
+
+    The directory is synced too when `sync_directory`: needed where something depends on it.
+    """
+
+    path: str
+    content: bytes
+    sync_directory: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RenamePath:
+    """Rename a file or directory; does not sync the directory."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnlinkFile:
+    """Remove a file; fine if it is not there."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTree:
+    """Remove a directory with all in it; fine if it is not there."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveSpace:
+    """Ask for `length` bytes of blocks from `position` on, without changing the file's length.
+
+    A hint: where the file system can't, nothing happens.
+    """
+
+    file: File
+    position: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncDirectory:
+    """Make the names in a directory durable."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFile:
+    """Make a file's bytes durable (fdatasync)."""
+
+    file: File
+
+
+Step: TypeAlias = (
+    MakeDirectory
+    | CreateFile
+    | ReplaceFile
+    | RenamePath
+    | UnlinkFile
+    | RemoveTree
+    | ReserveSpace
+    | SyncDirectory
+    | SyncFile
+)
+
+
+class Disk(Protocol):
+    """A file system. The first group blocks: at start, at stop and in tools only."""
+
+    def names(self, path: str) -> list[str]:
+        """Names in a directory, sorted; empty if there is no such directory."""
+
+    def read_file(self, path: str) -> bytes | None:
+        """A small file's whole content; None if there is no such file."""
+
+    def open(self, path: str) -> File:
+        """Open an existing file for reading and writing."""
+
+    def perform_now(self, steps: Sequence[Step]) -> list[File]:
+        """Do the steps in order, at once; the Files of its CreateFile steps. Raises DiskError."""
+
+    # From here on nothing blocks; each Pending fails with DiskError.
+
+    def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
+        """Do the steps in order, elsewhere; the Files of its CreateFile steps."""
+
+    def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
+        """fdatasync every file and fsync every directory, several at a time."""
+
+    def warm(self, piece: FileSlice) -> Pending[None]:
+        """Bring a slice's pages into the page cache. Doesn't release the slice."""
+
+
+class Offload(Protocol):
+    """Work that would hold up the loop, done in a worker process."""
+
+    def run(self, work: Callable[..., Any], *arguments: Any) -> Pending[Any]:
+        """Call a module-level function with picklable arguments; its result, or its failure."""
