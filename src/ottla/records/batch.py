@@ -193,7 +193,7 @@ def stamp_crc(view: memoryview) -> int:
 
 def crc_ok(view: memoryview) -> bool:
     """Whether the checksum fits. `view` holds exactly the batch, of at least 61 bytes."""
-    (crc,) = _CRC.unpack_from(view, 17)
+    crc: int = _CRC.unpack_from(view, 17)[0]
     return crc32c(view[CRC_START:]) == crc
 
 
