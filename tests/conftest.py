@@ -1,0 +1,39 @@
+"""What every test has: the short and the long run, and what the header of a run says.
+
+Owns the two hypothesis profiles and the markers' effects. Fixtures of one suite live beside it.
+"""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import reference
+
+SOAK = os.environ.get("OTTLA_SOAK") == "1"
+
+# A failure prints the blob that repeats it: CONTRIBUTING.md says how. No deadline: two cores of a
+# busy machine make one, and it would find nothing but the machine.
+settings.register_profile(
+    "ci", print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("soak", settings.get_profile("ci"), max_examples=2_000)
+settings.load_profile("soak" if SOAK else "ci")
+
+
+def pytest_report_header() -> list[str]:
+    reason = reference.missing()
+    lines = [f"reference: {reason or f'Apache Kafka {reference.version()}'}"]
+    if os.environ.get("OTTLA_PORTABLE") == "1":
+        lines.append("every portable fallback is forced (OTTLA_PORTABLE=1)")
+    if SOAK:
+        lines.append("the long run (OTTLA_SOAK=1)")
+    return lines
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("soak") and not SOAK:
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make soak"))
+        if item.get_closest_marker("reference") and (reason := reference.missing()):
+            item.add_marker(pytest.mark.skip(reason=reason))
