@@ -1,0 +1,56 @@
+"""THE table of what is served: ApiVersions, the dispatcher, the docs and the tests read it.
+
+Ranges are those of Apache Kafka 4.3.1. Nothing stands here before it is done: each version's
+fields are read and its rules hold. Importing this imports no handler and no message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Permission = Literal["", "READ", "WRITE", "DESCRIBE", "CREATE", "DELETE", "CLUSTER", "IDEMPOTENT"]
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One API key.
+
+    `module` is the name of the handler in `ottla.handlers` and of the messages in
+    `ottla.protocol.messages`. Versions from `lowest` to `highest` are advertised, and taken from
+    `accepted` on. `permission` is what an authorizer would be asked; "" needs none.
+    """
+
+    key: int
+    name: str
+    module: str
+    lowest: int
+    highest: int
+    permission: Permission
+    accepted: int
+
+
+def _api(
+    key: int, name: str, module: str, versions: tuple[int, int], permission: Permission
+) -> Api:
+    return Api(key, name, module, versions[0], versions[1], permission, versions[0])
+
+
+APIS: tuple[Api, ...] = (
+    # Advertised from 0, because librdkafka before 2.11 drops gzip, lz4 and snappy without it
+    # (KAFKA-18659); a request below 3 ends the connection, as in Kafka.
+    Api(0, "Produce", "produce", 0, 13, "WRITE", accepted=3),
+    _api(1, "Fetch", "fetch", (4, 18), "READ"),
+    _api(2, "ListOffsets", "list_offsets", (1, 11), "DESCRIBE"),
+    _api(3, "Metadata", "metadata", (0, 13), "DESCRIBE"),
+    _api(18, "ApiVersions", "api_versions", (0, 4), ""),
+    _api(19, "CreateTopics", "create_topics", (2, 7), "CREATE"),
+    _api(20, "DeleteTopics", "delete_topics", (1, 6), "DELETE"),
+    _api(22, "InitProducerId", "init_producer_id", (0, 5), "IDEMPOTENT"),
+    _api(23, "OffsetForLeaderEpoch", "offset_for_leader_epoch", (2, 4), "DESCRIBE"),
+    _api(60, "DescribeCluster", "describe_cluster", (0, 2), "CLUSTER"),
+)
+
+API: dict[int, Api] = {api.key: api for api in APIS}
+
+API_VERSIONS_KEY = 18
