@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.reference import REFERENCE
-from tests.tidy.source import ROOT, name, files_of_tests, text, tree
+from tests.tidy.source import ROOT, files_of_tests, name, text, tree
 
 HOSTILE_ROWS_COUNT = 120
 
