@@ -1,0 +1,478 @@
+"""The real file system behind the Disk port.
+
+Owns descriptors, the threads that wait for the disk, and what only Linux has (non-blocking
+reads, reserving past the end of a file), each beside a portable fallback. Must not know what
+the files mean. Threads never touch a Pending or a file's count of users: they hand results
+to the loop's thread, which alone does.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from errno import EAGAIN, EBADF, EIO, EOPNOTSUPP
+from queue import SimpleQueue
+from typing import TypeAlias, cast
+
+from ottla.core.model import FileSlice
+from ottla.core.pending import Pending
+from ottla.core.ports import (
+    Buffer,
+    CreateFile,
+    DiskError,
+    File,
+    MakeDirectory,
+    RemoveTree,
+    RenamePath,
+    ReplaceFile,
+    ReserveSpace,
+    Step,
+    SyncDirectory,
+    SyncFile,
+    UnlinkFile,
+)
+from ottla.host import linux
+
+WakeLoop: TypeAlias = Callable[[Callable[[], None]], object]
+"""Runs a call on the loop's thread, from any thread: `loop.call_soon_threadsafe`."""
+
+SYNC_THREADS_MAX = 8
+WARM_THREADS_MAX = 4
+_FILES_PER_SYNC_THREAD = 2
+"""One thread is cheapest in CPU, several are faster once a round holds several files."""
+_WARM_CHUNK = 1 << 20
+
+
+class OsFile:
+    """An open file. Its descriptor lives until it was closed and the last user let go."""
+
+    __slots__ = ("_closing", "_fd", "_nowait", "_path", "_users")
+
+    def __init__(self, path: str, fd: int, nowait: bool) -> None:
+        self._path = path
+        self._fd = fd
+        self._nowait = nowait
+        self._users = 0
+        self._closing = False
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def size(self) -> int:
+        try:
+            return os.fstat(self._fd).st_size
+        except OSError as error:
+            raise DiskError("stat", self._path, error) from error
+
+    def write(self, data: Buffer, position: int) -> None:
+        try:
+            written = os.pwrite(self._fd, data, position)
+            if written != len(data):
+                self._write_rest(memoryview(data), written, position)
+        except OSError as error:
+            raise DiskError("write", self._path, error) from error
+
+    def _write_rest(self, data: memoryview, written: int, position: int) -> None:
+        # A short write is how a disk that is filling up, or a limit, announces the error that
+        # the next call then names.
+        while written < len(data):
+            count = os.pwrite(self._fd, data[written:], position + written)
+            if count == 0:
+                raise OSError(EIO, "the write stayed short")
+            written += count
+
+    def read(self, position: int, length: int) -> bytes:
+        try:
+            found = os.pread(self._fd, length, position)
+            if len(found) == length or not found:
+                return found
+            parts = [found]
+            missing = length - len(found)
+            while more := os.pread(self._fd, missing, position + length - missing):
+                parts.append(more)
+                missing -= len(more)
+            return b"".join(parts)
+        except OSError as error:
+            raise DiskError("read", self._path, error) from error
+
+    def read_nowait(self, position: int, length: int) -> bytes | None:
+        if not self._nowait:
+            return self.read(position, length)
+        found = bytearray(length)
+        try:
+            count = linux.read_resident(self._fd, found, position)
+        except OSError as error:
+            if error.errno == EAGAIN:
+                return None
+            if error.errno != EOPNOTSUPP:
+                raise DiskError("read", self._path, error) from error
+            self._nowait = False  # a file system without it: better to wait than not to read
+            return self.read(position, length)
+        if count == length:
+            return bytes(found)
+        if position + count >= self.size():
+            return bytes(found[:count])
+        return None  # only the first pages were there
+
+    def truncate(self, size: int) -> None:
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise DiskError("truncate", self._path, error) from error
+
+    def retain(self) -> None:
+        assert self._fd >= 0, f"{self._path} is closed"
+        self._users += 1
+
+    def release(self) -> None:
+        assert self._users > 0, f"{self._path} was released more often than retained"
+        self._users -= 1
+        if self._closing and self._users == 0:
+            self._close_now()
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if self._users == 0:
+            self._close_now()
+
+    def _close_now(self) -> None:
+        fd, self._fd = self._fd, -1
+        try:
+            os.close(fd)
+        except OSError as error:
+            raise DiskError("close", self._path, error) from error
+
+
+class _Job:
+    """Calls for one Pending, done by one thread or shared out over several."""
+
+    __slots__ = ("_calls", "_lock", "_parts", "error", "files", "pending", "value")
+
+    def __init__(
+        self, calls: Iterable[Callable[[], object]], files: Sequence[File], parts: int
+    ) -> None:
+        self._calls = deque(calls)
+        self._lock = threading.Lock()
+        self._parts = parts
+        self.files = files
+        self.pending: Pending[object] = Pending()
+        self.value: object = None
+        self.error: DiskError | None = None
+
+    def work(self) -> bool:
+        """Do calls until none is left; True for the thread that finishes last.
+
+        A failure doesn't stop the others: the caller learns of the first when all have returned.
+        """
+        while True:
+            try:
+                call = self._calls.popleft()  # atomic, so threads share the work without a lock
+            except IndexError:
+                break
+            try:
+                self.value = call()
+            except DiskError as error:
+                self.error = error
+        with self._lock:
+            self._parts -= 1
+            return self._parts == 0
+
+
+class _Threads:
+    """Up to `threads_max` threads, each started when first needed: start-up pays for none."""
+
+    __slots__ = ("_jobs", "_lock", "_name", "_on_done", "_outstanding", "_threads", "_threads_max")
+
+    def __init__(self, name: str, threads_max: int, on_done: Callable[[_Job], None]) -> None:
+        self._name = name
+        self._threads_max = threads_max
+        self._on_done = on_done
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._outstanding = 0
+
+    def submit(self, job: _Job, parts: int) -> None:
+        with self._lock:
+            self._outstanding += parts
+            wanted = min(self._outstanding, self._threads_max)
+        while len(self._threads) < wanted:
+            # Daemons: a process that ends without close() must not hang on a thread that waits.
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        for _ in range(parts):
+            self._jobs.put(job)
+
+    def close(self) -> None:
+        """Finish what was asked for, then end the threads."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            last = job.work()
+            with self._lock:
+                self._outstanding -= 1
+            if last:
+                self._on_done(job)
+            del job  # or an idle thread would keep files and buffers alive
+
+
+class OsDisk:
+    """The Disk port on the real machine. Every OSError becomes a DiskError.
+
+    Steps of `perform` are done in the order of the calls, by one thread: two replacements of
+    one file can't overtake each other. Syncs and warms have threads of their own, so that cold
+    reads hold up neither. `portable` (or OTTLA_PORTABLE=1) forces every fallback.
+    """
+
+    def __init__(self, wake_loop: WakeLoop, *, portable: bool | None = None) -> None:
+        """`wake_loop` is first called when a `perform`, `sync` or `warm` completes."""
+        self._wake_loop = wake_loop
+        if portable is None:
+            portable = os.environ.get("OTTLA_PORTABLE") == "1"
+        self._portable = portable or not linux.AVAILABLE
+        self._done: deque[_Job] = deque()
+        self._waking = False
+        self._closed = False
+        self._null = -1
+        self._steps = _Threads("ottla-disk", 1, self._finished)
+        self._syncs = _Threads("ottla-sync", SYNC_THREADS_MAX, self._finished)
+        self._warms = _Threads("ottla-warm", WARM_THREADS_MAX, self._finished)
+
+    # Blocking: at start, at stop and in tools.
+
+    def names(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DiskError("list", path, error) from error
+
+    def read_file(self, path: str) -> bytes | None:
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DiskError("read", path, error) from error
+
+    def open(self, path: str) -> File:
+        return self._open("open", path, os.O_RDWR)
+
+    def perform_now(self, steps: Sequence[Step]) -> list[File]:
+        created: list[File] = []
+        try:
+            for step in steps:
+                self._perform(step, created)
+        except DiskError:
+            for file in created:
+                file.close()
+            raise
+        return created
+
+    # Not blocking.
+
+    def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
+        files = [step.file for step in steps if isinstance(step, ReserveSpace | SyncFile)]
+        pending = self._submit(self._steps, [lambda: self.perform_now(steps)], files, 1)
+        return cast("Pending[list[File]]", pending)
+
+    def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
+        calls: list[Callable[[], None]] = [self._sync_call(file) for file in files]
+        calls += [self._sync_directory_call(path) for path in directories]
+        parts = min(SYNC_THREADS_MAX, -(-len(calls) // _FILES_PER_SYNC_THREAD)) or 1
+        return cast("Pending[None]", self._submit(self._syncs, calls, files, parts))
+
+    def warm(self, piece: FileSlice) -> Pending[None]:
+        if self._null < 0:
+            self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        file, position, length = piece.file, piece.position, piece.length
+        pending = self._submit(self._warms, [lambda: self._warm(file, position, length)], [file], 1)
+        return cast("Pending[None]", pending)
+
+    def close(self) -> None:
+        """Finish what was asked for, end the threads, complete every Pending. On the loop's thread.
+
+        Files stay open: they belong to their logs.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for threads in (self._steps, self._syncs, self._warms):
+            threads.close()
+        self._deliver()
+        if self._null >= 0:
+            os.close(self._null)
+            self._null = -1
+
+    def _submit(
+        self,
+        threads: _Threads,
+        calls: Sequence[Callable[[], object]],
+        files: Sequence[File],
+        parts: int,
+    ) -> Pending[object]:
+        if self._closed:
+            refused: Pending[object] = Pending()
+            path = files[0].path if files else "."
+            refused.fail(DiskError("use", path, OSError(EBADF, "the disk is closed")))
+            return refused
+        for file in files:
+            file.retain()
+        job = _Job(calls, files, parts)
+        threads.submit(job, parts)
+        return job.pending
+
+    def _finished(self, job: _Job) -> None:
+        """On a thread: hand the result over. All that is done by the time the loop comes goes along."""
+        self._done.append(job)
+        if self._waking:
+            return  # the call on its way finds this one: it looks after it has cleared the flag
+        self._waking = True
+        try:
+            self._wake_loop(self._deliver)
+        except RuntimeError:
+            # The loop is closed; close() delivers what is left.
+            self._waking = False
+
+    def _deliver(self) -> None:
+        self._waking = False
+        try:
+            while self._done:
+                job = self._done.popleft()
+                for file in job.files:
+                    file.release()
+                if job.error is not None:
+                    job.pending.fail(job.error)
+                else:
+                    job.pending.complete(job.value)
+        finally:
+            if self._done:  # a continuation raised: that must not strand the others
+                self._waking = True
+                self._wake_loop(self._deliver)
+
+    def _perform(self, step: Step, created: list[File]) -> None:
+        match step:
+            case CreateFile(path, content):
+                file = self._open("create", path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+                created.append(file)
+                if content:
+                    file.write(content, 0)
+            case SyncFile(file):
+                self._sync(file)
+            case SyncDirectory(path):
+                self._sync_directory(path)
+            case ReserveSpace(file, position, length):
+                self._reserve(file, position, length)
+            case ReplaceFile(path, content, sync_directory):
+                self._replace(path, content, sync_directory)
+            case MakeDirectory(path):
+                _attempt("make directory", path, lambda: os.makedirs(path, exist_ok=True))
+            case RenamePath(source, target):
+                _attempt("rename", source, lambda: os.replace(source, target))
+            case UnlinkFile(path):
+                _attempt("remove", path, lambda: _unlink(path))
+            case RemoveTree(path):
+                _attempt("remove", path, lambda: _remove_tree(path))
+
+    def _open(self, action: str, path: str, flags: int) -> OsFile:
+        try:
+            fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise DiskError(action, path, error) from error
+        return OsFile(path, fd, nowait=not self._portable)
+
+    def _replace(self, path: str, content: bytes, sync_directory: bool) -> None:
+        aside = f"{path}.tmp"
+        file = self._open("create", aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            if content:
+                file.write(content, 0)
+            _attempt("sync", aside, lambda: _sync_whole(file.fileno()))
+        finally:
+            file.close()
+        _attempt("rename", aside, lambda: os.replace(aside, path))
+        if sync_directory:
+            self._sync_directory(os.path.dirname(path) or ".")
+
+    def _sync_call(self, file: File) -> Callable[[], None]:
+        return lambda: self._sync(file)
+
+    def _sync_directory_call(self, path: str) -> Callable[[], None]:
+        return lambda: self._sync_directory(path)
+
+    def _sync(self, file: File) -> None:
+        sync = _sync_whole if self._portable else os.fdatasync
+        _attempt("sync", file.path, lambda: sync(file.fileno()))
+
+    def _sync_directory(self, path: str) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise DiskError("sync directory", path, error) from error
+
+    def _reserve(self, file: File, position: int, length: int) -> None:
+        if not self._portable:
+            _attempt("reserve", file.path, lambda: linux.reserve(file.fileno(), position, length))
+
+    def _warm(self, file: File, position: int, length: int) -> None:
+        end = position + length
+        try:
+            while position < end and (count := self._touch(file, position, end - position)):
+                position += count
+        except OSError as error:
+            raise DiskError("read", file.path, error) from error
+
+    def _touch(self, file: File, position: int, length: int) -> int:
+        if self._portable:
+            return len(os.pread(file.fileno(), min(length, _WARM_CHUNK), position))
+        return os.sendfile(self._null, file.fileno(), position, length)
+
+
+def _attempt(action: str, path: str, call: Callable[[], object]) -> None:
+    try:
+        call()
+    except OSError as error:
+        raise DiskError(action, path, error) from error
+
+
+def _sync_whole(fd: int) -> None:
+    if full_sync := linux.FULL_SYNC:  # macOS: fsync alone leaves bytes in the drive's cache
+        full_sync(fd)
+    else:
+        os.fsync(fd)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # late: rarely needed, and 3 ms on the way to the first answer
+
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
