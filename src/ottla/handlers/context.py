@@ -6,25 +6,19 @@ Owns these three shapes. Must not do anything itself; the parts are handed down 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage
     from ottla.core.config import Config
+    from ottla.core.endpoints import Endpoint
     from ottla.core.model import NodeId, ProducerId
     from ottla.core.pending import Pending
     from ottla.core.ports import Clock, Offload, Timers
     from ottla.replication.table import PartitionTable
 
 M = TypeVar("M")
-
-
-class Endpoint(NamedTuple):
-    """Where clients are told to connect."""
-
-    host: str
-    port: int
 
 
 class ConnectionState:
