@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from ottla.core.ports import Clock, Offload, Timers
     from ottla.replication.table import PartitionTable
 
-M = TypeVar("M")
+Body = TypeVar("Body")
 
 
 class ConnectionState:
-    """What is known of one connection. `endpoint` is the advertised one of its listener.
+    """What is known of one connection, as long as it is there.
 
-    The address by which a client came is the address it is told for this node: the one that
-    is known to work for it.
+    `peer` is "host:port" of the client. `endpoint` is what a client that came by this listener is
+    told of this node: what the listener advertises, else the very address the client used, which
+    is known to work for it. `client_software_*` is what ApiVersions v3+ brought (KIP-511).
     """
 
     __slots__ = ("client_software_name", "client_software_version", "endpoint", "listener", "peer")
@@ -38,27 +39,39 @@ class ConnectionState:
         self.client_software_version = "unknown"
 
 
-class Request(Generic[M]):
-    """A decoded request. Views in its body are valid until the handler's effects are done."""
+class Request(Generic[Body]):
+    """One decoded request. `body` may hold views of the receive buffer.
 
-    __slots__ = ("body", "client_id", "connection", "version")
+    Those are valid until the handler returns or, when it parks with `before_effect`, until
+    `resume` returns something else than another such Parked.
+    """
 
-    def __init__(
-        self, body: M, version: int, client_id: str | None, connection: ConnectionState
+    __slots__ = ("api_key", "api_version", "body", "client_id", "connection", "correlation_id")
+
+    def __init__(  # the header's fields, the body and where it came from
+        self,
+        api_key: int,
+        api_version: int,
+        correlation_id: int,
+        client_id: str | None,
+        body: Body,
+        connection: ConnectionState,
     ) -> None:
-        self.body = body
-        self.version = version
+        self.api_key = api_key
+        self.api_version = api_version
+        self.correlation_id = correlation_id
         self.client_id = client_id
+        self.body = body
         self.connection = connection
 
 
 class Context:
-    """The node, as handlers see it. One object for all requests.
+    """The node, as handlers see it: one object for all requests.
 
     `image()` is the metadata in force now; a handler that parks asks again when it resumes.
     `next_producer_id()` draws from durable blocks, and may have to wait for a new one.
-    `kept` belongs to handlers that keep something between requests, by the module's name
-    (fetch sessions, the encoded answer of ApiVersions); each such module bounds what it keeps.
+    `kept` is for handlers that keep something between requests, under the module's name (fetch
+    sessions); each of them bounds what it keeps.
     """
 
     __slots__ = (

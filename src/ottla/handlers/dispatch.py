@@ -1,0 +1,115 @@
+"""Dispatch: from a frame to its handler, and from the handler's reply to a frame.
+
+Owns the way both go, and which versions get through. Must not know what any handler does. It is
+on the hot path: what depends on key and version alone is looked up in one dict, filled when a
+version is first asked for, so that a message nobody sends is never imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ottla.handlers.context import Request
+from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
+from ottla.handlers.reply import Answer, Closing, Parked, Reply
+from ottla.protocol.codec import decoder, encoder
+from ottla.protocol.connection import PeerError
+from ottla.protocol.frame import decode_request_header, response_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ottla.core.model import FileSlice
+    from ottla.handlers.context import ConnectionState, Context
+
+    Handler = Callable[[Context, Request[Any]], Reply | Parked]
+
+
+class Route(NamedTuple):
+    """What is done with the requests of one key and version."""
+
+    decode: Callable[[memoryview, int], tuple[Any, int]]
+    handle: Handler
+    encode: Callable[[Any], list[bytes | FileSlice]]
+    flexible_header: bool
+
+
+class Dispatch:
+    """The Dispatcher of `reply.py` over the registry's table."""
+
+    __slots__ = ("_apis", "_context", "_routes", "trailing_bytes")
+
+    def __init__(self, context: Context, apis: Mapping[int, Api] = API) -> None:
+        self._context = context
+        self._apis = apis
+        self._routes: dict[tuple[int, int], Route] = {}
+        self.trailing_bytes = 0
+        """Requests that were longer than what they said: taken, as Kafka does, and counted."""
+
+    def dispatch(self, connection: ConnectionState, frame: memoryview) -> Answer:
+        """Answer one frame. Raises PeerError for a key or version that is not served, and
+        CodecError for bytes that are no request."""
+        header, at = decode_request_header(frame)
+        route = self._routes.get((header.api_key, header.api_version))
+        if route is None:
+            api = self._apis.get(header.api_key)
+            if api is None:
+                raise PeerError(f"api key {header.api_key} is not served")
+            if not api.accepted <= header.api_version <= api.highest:
+                if api.key == API_VERSIONS_KEY:
+                    return self._unsupported(header.correlation_id)
+                raise PeerError(f"{api.name} version {header.api_version} is not served")
+            route = self._route(api, header.api_version)
+        body, end = route.decode(frame, at)
+        if end != len(frame):
+            self.trailing_bytes += 1
+        request = Request(
+            header.api_key,
+            header.api_version,
+            header.correlation_id,
+            header.client_id,
+            body,
+            connection,
+        )
+        return self._finish(route, request, route.handle(self._context, request))
+
+    def resume(self, parked: Parked) -> Answer:
+        """Go on with a request that waited."""
+        request: Request[Any] = parked.request
+        assert type(request) is Request, "only what dispatch() returned is resumed"
+        route = self._routes[request.api_key, request.api_version]
+        return self._finish(route, request, parked.resume())
+
+    def _finish(self, route: Route, request: Request[Any], outcome: Reply | Parked) -> Answer:
+        if type(outcome) is Parked:
+            outcome.request = request
+            return outcome
+        assert type(outcome) is Reply, f"{type(outcome).__name__} is no outcome of a handler"
+        body = outcome.body
+        chunks: list[bytes | FileSlice] = []
+        if body is not None:
+            # Bytes are a body that was encoded before (ApiVersions, always the same).
+            encoded: list[bytes | FileSlice] = [body] if type(body) is bytes else route.encode(body)
+            chunks = response_frame(request.correlation_id, route.flexible_header, encoded)
+        return Closing(chunks) if outcome.close else chunks
+
+    def _route(self, api: Api, version: int) -> Route:
+        messages = import_module(f"ottla.protocol.messages.{api.module}")
+        response = getattr(messages, f"{api.name}Response")
+        flexible = response.FLEXIBLE is not None and version >= response.FLEXIBLE
+        route = Route(
+            decoder(getattr(messages, f"{api.name}Request"), version),
+            import_module(f"ottla.handlers.{api.module}").handle,
+            encoder(response, version),
+            flexible and api.key != API_VERSIONS_KEY,
+        )
+        self._routes[api.key, version] = route
+        return route
+
+    def _unsupported(self, correlation_id: int) -> Answer:
+        """The answer to an unknown version of ApiVersions: v0, error 35, its range (KIP-511)."""
+        from ottla.handlers.api_versions import unsupported  # only some clients' first request
+
+        return response_frame(correlation_id, False, [unsupported(self._apis[API_VERSIONS_KEY])])
