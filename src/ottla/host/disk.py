@@ -339,7 +339,7 @@ class OsDisk:
         return job.pending
 
     def _finished(self, job: _Job) -> None:
-        """On a thread: hand the result over. All that is done by the time the loop comes goes along."""
+        """On a thread: hand the result over. What is done when the loop comes goes along."""
         self._done.append(job)
         if self._waking:
             return  # the call on its way finds this one: it looks after it has cleared the flag
