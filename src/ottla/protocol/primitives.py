@@ -1,0 +1,112 @@
+"""What compiled decoders and encoders call off their straight line, and their one exception.
+
+Owns varints, tagged fields that nobody knows, and the wording of refusals. Must not know any
+message. Source: KIP-482 (compact forms, tagged fields).
+"""
+
+from __future__ import annotations
+
+from ottla.core.model import FileSlice
+
+STRING_BYTES_MAX = 0x7FFF
+"""Longest string in any form: Kafka refuses a compact one above what the older form can say."""
+
+_UVARINT_MAX = 0x7FFF_FFFF  # lengths, counts and tags are signed 32-bit numbers in Kafka
+
+
+class CodecError(Exception):
+    """These bytes are not such a message, or this value cannot be written as one."""
+
+
+def read_uvarint(view: memoryview, at: int) -> tuple[int, int]:
+    """(value, where it ends) of an unsigned varint. Raises CodecError beyond 5 bytes or 31 bits.
+
+    Raises IndexError where the view ends first; decoders turn that into a CodecError.
+    """
+    value = shift = 0
+    while True:
+        byte = view[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift > 28:
+            raise CodecError("a varint of more than 5 bytes")
+    if value > _UVARINT_MAX:
+        raise CodecError("a varint of more than 31 bits")
+    return value, at
+
+
+def write_uvarint(value: int) -> bytes:
+    """An unsigned varint, of which the first 7 bits come first."""
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def next_tag(view: memoryview, at: int, last: int) -> tuple[int, int, int]:
+    """(tag, where its value begins, where it ends) of the tagged field at `at`.
+
+    Raises CodecError where tags don't ascend, or the value would reach past the view.
+    """
+    tag, at = read_uvarint(view, at)
+    if tag <= last:
+        raise CodecError(f"tag {tag} after tag {last}")
+    size, at = read_uvarint(view, at)
+    if size > len(view) - at:
+        raise CodecError(f"tag {tag} has {size} bytes, {len(view) - at} are left")
+    return tag, at, at + size
+
+
+def tags_count(view: memoryview, at: int) -> tuple[int, int]:
+    """(count, where the first begins): the count of tagged fields at `at`, against what is left."""
+    count, at = read_uvarint(view, at)
+    if count > (len(view) - at) // 2:  # a tag and a size are a byte each, or more
+        raise CodecError(f"{count} tagged fields, {len(view) - at} bytes are left")
+    return count, at
+
+
+def skip_tags(view: memoryview, at: int) -> int:
+    """Where the tagged fields end whose count is at `at`. None of them is known here."""
+    count, at = tags_count(view, at)
+    last = -1
+    for _ in range(count):
+        last, _, at = next_tag(view, at, last)
+    return at
+
+
+def bad_length(what: str, length: int, left: int) -> CodecError:
+    """Why a declared length, or count, of `what` is refused. None is said as -1."""
+    if length < 0:
+        return CodecError(f"{what}: null, or a length of {length}, is not allowed")
+    if length <= left:
+        return CodecError(f"{what}: a string of {length} bytes")
+    return CodecError(f"{what}: length {length}, {left} bytes are left")
+
+
+def bad_tag_size(what: str, surplus: int) -> CodecError:
+    """Why a tagged field is refused whose value and size disagree."""
+    return CodecError(f"{what}: its tag's size is off by {surplus} bytes")
+
+
+def cut(parts: list[bytes | memoryview | FileSlice]) -> list[bytes | FileSlice]:
+    """Join what lies between file slices; the slices stay as they are."""
+    chunks: list[bytes | FileSlice] = []
+    run: list[bytes | memoryview] = []
+    for part in parts:
+        if isinstance(part, FileSlice):
+            if run:
+                chunks.append(b"".join(run))
+                run = []
+            chunks.append(part)
+        else:
+            run.append(part)
+    if run:
+        chunks.append(b"".join(run))
+    return chunks
