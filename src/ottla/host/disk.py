@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from errno import EAGAIN, EBADF, EIO, EOPNOTSUPP
 from queue import SimpleQueue
-from typing import TypeAlias, cast
+from typing import cast
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
@@ -34,9 +34,7 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.host import linux
-
-WakeLoop: TypeAlias = Callable[[Callable[[], None]], object]
-"""Runs a call on the loop's thread, from any thread: `loop.call_soon_threadsafe`."""
+from ottla.host.mailbox import Mailbox, WakeLoop
 
 SYNC_THREADS_MAX = 8
 WARM_THREADS_MAX = 4
@@ -240,12 +238,10 @@ class OsDisk:
 
     def __init__(self, wake_loop: WakeLoop, *, portable: bool | None = None) -> None:
         """`wake_loop` is first called when a `perform`, `sync` or `warm` completes."""
-        self._wake_loop = wake_loop
+        self._mailbox = Mailbox(wake_loop)
         if portable is None:
             portable = os.environ.get("OTTLA_PORTABLE") == "1"
         self._portable = portable or not linux.AVAILABLE
-        self._done: deque[_Job] = deque()
-        self._waking = False
         self._closed = False
         self._null = -1
         self._steps = _Threads("ottla-disk", 1, self._finished)
@@ -315,7 +311,7 @@ class OsDisk:
         self._closed = True
         for threads in (self._steps, self._syncs, self._warms):
             threads.close()
-        self._deliver()
+        self._mailbox.drain()
         if self._null >= 0:
             os.close(self._null)
             self._null = -1
@@ -339,32 +335,7 @@ class OsDisk:
         return job.pending
 
     def _finished(self, job: _Job) -> None:
-        """On a thread: hand the result over. What is done when the loop comes goes along."""
-        self._done.append(job)
-        if self._waking:
-            return  # the call on its way finds this one: it looks after it has cleared the flag
-        self._waking = True
-        try:
-            self._wake_loop(self._deliver)
-        except RuntimeError:
-            # The loop is closed; close() delivers what is left.
-            self._waking = False
-
-    def _deliver(self) -> None:
-        self._waking = False
-        try:
-            while self._done:
-                job = self._done.popleft()
-                for file in job.files:
-                    file.release()
-                if job.error is not None:
-                    job.pending.fail(job.error)
-                else:
-                    job.pending.complete(job.value)
-        finally:
-            if self._done:  # a continuation raised: that must not strand the others
-                self._waking = True
-                self._wake_loop(self._deliver)
+        self._mailbox.post(lambda: _deliver(job))
 
     def _perform(self, step: Step, created: list[File]) -> None:
         match step:
@@ -446,6 +417,15 @@ class OsDisk:
         if self._portable:
             return len(os.pread(file.fileno(), min(length, _WARM_CHUNK), position))
         return os.sendfile(self._null, file.fileno(), position, length)
+
+
+def _deliver(job: _Job) -> None:
+    for file in job.files:
+        file.release()
+    if job.error is not None:
+        job.pending.fail(job.error)
+    else:
+        job.pending.complete(job.value)
 
 
 def _attempt(action: str, path: str, call: Callable[[], object]) -> None:
