@@ -161,6 +161,7 @@ def collect(cls: type, version: int, structs: dict[str, list[Field]]) -> None:
         fields.append(field)
         if of is not None:
             collect(of, version, structs)
+        assert of is None or dataclasses.fields(of), "a struct inside that is empty in a version"
     known = structs.setdefault(cls.__name__, [])
     if not any(version in field.versions for field in known):  # a struct that is used twice
         merge(known, fields)
@@ -217,10 +218,9 @@ def annotation(field: Field, kind: str) -> str:
     return f"{whole} | None" if field.nullable else whole
 
 
-def declaration(field: Field, fields: list[Field], kind: str) -> str:
-    """The line that declares a field; what holds for all versions of its struct is left out."""
+def declaration(field: Field, versions: list[int], kind: str) -> str:
+    """The line that declares a field; `versions`, those of its struct, are not repeated."""
     options = []
-    versions = [version for each in fields for version in each.versions]
     first, last = min(versions), max(versions)
     assert field.versions == list(range(field.versions[0], field.versions[-1] + 1)), field
     if field.default != (() if field.is_array else ZEROS.get(field.word, 0)) and not field.of:
@@ -268,19 +268,21 @@ def module_of(request: Message, response: Message) -> str:
         renamed = {name: f"{message.kind.capitalize()}{name}" for name in shared}
         for name, fields in message.structs.items():
             if name == message.name:
+                versions = message.versions
                 options = (
                     f"key={message.key}, kind={message.kind!r}, versions={(first, last)}, "
                     f"flexible={message.flexible}"
                 )
                 body += ["", "", f"class {name}(t.Message, {options}):"]
             else:
+                versions = [version for field in fields for version in field.versions]
                 body += ["", "", f"class {renamed.get(name, name)}(t.Struct):"]
             if not fields:
                 body.append('    """Nothing in any version."""')
             for field in fields:
                 if field.of in renamed:
                     field.of = renamed[field.of]
-                body.append(declaration(field, fields, message.kind))
+                body.append(declaration(field, versions, message.kind))
     if any(": Records =" in line for line in body):
         lines += [
             "from typing import TypeAlias",

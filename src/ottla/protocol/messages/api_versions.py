@@ -9,8 +9,8 @@ from ottla.protocol import schema as t
 
 
 class ApiVersionsRequest(t.Message, key=18, kind="request", versions=(0, 4), flexible=3):
-    client_software_name: str = t.string()
-    client_software_version: str = t.string()
+    client_software_name: str = t.string(since=3)
+    client_software_version: str = t.string(since=3)
 
 
 class ApiVersion(t.Struct):

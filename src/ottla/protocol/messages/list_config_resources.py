@@ -9,7 +9,7 @@ from ottla.protocol import schema as t
 
 
 class ListConfigResourcesRequest(t.Message, key=74, kind="request", versions=(0, 1), flexible=0):
-    resource_types: list[int] = t.array(t.int8)
+    resource_types: list[int] = t.array(t.int8, since=1)
 
 
 class ConfigResource(t.Struct):

@@ -9,7 +9,7 @@ from ottla.protocol import schema as t
 
 
 class ListGroupsRequest(t.Message, key=16, kind="request", versions=(0, 5), flexible=3):
-    states_filter: list[str] = t.array(t.string)
+    states_filter: list[str] = t.array(t.string, since=4)
     types_filter: list[str] = t.array(t.string, since=5)
 
 
