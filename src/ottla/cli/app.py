@@ -1,0 +1,210 @@
+"""The commands other than `serve`, as a typer app; `serve` is listed in it so that --help is whole.
+
+Owns the command tree and turns every usage error into one line. Must not hold logic: each command
+calls a function of its own module, imported when it is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast, get_type_hints
+
+import typer
+
+from ottla import __version__
+from ottla.cli import arguments
+from ottla.cli.errors import BadInput, nearest
+
+Options = TypeVar("Options")
+
+_UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
+"""click's, wherever this typer keeps it: newer ones bring their own copy of click."""
+
+_APP: dict[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["--help", "-h"]},
+}
+app = typer.Typer(
+    help="A Kafka-compatible event log. `ottla serve` starts a broker; the other commands are "
+    "clients of any Kafka cluster, and tools for the files of a log.",
+    epilog="Exit codes: 0 done, 1 it failed, 2 the input was bad.",
+    **_APP,
+)
+topic = typer.Typer(help="Create, list, describe and delete topics.", **_APP)
+log = typer.Typer(help="Print or check the files of a log, without a broker.", **_APP)
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[[Any], int]], Callable[..., None]]:
+    """Make a command of a function from one class of `arguments` to the exit code."""
+
+    def register(function: Callable[[Any], int]) -> Callable[..., None]:
+        kind = get_type_hints(function)["options"]
+
+        def call(**values: Any) -> None:
+            raise typer.Exit(function(kind(**values)))
+
+        call.__doc__ = function.__doc__
+        # typer makes the options of the signature, and some versions look for the hints beside it.
+        signature = _signature(kind)
+        cast(Any, call).__signature__ = signature
+        call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return cast("Callable[..., None]", group.command(name)(call))
+
+    return register
+
+
+def _signature(kind: type[Any]) -> inspect.Signature:
+    """The fields of a class of options as parameters, those of the connection last."""
+    hints = get_type_hints(kind, include_extras=True)
+    shared = arguments.Connection.__dataclass_fields__
+    parameters = []
+    for parameter in inspect.signature(kind).parameters.values():
+        factory = kind.__dataclass_fields__[parameter.name].default_factory
+        default = factory() if callable(factory) else parameter.default
+        parameters.append(parameter.replace(default=default, annotation=hints[parameter.name]))
+    return inspect.Signature(sorted(parameters, key=lambda p: p.name in shared))
+
+
+@app.command(
+    "serve",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)
+def serve(context: typer.Context) -> None:
+    """Start a broker. `ottla serve --help` lists its options."""
+    from ottla.cli import serve as command_serve
+
+    raise typer.Exit(command_serve.run(context.args))
+
+
+@command(topic, "create")
+def topic_create(options: arguments.TopicCreate) -> int:
+    """Create a topic."""
+    from ottla.cli import topics
+
+    return topics.create(options)
+
+
+@command(topic, "list")
+def topic_list(options: arguments.TopicList) -> int:
+    """List the topics' names, one a line."""
+    from ottla.cli import topics
+
+    return topics.show_names(options)
+
+
+@command(topic, "describe")
+def topic_describe(options: arguments.TopicDescribe) -> int:
+    """Describe topics: each partition's leader, replicas and offsets (the end is exclusive)."""
+    from ottla.cli import topics
+
+    return topics.describe(options)
+
+
+@command(topic, "delete")
+def topic_delete(options: arguments.TopicDelete) -> int:
+    """Delete topics and all their records. It doesn't ask again."""
+    from ottla.cli import topics
+
+    return topics.delete(options)
+
+
+@command(app, "produce")
+def produce(options: arguments.Produce) -> int:
+    """Send lines, CSV rows or JSON lines to a topic, a record each."""
+    from ottla.cli import produce as command_produce
+
+    return command_produce.run(options)
+
+
+@command(app, "consume")
+def consume(options: arguments.Consume) -> int:
+    """Print the records of a topic."""
+    from ottla.cli import consume as command_consume
+
+    return command_consume.run(options)
+
+
+@command(log, "dump")
+def log_dump(options: arguments.LogDump) -> int:
+    """Print what the files of a log hold: batches, records, index entries, producers."""
+    from ottla.cli import log_dump as command_dump
+
+    return command_dump.run(options)
+
+
+@command(log, "verify")
+def log_verify(options: arguments.LogVerify) -> int:
+    """Check every batch, record and index entry of a log; exit code 1 if something is wrong.
+
+    A torn tail, such as a crash leaves and recovery cuts, is reported but isn't wrong.
+    """
+    from ottla.cli import log_verify as command_verify
+
+    return command_verify.run(options)
+
+
+app.add_typer(topic, name="topic")
+app.add_typer(log, name="log")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"ottla {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and leave."
+    ),
+) -> None:
+    """Only --version: what is asked of no command in particular."""
+    del version
+
+
+# typer would show the callback's docstring as the help of the whole.
+root.__doc__ = None
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command; return its exit code. Raises CommandError with one sentence."""
+    words = list(argv) or ["--help"]
+    if words[-1] in {"topic", "log"} and len(words) == 1:
+        words.append("--help")
+    group: Any = typer.main.get_command(app)
+    try:
+        return int(group.main(words, prog_name="ottla", standalone_mode=False) or 0)
+    except typer.Abort:
+        return 130
+    except _UsageError as error:
+        raise BadInput(one_line(error)) from None
+
+
+def one_line(error: Any) -> str:
+    """A usage error of click's, and what to type instead."""
+    context = error.ctx
+    path = context.command_path if context is not None else "ottla"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = message[:1].lower() + message[1:]
+    kind = type(error).__name__
+    if kind == "MissingParameter":
+        usage = context.command.collect_usage_pieces(context)
+        pieces = [piece for piece in usage if piece != "[OPTIONS]"]
+        return f"{error.param.metavar} is missing; try: {' '.join([path, *pieces])}"
+    if kind == "NoSuchOption":
+        options = [name for p in context.command.params for name in (*p.opts, *p.secondary_opts)]
+        meant = nearest(error.option_name, [name for name in options if name.startswith("-")])
+        return f"{path} has no option {error.option_name}; try: {path} {meant or '--help'}"
+    commands = getattr(getattr(context, "command", None), "commands", None)
+    if commands and "command" in message.lower():
+        rest = getattr(context, "_protected_args", None) or context.args or sys.argv[1:]
+        word = next((w for w in rest if not w.startswith("-")), "")
+        meant = nearest(word, list(commands))
+        return f"{path} has no command {word!r}; try: {path} {meant or '--help'}"
+    return f"{message}; try: {path} --help"

@@ -1,0 +1,229 @@
+"""What the client commands and the log tools take: their options, with types, defaults and help.
+
+Owns the declarations. Must not act on them. A class per command, because a function with ten
+parameters is hard to read and its logic hard to call; `app.py` turns the fields into options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ottla.cli import render, rows
+
+
+class Compression(StrEnum):
+    NONE = "none"
+    GZIP = "gzip"
+    SNAPPY = "snappy"
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+
+
+class Acks(StrEnum):
+    NONE = "0"
+    LEADER = "1"
+    ALL = "all"
+
+
+class DumpFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+Topic = Annotated[
+    str, typer.Argument(metavar="TOPIC", help="The topic's name.", show_default=False)
+]
+
+
+@dataclass(kw_only=True)
+class Connection:
+    """How to reach the cluster; part of every client command."""
+
+    bootstrap: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="OTTLA_BOOTSTRAP",
+            show_envvar=True,
+            help="A broker of the cluster, any Kafka; several with commas between them.",
+        ),
+    ] = "127.0.0.1:9092"
+    setting: Annotated[
+        list[str],
+        typer.Option(
+            "-X",
+            metavar="KEY=VALUE",
+            help="A librdkafka property, such as security.protocol=SSL; may be repeated.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class TopicCreate(Connection):
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new topic.", show_default=False)]
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Number of partitions.", show_default="the broker's choice: 1"
+        ),
+    ] = None
+    replication_factor: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=32767,
+            metavar="N",
+            help="Brokers that keep each partition.",
+            show_default="the broker's choice",
+        ),
+    ] = None
+    config: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An option of the topic by Kafka's name, such as retention.ms=86400000; "
+            "may be repeated. Sizes are in bytes, times in ms.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class TopicList(Connection):
+    internal: Annotated[
+        bool, typer.Option("--internal", help="List Kafka's own topics (__…) too.")
+    ] = False
+
+
+@dataclass(kw_only=True)
+class TopicDescribe(Connection):
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="One topic; all of them without.", show_default=False
+        ),
+    ] = None
+
+
+@dataclass(kw_only=True)
+class TopicDelete(Connection):
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME", help="The topics to delete.", show_default=False),
+    ]
+
+
+@dataclass(kw_only=True)
+class Produce(Connection):
+    topic: Topic
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="What to send, plain, .gz or .zip; stdin without it.",
+            show_default=False,
+        ),
+    ] = None
+    format: Annotated[
+        rows.Format | None,
+        typer.Option(
+            help="lines: each is a value as it is. csv: each row becomes a JSON object with the "
+            "header's names. json: each line is a JSON value.",
+            show_default="by FILE's extension, else lines",
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The CSV column or JSON field whose content is the key.",
+            show_default="no keys",
+        ),
+    ] = None
+    compression: Annotated[Compression, typer.Option(help="Codec of the batches.")] = (
+        Compression.NONE
+    )
+    acks: Annotated[
+        Acks,
+        typer.Option(
+            help="When a record counts as delivered. 0: when sent. 1: when the leader has "
+            "written it. all: when it is safe by the broker's rules; with ottla, on disk."
+        ),
+    ] = Acks.ALL
+
+
+@dataclass(kw_only=True)
+class Consume(Connection):
+    topic: Topic
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="WHERE",
+            help="beginning, end, an OFFSET, a time (2013-01-01T05:00, local unless it names a "
+            "zone) or an age (-5m; units s, m, h, d).",
+        ),
+    ] = "beginning"
+    partition: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Read this partition alone.", show_default="all of them"
+        ),
+    ] = None
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "-n", min=1, metavar="N", help="Stop after N records.", show_default="no limit"
+        ),
+    ] = None
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Wait for more. Without it, stop at the end of what was there at the start.",
+        ),
+    ] = False
+    format: Annotated[
+        render.Format,
+        typer.Option(
+            help="value: a line each. key-value: with a tab between. json: an object a line, "
+            "with offset, timestamp in ms, key, value, headers. raw: the bytes of the values."
+        ),
+    ] = render.Format.VALUE
+
+
+@dataclass(kw_only=True)
+class LogDump:
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|FILE",
+            help="A data directory, a partition's directory, or one file of it.",
+            show_default=False,
+        ),
+    ]
+    records: Annotated[
+        bool, typer.Option(help="Print the records, or the headers of their batches alone.")
+    ] = True
+    format: Annotated[
+        DumpFormat,
+        typer.Option(help="text: for reading. json: a record a line, as consume prints them."),
+    ] = DumpFormat.TEXT
+
+
+@dataclass(kw_only=True)
+class LogVerify:
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="A data directory, or a partition's directory.",
+            show_default=False,
+        ),
+    ]

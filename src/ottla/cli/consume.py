@@ -1,0 +1,176 @@
+"""`ottla consume`: the records of a topic on stdout, by assignment, without a group.
+
+Owns where reading begins and ends. Output goes through one buffer, flushed whenever we wait.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from ottla.cli.client import (
+    PATIENCE_S,
+    Cluster,
+    connect,
+    existing_topic,
+    library,
+    no_answer,
+    wording,
+)
+from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.render import RENDERERS, Row
+from ottla.cli.where import Start, parse_start
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message
+
+    from ottla.cli import arguments
+
+BATCH_RECORDS = 1000
+SILENCE_S = 30.0
+"""How long there may be nothing from a partition that has more, before that is an error."""
+
+
+def run(options: arguments.Consume) -> int:
+    """Print what was asked for. Raises CommandError if it can't be read."""
+    start = parse_start(options.start, int(time.time() * 1000))
+    cluster = connect(options.bootstrap, options.setting)
+    consumer = cluster.consumer(
+        **{"enable.partition.eof": True, "auto.offset.reset": "error", "fetch.wait.max.ms": 100}
+    )
+    try:
+        numbers = _partitions(consumer, cluster, options)
+        try:
+            ends = _ends(consumer, options.topic, numbers)
+            places = _places(consumer, options, start, ends)
+        except library().KafkaException as error:
+            raise CommandError(no_answer(cluster, error)) from None
+        if not options.follow:
+            places = {n: at for n, at in places.items() if at < ends[n][1]}
+        _print(consumer, cluster, options, places, {n: ends[n][1] for n in places})
+    finally:
+        consumer.close()
+    return 0
+
+
+def _partitions(consumer: Consumer, cluster: Cluster, options: arguments.Consume) -> list[int]:
+    numbers = sorted(existing_topic(consumer, cluster, options.topic).partitions)
+    if options.partition is None:
+        return numbers
+    if options.partition not in numbers:
+        raise BadInput(
+            f"{options.topic} has no partition {options.partition}; try: --partition "
+            + (f"0 to {numbers[-1]}" if len(numbers) > 1 else "0")
+        )
+    return [options.partition]
+
+
+def _ends(consumer: Consumer, topic: str, numbers: list[int]) -> dict[int, tuple[int, int]]:
+    """First and end offset (exclusive) of each partition, now."""
+    kafka = library()
+    ends = {}
+    for number in numbers:
+        found = consumer.get_watermark_offsets(
+            kafka.TopicPartition(topic, number), timeout=PATIENCE_S, cached=False
+        )
+        if found is None:
+            raise CommandError(f"the leader of {topic}-{number} doesn't answer; try again")
+        ends[number] = found
+    return ends
+
+
+def _places(
+    consumer: Consumer,
+    options: arguments.Consume,
+    start: Start,
+    ends: dict[int, tuple[int, int]],
+) -> dict[int, int]:
+    """The offset at which to begin in each partition. What retention took is skipped."""
+    if start.kind == "beginning":
+        return {number: first for number, (first, _) in ends.items()}
+    if start.kind == "end":
+        return {number: end for number, (_, end) in ends.items()}
+    if start.kind == "time":
+        asked = [library().TopicPartition(options.topic, number, start.value) for number in ends]
+        found = consumer.offsets_for_times(asked, timeout=PATIENCE_S)
+        # Negative: nothing is that young. Beginning at the end leaves nothing but what follows.
+        return {
+            place.partition: place.offset if place.offset >= 0 else ends[place.partition][1]
+            for place in found
+        }
+    furthest = max(end for _, end in ends.values())
+    if start.value > furthest:
+        raise BadInput(
+            f"offset {start.value} lies beyond the end of {options.topic}; try: --from with at "
+            f"most {furthest}"
+        )
+    return {number: min(max(start.value, first), end) for number, (first, end) in ends.items()}
+
+
+def _print(
+    consumer: Consumer,
+    cluster: Cluster,
+    options: arguments.Consume,
+    places: dict[int, int],
+    ends: dict[int, int],
+) -> None:
+    """Print until every partition's end, or N records, or for ever."""
+    kafka = library()
+    assignment = [kafka.TopicPartition(options.topic, n, at) for n, at in places.items()]
+    if not assignment:
+        return
+    consumer.assign(assignment)
+    open_partitions, left = set(places), options.number
+    render, out = RENDERERS[options.format], sys.stdout.buffer
+    heard = time.monotonic()
+    while open_partitions and left != 0:
+        room = BATCH_RECORDS if left is None else min(BATCH_RECORDS, left)
+        messages = consumer.consume(room, timeout=0.2)
+        lines = []
+        for message in messages:
+            number, offset = cast(int, message.partition()), cast(int, message.offset())
+            if message.error() is not None:
+                if _is_end(message) and not options.follow:
+                    open_partitions.discard(number)
+                continue
+            if not options.follow:
+                if offset + 1 >= ends[number]:
+                    open_partitions.discard(number)
+                if offset >= ends[number]:
+                    continue
+            lines.append(render(_row(message)))
+        out.writelines(lines)
+        if left is not None:
+            left -= len(lines)
+        if messages:
+            heard = time.monotonic()
+        else:
+            out.flush()
+            if not options.follow and time.monotonic() - heard > SILENCE_S:
+                trouble = cluster.last_trouble or "the broker sends nothing"
+                raise CommandError(f"gave up after {SILENCE_S:.0f} s without a record: {trouble}")
+    out.flush()
+
+
+def _is_end(message: Message) -> bool:
+    """Whether this is the end of its partition; anything else wrong is raised in one sentence."""
+    error: Any = message.error()
+    kafka = library().KafkaError
+    if error.code() == kafka._PARTITION_EOF:
+        return True
+    if error.code() in {kafka._TRANSPORT, kafka._ALL_BROKERS_DOWN, kafka._TIMED_OUT}:
+        return False  # librdkafka tries again; silence has its own limit
+    raise CommandError(f"{message.topic()}-{message.partition()}: {wording(error)}")
+
+
+def _row(message: Any) -> Row:
+    return Row(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        message.headers() or (),
+    )

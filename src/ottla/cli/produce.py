@@ -1,0 +1,169 @@
+"""`ottla produce`: records from a file or stdin into a topic.
+
+Owns the sending and its account: what was delivered, and the first thing that wasn't.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from ottla.cli.client import Cluster, connect, library, metadata, wording
+from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.progress import Progress, summary
+from ottla.cli.rows import BadRow, Source, opened, records
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Producer
+
+    from ottla.cli import arguments
+
+DELIVERY_MS = 60_000
+CREATION_S = 5.0
+"""How long a broker may take to create a topic that it creates by itself."""
+LOOK_EVERY = 1024
+"""Records between two looks at the clock and at what the broker has said."""
+
+
+class Delivery:
+    """Counts what is handed over; remembers the first failure."""
+
+    def __init__(self) -> None:
+        self.handed = 0
+        self.handed_bytes = 0
+        self.failed = 0
+        self.first_error = ""
+
+    def on_failure(self, error: KafkaError | None, _message: Any) -> None:
+        """Called for each record that won't arrive (`delivery.report.only.error`)."""
+        if error is None:
+            return
+        self.failed += 1
+        self.first_error = self.first_error or wording(error)
+
+
+def run(options: arguments.Produce) -> int:
+    """Send everything, say what was sent. Raises CommandError if a record wasn't delivered."""
+    with opened(options.file, options.format) as source:
+        cluster = connect(options.bootstrap, options.setting)
+        delivery = Delivery()
+        producer = _producer(cluster, options, delivery)
+        _topic_ready(producer, cluster, options.topic)
+        if source.stream.isatty():
+            sys.stderr.write("reading lines from the terminal; end with Ctrl-D\n")
+        bar = Progress(options.topic, sys.stderr, shown=_bar_shown(source))
+        trouble = _send(producer, source, options, delivery, bar)
+    unsent = _drain(producer, delivery, bar)
+    bar.clear()
+    delivered = delivery.handed - delivery.failed - unsent
+    sys.stderr.write(summary(delivered, delivery.handed_bytes, bar.elapsed_s) + "\n")
+    if trouble:
+        raise CommandError(f"{source.name}: {trouble}; the {delivered:,} records before were sent")
+    if delivery.failed or unsent:
+        reason = delivery.first_error or cluster.last_trouble or "the broker didn't answer"
+        lost = f"{delivery.failed + unsent:,} of {delivery.handed:,} records"
+        raise CommandError(f"{lost} were not delivered: {reason}")
+    return 0
+
+
+def _bar_shown(source: Source) -> bool:
+    return sys.stderr.isatty() and not source.stream.isatty()
+
+
+def _producer(cluster: Cluster, options: arguments.Produce, delivery: Delivery) -> Producer:
+    settings: dict[str, Any] = {
+        "acks": options.acks.value,
+        "compression.type": options.compression.value,
+        # Without it a retry may store a batch twice or out of order; it needs acks=all.
+        "enable.idempotence": options.acks.value == "all",
+        # Where Kafka's own clients put a key; librdkafka's default is another hash.
+        "partitioner": "murmur2_random",
+        "linger.ms": 20,
+        "batch.size": 1_000_000,
+        "queue.buffering.max.messages": 200_000,
+        "queue.buffering.max.kbytes": 256 << 10,
+        "message.timeout.ms": DELIVERY_MS,
+        "delivery.report.only.error": True,
+        "on_delivery": delivery.on_failure,
+    }
+    return cluster.producer(**settings)
+
+
+def _topic_ready(producer: Producer, cluster: Cluster, topic: str) -> None:
+    """Wait for a topic that the broker may be creating because we asked for it."""
+    kafka = library()
+    deadline = time.monotonic() + CREATION_S
+    while True:
+        error = metadata(producer, cluster, topic).topics[topic].error
+        if error is None:
+            return
+        if error.code() == kafka.KafkaError.TOPIC_EXCEPTION:
+            raise BadInput(
+                f"{topic!r} can't be a topic's name; try at most 249 letters, digits, '.', '_', '-'"
+            )
+        if time.monotonic() > deadline or error.code() not in {
+            kafka.KafkaError.UNKNOWN_TOPIC_OR_PART,
+            kafka.KafkaError.LEADER_NOT_AVAILABLE,
+        }:
+            raise CommandError(
+                f"no topic {topic!r} to send to ({wording(error)}); try: ottla topic create {topic}"
+            )
+        time.sleep(0.1)
+
+
+def _send(
+    producer: Producer,
+    source: Source,
+    options: arguments.Produce,
+    delivery: Delivery,
+    bar: Progress,
+) -> str:
+    """Hand every record to the library; return what ended it early, if something did."""
+    topic, produce, handed, handed_bytes = options.topic, producer.produce, 0, 0
+    try:
+        for key, value in records(source, options.key):
+            try:
+                produce(topic, value, key)
+            except BufferError:
+                _make_room(producer, topic, value, key)
+            handed += 1
+            handed_bytes += len(value) + (len(key) if key else 0)
+            if handed % LOOK_EVERY == 0:
+                producer.poll(0)
+                if delivery.failed:
+                    break
+                bar.update(handed, source.position() / source.size if source.size else None)
+    except BadRow as error:
+        return str(error)
+    except library().KafkaException as error:
+        return f"record {handed + 1:,} was refused ({wording(error.args[0])})"
+    except KeyboardInterrupt:
+        return "interrupted"
+    finally:
+        delivery.handed, delivery.handed_bytes = handed, handed_bytes
+    return ""
+
+
+def _make_room(producer: Producer, topic: str, value: bytes, key: bytes | None) -> None:
+    """The queue is full: wait for the broker to take something of it."""
+    while True:
+        producer.poll(0.05)
+        try:
+            producer.produce(topic, value, key)
+        except BufferError:
+            continue
+        return
+
+
+def _drain(producer: Producer, delivery: Delivery, bar: Progress) -> int:
+    """Wait until all is delivered or given up; return how many records are neither."""
+    deadline = time.monotonic() + DELIVERY_MS / 1000 + 5
+    remaining = len(producer)
+    while remaining and time.monotonic() < deadline:
+        try:
+            remaining = producer.flush(0.2)
+        except KeyboardInterrupt:
+            break
+        bar.update(delivery.handed - remaining, 1.0)
+    return remaining
