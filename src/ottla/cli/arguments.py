@@ -104,9 +104,7 @@ class TopicList(Connection):
 class TopicDescribe(Connection):
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="NAME", help="One topic; all of them without.", show_default=False
-        ),
+        typer.Argument(metavar="NAME", help="One topic; all of them without.", show_default=False),
     ] = None
 
 

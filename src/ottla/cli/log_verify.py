@@ -1,0 +1,161 @@
+"""`ottla log verify`: every partition under a directory checked, a line of summary each.
+
+Owns the order of reading and the report. What is checked is in `log_checks.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ottla.cli.log_checks import (
+    Walk,
+    check_epochs,
+    check_index,
+    check_snapshot,
+    check_time_index,
+    check_txn_index,
+    walk_segment,
+)
+from ottla.cli.log_files import Data, PartitionFiles, mapped, partitions_under
+
+if TYPE_CHECKING:
+    from ottla.cli import arguments
+
+PROBLEMS_SHOWN = 20
+"""Problems printed of one partition; further ones are only counted."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found in one partition. Offsets are those of its first and last batch."""
+
+    name: str
+    segments: int = 0
+    batches: int = 0
+    records: int = 0
+    bytes: int = 0
+    first_offset: int | None = None
+    last_offset: int | None = None
+    torn: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def run(options: arguments.LogVerify) -> int:
+    """Print a report; 1 if there is damage. Raises BadInput where there is no log."""
+    partitions, passed = partitions_under(options.path)
+    for name in passed:
+        sys.stdout.write(f"{name}: passed over, it isn't part of the log\n")
+    problems = records = torn = 0
+    for files in partitions:
+        report = verify(files)
+        sys.stdout.writelines(report_lines(report))
+        problems += len(report.problems)
+        records += report.records
+        torn += report.torn is not None
+    state = f"{problems:,} problems" if problems != 1 else "1 problem"
+    tails = f", {torn} torn {'tail' if torn == 1 else 'tails'}" if torn else ""
+    noun = "partition" if len(partitions) == 1 else "partitions"
+    sys.stdout.write(f"{len(partitions):,} {noun}, {records:,} records, {state}{tails}\n")
+    return 1 if problems else 0
+
+
+def verify(files: PartitionFiles) -> Report:
+    """Check all files of a partition. Reads only."""
+    report = Report(files.name)
+    segments = files.segments()
+    next_offset, leader_epoch = 0, -1
+    for base_offset in segments:
+        newest = base_offset == segments[-1]
+        try:
+            walk = _segment(files, report, base_offset, next_offset, newest)
+        except FileNotFoundError:
+            continue  # retention was faster: a broker may be running
+        if walk.last_offsets:
+            next_offset = max(next_offset, walk.last_offsets[-1] + 1)
+        if walk.leader_epoch != -1:
+            if walk.leader_epoch < leader_epoch:
+                report.problems.append(
+                    f"{base_offset:020}.log: leader epoch {walk.leader_epoch} after {leader_epoch}"
+                )
+            leader_epoch = walk.leader_epoch
+    for name in files.snapshots():
+        _note(report, name, _checked(os.path.join(files.path, name), check_snapshot))
+    epochs = os.path.join(files.path, "leader-epoch-checkpoint")
+    if os.path.exists(epochs):
+        text = bytes(mapped(epochs)).decode("ascii", "replace")
+        _note(report, "leader-epoch-checkpoint", check_epochs(text))
+    return report
+
+
+def _segment(
+    files: PartitionFiles, report: Report, base_offset: int, next_offset: int, newest: bool
+) -> Walk:
+    # Indexes first: a running broker may append meanwhile, and its log is never behind them.
+    indexes = {suffix: _maybe(files.file(base_offset, suffix)) for suffix in _INDEXES}
+    data = mapped(files.file(base_offset, ".log"))
+    torn_from = files.synced_until if newest else None
+    walk = walk_segment(data, base_offset, next_offset, torn_from)
+    name = f"{base_offset:020}.log"
+    _note(report, name, iter(walk.problems))
+    report.torn = f"{name}: {walk.torn}" if walk.torn else report.torn
+    report.segments += 1
+    report.batches += len(walk.positions)
+    report.records += walk.records_count
+    report.bytes += len(data)
+    if walk.positions:
+        if report.first_offset is None:
+            report.first_offset = walk.first_offsets[0]
+        report.last_offset = walk.last_offsets[-1]
+    for suffix, index in indexes.items():
+        if index is not None:
+            _note(report, f"{base_offset:020}{suffix}", _INDEXES[suffix](walk, index))
+        elif suffix != ".txnindex" and walk.positions:
+            report.problems.append(f"{base_offset:020}{suffix} is missing")
+    return walk
+
+
+_INDEXES: dict[str, Callable[[Walk, Data], Iterator[str]]] = {
+    ".index": check_index,
+    ".timeindex": check_time_index,
+    ".txnindex": lambda _walk, data: check_txn_index(data),
+}
+
+
+def _maybe(path: str) -> Data | None:
+    try:
+        return mapped(path)
+    except FileNotFoundError:
+        return None
+
+
+def _checked(path: str, check: Callable[[Data], Iterator[str]]) -> Iterator[str]:
+    data = _maybe(path)
+    return iter(()) if data is None else check(data)
+
+
+def _note(report: Report, name: str, faults: Iterator[str]) -> None:
+    report.problems.extend(f"{name}: {fault}" for fault in faults)
+
+
+def report_lines(report: Report) -> list[str]:
+    """The report as printed: a summary, then what is wrong, indented."""
+    span = "empty"
+    if report.first_offset is not None:
+        span = f"offsets {report.first_offset} to {report.last_offset}"
+    count = len(report.problems)
+    state = "ok" if not count else "1 problem" if count == 1 else f"{count:,} problems"
+    lines = [
+        f"{report.name}: {report.batches:,} batches, {report.records:,} records, {span}, "
+        f"{report.bytes:,} bytes in {report.segments} "
+        f"{'segment' if report.segments == 1 else 'segments'}: {state}\n"
+    ]
+    if report.torn:
+        lines.append(f"  torn tail, which recovery will cut: {report.torn}\n")
+    lines.extend(f"  {problem}\n" for problem in report.problems[:PROBLEMS_SHOWN])
+    if count > PROBLEMS_SHOWN:
+        lines.append(f"  and {count - PROBLEMS_SHOWN:,} more\n")
+    return lines
