@@ -1,0 +1,138 @@
+"""Frames: the size prefix, request headers in and response headers out.
+
+Owns the bytes around a message, hand-written because every request passes here. Must not know
+any message. Source: the protocol guide, "Request Header" v1 and v2, "Response Header" v0 and v1.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TypeAlias
+
+from ottla.core.model import FileSlice
+from ottla.protocol.apis import FIRST_FLEXIBLE
+from ottla.protocol.primitives import CodecError
+
+Chunk: TypeAlias = bytes | FileSlice
+
+SIZE_BYTES = 4
+
+_HEAD = Struct(">hhih")  # api key, api version, correlation id, length of the client id
+_HEAD_BYTES = _HEAD.size
+_SIZE_AND_CORRELATION = Struct(">ii")
+_SIZE_CORRELATION_NO_TAGS = Struct(">iix")
+_SIZED_HEAD = Struct(">ihhih")
+
+_UVARINT_BYTES_MAX = 5
+
+
+class RequestHeader:
+    """The header of a request. A null client id stays None; Kafka reads it as ""."""
+
+    __slots__ = ("api_key", "api_version", "client_id", "correlation_id")
+
+    def __init__(
+        self, api_key: int, api_version: int, correlation_id: int, client_id: str | None
+    ) -> None:
+        self.api_key = api_key
+        self.api_version = api_version
+        self.correlation_id = correlation_id
+        self.client_id = client_id
+
+
+def decode_request_header(view: memoryview) -> tuple[RequestHeader, int]:
+    """The header at the start of a frame, and where the body begins. Raises CodecError.
+
+    An unknown api key is read as one that has no flexible version: whoever looks it up refuses it.
+    """
+    size = len(view)
+    if size < _HEAD_BYTES:
+        raise CodecError(f"a frame of {size} bytes cannot hold a request header")
+    key, version, correlation_id, length = _HEAD.unpack_from(view)
+    at = _HEAD_BYTES
+    client_id: str | None
+    if length >= 0:
+        at += length
+        if at > size:
+            raise CodecError(f"a client id of {length} bytes in a frame of {size}")
+        try:
+            client_id = str(view[_HEAD_BYTES:at], "utf-8")
+        except UnicodeDecodeError:
+            raise CodecError("the client id is not UTF-8") from None
+    elif length == -1:
+        client_id = None
+    else:
+        raise CodecError(f"a client id of {length} bytes")
+    flexible = FIRST_FLEXIBLE.get(key)
+    if flexible is not None and version >= flexible:
+        if at < size and view[at] == 0:  # no tags: nobody has yet defined one for requests
+            at += 1
+        else:
+            at = _skip_tags(view, at)
+    return RequestHeader(key, version, correlation_id, client_id), at
+
+
+def _skip_tags(view: memoryview, at: int) -> int:
+    """Where the tagged fields that begin at `at` end. Tags must ascend (KIP-482)."""
+    count, at = _uvarint(view, at)
+    if count > len(view) - at:
+        raise CodecError(f"{count} tagged fields in {len(view) - at} bytes")
+    last = -1
+    for _ in range(count):
+        tag, at = _uvarint(view, at)
+        length, at = _uvarint(view, at)
+        if tag <= last:
+            raise CodecError(f"tag {tag} after tag {last}")
+        if length > len(view) - at:
+            raise CodecError(f"a tagged field of {length} bytes where {len(view) - at} remain")
+        last = tag
+        at += length
+    return at
+
+
+def _uvarint(view: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for index, byte in enumerate(view[at : at + _UVARINT_BYTES_MAX]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            if value > 0xFFFFFFFF:
+                break
+            return value, at + index + 1
+    raise CodecError("a varint that does not end")
+
+
+def response_frame(correlation_id: int, flexible_header: bool, body: list[Chunk]) -> list[Chunk]:
+    """A whole frame: size, response header (v1 when flexible, else v0), `body`.
+
+    Adjacent bytes are joined, so it begins with bytes and is one chunk when `body` has no slices.
+    ApiVersions is answered with header v0 in every version: the client can't know ours yet.
+    """
+    head = _SIZE_CORRELATION_NO_TAGS if flexible_header else _SIZE_AND_CORRELATION
+    size = head.size - SIZE_BYTES
+    if not body:
+        return [head.pack(size, correlation_id)]
+    for chunk in body:
+        size += len(chunk)
+    prefix = head.pack(size, correlation_id)
+    first = body[0]
+    if isinstance(first, bytes):
+        return [prefix + first, *body[1:]]
+    return [prefix, *body]
+
+
+def request_frame(header: RequestHeader, body: list[bytes]) -> bytes:
+    """A whole frame with request header v1 or v2, as the version asks. For clients and tests."""
+    name = b"" if header.client_id is None else header.client_id.encode()
+    flexible = FIRST_FLEXIBLE.get(header.api_key)
+    tags = b"\0" if flexible is not None and header.api_version >= flexible else b""
+    rest = b"".join((name, tags, *body))
+    return (
+        _SIZED_HEAD.pack(
+            _HEAD_BYTES + len(rest),
+            header.api_key,
+            header.api_version,
+            header.correlation_id,
+            -1 if header.client_id is None else len(name),
+        )
+        + rest
+    )
