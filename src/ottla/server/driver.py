@@ -1,0 +1,536 @@
+"""Between a socket and a ServerConnection: receive, dispatch, park, resume, send.
+
+Owns the socket of one connection, its deadlines and its back-pressure. The connection boundary is
+here: whatever a request raises is logged with the request named and ends this connection alone.
+Must not know any message.
+
+The socket is ours alone, without an asyncio transport around it: a transport insists on being
+the only writer of its descriptor, so that sendfile would need a duplicate, and then two writers
+share one stream. Reading by add_reader and recv_into costs what BufferedProtocol costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING
+
+from ottla.core.ports import Clock, Timer, Timers
+from ottla.handlers.reply import Answer, Closing, Dispatcher, Parked
+from ottla.protocol.apis import API_NAMES
+from ottla.protocol.connection import (
+    BUFFER_BYTES_IDLE,
+    ConnectionLimits,
+    PeerError,
+    ReceiveMemory,
+    ServerConnection,
+    Slot,
+)
+from ottla.protocol.frame import decode_request_header
+from ottla.protocol.primitives import CodecError
+from ottla.server.transfer import PORTABLE, Sender, SliceCutShort
+
+if TYPE_CHECKING:
+    from ottla.handlers.context import ConnectionState
+
+_log = logging.getLogger("ottla.server")
+
+_RELAX_S = 5.0  # how long a buffer stays large after the last request
+_SAME_COMPLAINT_S = 10.0  # peers can repeat a fault as often as they like; the log must not
+
+
+class Complaints:
+    """Logs what peers do wrong, each kind at most once in ten seconds, and counts all of it."""
+
+    __slots__ = ("_clock", "_said", "counts")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._said: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def about(self, kind: str, peer: str, text: str) -> None:
+        """`kind` is one of few fixed words; `text` may say anything."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        now = self._clock.monotonic()
+        if now - self._said.get(kind, -_SAME_COMPLAINT_S) >= _SAME_COMPLAINT_S:
+            self._said[kind] = now
+            _log.warning("%s: %s (%s, %d so far)", peer, text, kind, self.counts[kind])
+
+
+class Service:
+    """What all drivers of a node share, and the one place where completions become answers.
+
+    A completion only takes note; a single `call_soon` then resumes all that are ready and writes
+    once per connection. So `resume` never runs inside another handler.
+    """
+
+    def __init__(  # noqa: PLR0913  # the composition root passes each by name
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        timers: Timers,
+        limits: ConnectionLimits,
+        memory: ReceiveMemory,
+        portable: bool = PORTABLE,
+    ) -> None:
+        self.loop = loop
+        self.dispatch = dispatcher.dispatch
+        self.resume = dispatcher.resume
+        self.monotonic = clock.monotonic
+        self.timers = timers
+        self.limits = limits
+        self.memory = memory
+        self.portable = portable
+        self.complaints = Complaints(clock)
+        self._ready: list[Waiting] = []
+        self._again: list[Driver] = []
+        self._scheduled = False
+
+    def ready(self, waiting: Waiting) -> None:
+        """Have a parked request resumed soon."""
+        self._ready.append(waiting)
+        self._schedule()
+
+    def again(self, driver: Driver) -> None:
+        """Have a driver look soon at what it left lying."""
+        self._again.append(driver)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        ready, self._ready = self._ready, []
+        again, self._again = self._again, []
+        drivers = dict.fromkeys(again)
+        for waiting in ready:
+            driver = waiting.driver
+            driver.resume(waiting)
+            drivers[driver] = None
+        for driver in drivers:
+            driver.proceed()
+
+
+class Waiting(Slot):
+    """A parked request, in its place among the answers."""
+
+    __slots__ = ("driver", "is_ready", "parked", "timer")
+
+    def __init__(self, driver: Driver, parked: Parked) -> None:
+        super().__init__()
+        self.driver = driver
+        self.parked = parked
+        self.timer: Timer | None = None
+        self.is_ready = False
+
+    def wait(self, service: Service) -> None:
+        """Be called on completion or deadline, whichever comes first."""
+        self.is_ready = False
+        parked = self.parked
+        if parked.deadline_s is not None:
+            self.timer = service.timers.after(parked.deadline_s, self._expired)
+        parked.pending.then(self._completed)
+
+    def abandon(self) -> None:
+        """The connection is gone: nobody waits any more."""
+        self._stop_timer()
+        self.parked.pending.abandon()
+        if self.parked.abandon is not None:
+            self.parked.abandon()
+
+    def _completed(self) -> None:
+        self._now()
+
+    def _expired(self) -> None:
+        self.timer = None
+        self.parked.pending.abandon()
+        self._now()
+
+    def _now(self) -> None:
+        assert not self.is_ready, "a parked request becomes ready once"
+        self.is_ready = True
+        self._stop_timer()
+        self.driver.service.ready(self)
+
+    def _stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Driver:
+    """One connection, from accept to close."""
+
+    __slots__ = (
+        "_active_at", "_begun_at", "_closed", "_connection", "_current", "_due", "_fd",
+        "_finishing", "_frame_s", "_lent_to", "_on_close", "_reading", "_room", "_sender",
+        "_socket", "_starved", "_stopped", "_stuck_at", "_stuck_sent", "_timer", "_writing",
+        "service", "state",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        service: Service,
+        sock: socket.socket,
+        state: ConnectionState,
+        on_close: Callable[[Driver], None],
+    ) -> None:
+        """Takes over a non-blocking socket. `on_close` is called once, when it is closed."""
+        self.service = service
+        self.state = state
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._on_close = on_close
+        self._connection = ServerConnection(service.limits, service.memory)
+        self._sender = Sender(sock, self._connection.left, service.portable)
+        self._current: memoryview | Parked | None = None  # what is being answered, for the log
+        self._lent_to: Waiting | None = None  # who waits before its effect, with the buffer
+        self._stopped = False  # whole frames may lie in the buffer
+        self._starved = False  # waits for receive memory
+        self._finishing = False  # no new requests; close when all is answered
+        self._closed = False
+        self._reading = False
+        self._writing = False
+        room = self._connection.room()
+        assert room is not None, "an empty buffer has room"
+        self._room = room
+        now = service.monotonic()
+        self._active_at = now
+        self._begun_at: float | None = now  # since when a frame is incomplete; here: the first
+        self._frame_s = service.limits.first_frame_s
+        self._stuck_at: float | None = None  # since when the socket is full, as last looked at
+        self._stuck_sent = 0
+        self._timer: Timer | None = None
+        self._due = 0.0
+        self._look_by(now + self._frame_s)
+        self._read(True)
+
+    # --- in ----------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            count = self._socket.recv_into(self._room)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # reset, timed out: the peer is gone
+            self.close()
+            return
+        if count == 0:
+            self.close()
+            return
+        self._active_at = self.service.monotonic()
+        self._pump(count)
+
+    def _pump(self, count: int) -> None:
+        """Dispatch every frame that is whole, send what may be sent, see whether to go on reading.
+
+        The connection boundary of everything that a received byte can set off.
+        """
+        connection = self._connection
+        dispatch, state = self.service.dispatch, self.state
+        any_frame = False
+        self._stopped = False
+        try:
+            for frame in connection.received(count):
+                any_frame = True
+                self._current = frame
+                answer = dispatch(state, frame)
+                if answer.__class__ is list:
+                    go_on = connection.answer(answer)
+                elif isinstance(answer, Parked):
+                    go_on = self._park(answer)
+                else:
+                    go_on = self._answer_other(answer)
+                if not go_on:
+                    self._stopped = True
+                    break
+            self._current = None
+            if connection.out:
+                self._flush()
+        except Exception as error:
+            self._failed(error)
+            return
+        if any_frame:
+            self._begun_at = None
+        self._settle()
+
+    def _park(self, parked: Parked) -> bool:
+        waiting = Waiting(self, parked)
+        self._connection.park(waiting)
+        if parked.before_effect:
+            self._lent_to = waiting
+        waiting.wait(self.service)
+        return not (parked.before_effect or self._connection.full)
+
+    def _answer_other(self, answer: Answer) -> bool:
+        assert isinstance(answer, Closing), f"a dispatcher returned {answer!r}"
+        self._connection.answer(answer.chunks, last=True)
+        return False
+
+    def resume(self, waiting: Waiting) -> None:
+        """Let a parked request go on. What it answers is sent by the next `proceed`."""
+        if self._closed or waiting.chunks is not None:
+            return
+        parked = waiting.parked
+        self._current = parked
+        try:
+            answer = self.service.resume(parked)
+            if isinstance(answer, Parked):
+                waiting.parked = answer
+                self._lend(waiting, answer.before_effect)
+                waiting.wait(self.service)
+            else:
+                self._lend(waiting, False)
+                self._fill(waiting, answer)
+            self._current = None
+        except Exception as error:
+            # Neither resumed to the end nor to be abandoned: it failed on its own.
+            waiting.chunks = waiting.chunks or []
+            self._failed(error)
+
+    def _lend(self, waiting: Waiting, before_effect: bool) -> None:
+        if before_effect:
+            assert self._lent_to is waiting, "an effect can't be undone by parking again"
+        elif self._lent_to is waiting:
+            self._lent_to = None
+
+    def _fill(self, waiting: Waiting, answer: Answer) -> None:
+        if isinstance(answer, Closing):
+            dropped = self._connection.fill(waiting, answer.chunks, last=True)
+        else:
+            assert isinstance(answer, list), f"a dispatcher returned {answer!r}"
+            dropped = self._connection.fill(waiting, answer)
+        self._abandon(dropped)
+
+    def proceed(self) -> None:
+        """Send what is ready, and take up again what was stopped."""
+        if self._closed:
+            return
+        self._starved = False
+        try:
+            if self._connection.out:
+                self._flush()
+        except Exception as error:
+            self._failed(error)
+            return
+        if self._stopped and not self._held_up():
+            self._pump(0)
+        else:
+            self._settle()
+
+    def _held_up(self) -> bool:
+        connection = self._connection
+        return self._lent_to is not None or connection.ending or connection.full or self._finishing
+
+    def _settle(self) -> None:
+        """After everything that changes the state: decide whether to read, and by when to look."""
+        connection = self._connection
+        if self._writing is not self._sender.blocked:
+            self._write(not self._writing)
+        if self._held_up():
+            self._stopped = True
+            self._read(False)
+            self._begun_at = None  # while we don't read, the peer can do nothing about its frame
+            last_is_out = connection.ended or (self._finishing and not connection.in_process)
+            if last_is_out and not self._writing:
+                self.close()
+            return
+        if self._stopped:
+            # All that was dispatched has left; let others have their turn before the rest.
+            self._read(False)
+            self.service.again(self)
+            return
+        room = connection.room()
+        if room is None:
+            self._starved = True
+            self.service.memory.wait(self._fed)
+            self._read(False)
+        else:
+            self._room = room
+            self._read(True)
+        if connection.partial_bytes:
+            if self._begun_at is None:
+                self._begun_at = self.service.monotonic()
+                self._frame_s = self.service.limits.frame_s
+                self._look_by(self._begun_at + self._frame_s)
+        elif connection.capacity > BUFFER_BYTES_IDLE:
+            self._look_by(self._active_at + _RELAX_S)
+
+    def _fed(self) -> None:
+        self.service.again(self)
+
+    # --- out ---------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        connection = self._connection
+        if self._closed:  # by what was dispatched
+            connection.drop()
+            return
+        sliced = connection.out_sliced
+        answers, memory = connection.out_answers, connection.out_memory
+        if self._sender.send(connection.take(), sliced, answers, memory):
+            connection.left(answers, memory)
+
+    def _writable(self) -> None:
+        try:
+            self._sender.writable()
+        except Exception as error:
+            self._failed(error)
+            return
+        self._active_at = self.service.monotonic()
+        self.proceed()
+
+    def _read(self, on: bool) -> None:
+        if on is self._reading:
+            return
+        self._reading = on
+        if on:
+            self.service.loop.add_reader(self._fd, self._readable)
+        else:
+            self.service.loop.remove_reader(self._fd)
+
+    def _write(self, on: bool) -> None:
+        self._writing = on
+        if on:
+            self.service.loop.add_writer(self._fd, self._writable)
+            self._stuck_at = self.service.monotonic()
+            self._stuck_sent = self._sender.sent
+            self._look_by(self._stuck_at + self.service.limits.write_s)
+        else:
+            self.service.loop.remove_writer(self._fd)
+            self._stuck_at = None
+
+    # --- time --------------------------------------------------------------------------------
+
+    def _look_by(self, due: float) -> None:
+        """Have `_look` called at `due` (monotonic seconds; inf: never) or earlier."""
+        if due == inf:
+            return
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due = due
+        delay_s = max(0.0, due - self.service.monotonic())
+        self._timer = self.service.timers.after(delay_s, self._look)
+
+    def _look(self) -> None:
+        """See whether a deadline has passed; come again by the earliest that has not.
+
+        One timer for all of them, and none is touched while requests come and go.
+        """
+        self._timer = None
+        now = self.service.monotonic()
+        limits = self.service.limits
+        connection = self._connection
+        due = now + limits.idle_s
+        if self._stuck_at is not None:
+            if now >= self._stuck_at + limits.write_s:
+                taken = self._sender.sent - self._stuck_sent
+                if taken < limits.bytes_per_s_min * (now - self._stuck_at):
+                    self._give_up("write deadline", "does not take its answers")
+                    return
+                self._stuck_at, self._stuck_sent = now, self._sender.sent
+            due = min(due, self._stuck_at + limits.write_s)
+        if self._begun_at is not None and (self._reading or self._starved):
+            if now >= self._begun_at + self._frame_s:
+                if connection.partial_bytes < limits.bytes_per_s_min * (now - self._begun_at):
+                    self._give_up("frame deadline", "did not finish its request in time")
+                    return
+                due = min(due, now + self._frame_s)
+            else:
+                due = min(due, self._begun_at + self._frame_s)
+        elif not connection.in_process:
+            if now >= self._active_at + limits.idle_s:
+                self.close()  # clients expect this: no reason to log it
+                return
+            due = min(due, self._active_at + limits.idle_s)
+        if connection.capacity > BUFFER_BYTES_IDLE and self._reading:
+            connection.relax(busy=now < self._active_at + _RELAX_S)
+            room = connection.room()
+            assert room is not None, "a smaller buffer needs no more memory"
+            self._room = room
+            if connection.capacity > BUFFER_BYTES_IDLE:
+                due = min(due, now + _RELAX_S)
+        self._look_by(due)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Take no further requests, answer those in process, then close."""
+        if not self._closed and not self._finishing:
+            self._finishing = True
+            self.proceed()
+
+    def close(self) -> None:
+        """Close at once: drop answers, release slices, abandon what is parked. May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        self._read(False)
+        if self._writing:
+            self._write(False)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.service.memory.forget(self._fed)
+        self._sender.close()
+        self._abandon(self._connection.drop())
+        self._room = memoryview(b"")
+        self._connection.close()
+        self._socket.close()
+        self._on_close(self)
+
+    def _abandon(self, slots: list[Slot]) -> None:
+        for slot in slots:
+            assert isinstance(slot, Waiting), "only a parked request leaves its slot empty"
+            slot.chunks = []  # should it be ready already, it is not resumed any more
+            try:
+                slot.abandon()
+            except Exception:
+                _log.exception("%s: abandoning a request failed", self.state.peer)
+
+    def _give_up(self, kind: str, text: str) -> None:
+        self.service.complaints.about(kind, self.state.peer, text)
+        self.close()
+
+    def _failed(self, error: Exception) -> None:
+        """The connection boundary: one connection ends, with the request named.
+
+        The answers to what came before the faulty request leave first, as far as they can.
+        """
+        if self._connection.out and not isinstance(error, OSError):
+            with suppress(OSError, SliceCutShort):
+                self._flush()
+        if isinstance(error, PeerError):
+            self._give_up("bad frame", str(error) + (f": {error.hint}" if error.hint else ""))
+        elif isinstance(error, CodecError):
+            self._give_up("bad request", f"{self._name_current()}: {error}")
+        elif isinstance(error, OSError) and self._current is None:
+            self.close()  # our own send or sendfile: the peer is gone
+        else:
+            what = "an answer" if isinstance(error, SliceCutShort) else self._name_current()
+            _log.error("%s: %s failed", self.state.peer, what, exc_info=error)
+            self.close()
+
+    def _name_current(self) -> str:
+        current = self._current
+        if isinstance(current, Parked):
+            return f"a parked request ({current.request!r})"
+        if current is None:
+            return "sending"
+        try:
+            header, _ = decode_request_header(current)
+        except CodecError:
+            return f"a request of {len(current)} bytes"
+        name = API_NAMES.get(header.api_key, f"api key {header.api_key}")
+        return f"{name} v{header.api_version} (correlation id {header.correlation_id})"
