@@ -134,7 +134,10 @@ Outcome: TypeAlias = Applied | Failed | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """All that one transaction changed; None stands for a key that is gone."""
+    """All that one transaction changed; None stands for a key that is gone.
+
+    With no entries it only says that the store has moved on to `revision`.
+    """
 
     revision: int
     entries: Mapping[str, Entry | None]
@@ -169,8 +172,8 @@ class MetadataStore(Protocol):
     ) -> Watch:
         """Every Update under `prefix` from that revision on: in order, none left out.
 
-        After a Compacted nothing more comes. An Update may come before or after the Outcome
-        of the transaction that caused it.
+        Every revision that an Outcome or a Snapshot names is reached by an Update in the end,
+        sooner or later than that answer. After a Compacted nothing more comes.
         """
 
     def close(self) -> None:

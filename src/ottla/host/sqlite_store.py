@@ -1,0 +1,350 @@
+"""SqliteStore: the MetadataStore of one machine, in one file of the data directory.
+
+Owns the database, its schema and the thread that writes. Several transactions that wait at
+once become durable with one sync. Must not know what keys mean. One process at a time: the
+directory's lock (`host/lock.py`) sees to that.
+
+To change the schema, append a step to `UPGRADES`; a released step never changes. Older files
+are upgraded step by step, each step in a transaction; newer ones are refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+from ottla.cluster.store import (
+    Applied,
+    Compacted,
+    Compare,
+    Delete,
+    DeletePrefix,
+    Entry,
+    Failed,
+    Outcome,
+    Put,
+    Snapshot,
+    StoreCorrupt,
+    StoreError,
+    StoreTooNew,
+    Unknown,
+    Update,
+    WatchEvent,
+    Write,
+    holds,
+)
+from ottla.core.pending import Pending
+from ottla.host.mailbox import Mailbox, WakeLoop
+
+FILE_NAME = "ottla-metadata.sqlite"
+
+UPGRADES: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE schema_version (version INTEGER NOT NULL)",
+        "INSERT INTO schema_version VALUES (0)",
+        "CREATE TABLE revision (last INTEGER NOT NULL)",
+        "INSERT INTO revision VALUES (0)",
+        "CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL,"
+        " create_revision INTEGER NOT NULL, mod_revision INTEGER NOT NULL) WITHOUT ROWID",
+    ),
+)
+
+_BATCH_MAX = 128
+"""Jobs that share one sync."""
+_HISTORY_MAX = 64
+"""Updates kept for a watch that begins a little late; one that begins later is Compacted."""
+_PREFIX_END = "\U0010ffff"
+
+Work: TypeAlias = Callable[[], "tuple[Snapshot | Outcome, Update | None]"]
+
+
+class _Job:
+    """One read or transaction, with what became of it."""
+
+    __slots__ = ("pending", "result", "update", "work")
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.pending: Pending[Any] = Pending()
+        self.result: Snapshot | Outcome | None = None
+        self.update: Update | None = None
+
+
+class _Watch:
+    __slots__ = ("_watches", "from_revision", "on_event", "prefix")
+
+    def __init__(
+        self,
+        watches: list[_Watch],
+        prefix: str,
+        from_revision: int,
+        on_event: Callable[[WatchEvent], None],
+    ) -> None:
+        self._watches = watches
+        self.prefix = prefix
+        self.from_revision = from_revision
+        self.on_event = on_event
+
+    def deliver(self, update: Update) -> None:
+        if update.revision >= self.from_revision:
+            self.from_revision = update.revision + 1
+            entries = {k: v for k, v in update.entries.items() if k.startswith(self.prefix)}
+            self.on_event(Update(update.revision, entries))
+
+    def cancel(self) -> None:
+        if self in self._watches:
+            self._watches.remove(self)
+
+
+class SqliteStore:
+    """The store in `path`. Until `start` every call is done at once and returns a done Pending.
+
+    Afterwards a thread of its own does them, in order. An Update is delivered before the
+    Outcome of its transaction.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open or make the file. Raises StoreCorrupt, StoreTooNew, StoreError."""
+        self._path = path
+        self._connection = self._open()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._mailbox: Mailbox | None = None
+        self._watches: list[_Watch] = []
+        self._history: deque[Update] = deque(maxlen=_HISTORY_MAX)
+        self._history_from = self._last_revision() + 1
+        self._fault: StoreError | None = None
+        self._closed = False
+
+    def start(self, wake_loop: WakeLoop) -> None:
+        """From now on nothing blocks: results come by way of `wake_loop`."""
+        assert self._mailbox is None, "started twice"
+        self._mailbox = Mailbox(wake_loop)
+
+    def read(self, prefix: str) -> Pending[Snapshot]:
+        return self._submit(_Job(lambda: (self._read(prefix), None)))
+
+    def transact(self, compares: Sequence[Compare], writes: Sequence[Write]) -> Pending[Outcome]:
+        return self._submit(_Job(lambda: self._transact(compares, writes)))
+
+    def watch(
+        self, prefix: str, from_revision: int, on_event: Callable[[WatchEvent], None]
+    ) -> _Watch:
+        watch = _Watch(self._watches, prefix, from_revision, on_event)
+        if from_revision < self._history_from:
+            on_event(Compacted(self._history_from))
+            return watch
+        for update in tuple(self._history):
+            watch.deliver(update)
+        self._watches.append(watch)
+        return watch
+
+    def read_now(self, prefix: str) -> Snapshot:
+        """As `read`, before `start`."""
+        assert self._mailbox is None, "only before start() may a call block"
+        return self.read(prefix).result()
+
+    def transact_now(self, compares: Sequence[Compare], writes: Sequence[Write]) -> Outcome:
+        """As `transact`, before `start`."""
+        assert self._mailbox is None, "only before start() may a call block"
+        return self.transact(compares, writes).result()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+        if self._mailbox is not None:
+            self._mailbox.drain()
+        self._connection.close()
+
+    def _submit(self, job: _Job) -> Pending[Any]:
+        if self._closed:
+            job.pending.fail(StoreError(f"the metadata store {self._path} is closed"))
+        elif self._mailbox is None:
+            self._deliver([job], self._run([job]))
+        else:
+            self._jobs.put(job)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._write_on, args=(self._mailbox,), name="ottla-store", daemon=True
+                )
+                self._thread.start()
+        return job.pending
+
+    def _write_on(self, mailbox: Mailbox) -> None:
+        stopping = False
+        while not stopping:
+            batch = [self._jobs.get()]
+            while len(batch) < _BATCH_MAX:
+                try:
+                    batch.append(self._jobs.get_nowait())
+                except Empty:
+                    break
+            stopping = None in batch  # the last one: nothing is submitted after close()
+            jobs = [job for job in batch if job is not None]
+            if jobs:
+                error = self._run(jobs)
+                mailbox.post(partial(self._deliver, jobs, error))
+
+    def _run(self, jobs: Sequence[_Job]) -> StoreError | None:
+        """Do the jobs in one transaction of the database; the error that undid them all."""
+        if self._fault is not None:
+            return self._fault
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                job.result, job.update = job.work()
+        except sqlite3.Error as error:
+            self._roll_back()
+            return self._failure(error)
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._commit_failed(jobs, error)
+        return None
+
+    def _commit_failed(self, jobs: Sequence[_Job], error: sqlite3.Error) -> None:
+        # The frames may already be in the write-ahead log, where a restart would find them: so
+        # what was applied is unknown, not undone.
+        self._roll_back()
+        for job in jobs:
+            job.update = None
+            if isinstance(job.result, Applied):
+                job.result = Unknown()
+        if error.sqlite_errorname.startswith("SQLITE_IOERR"):
+            # After a failed sync the kernel may drop pages and report success next time.
+            self._fault = self._failure(error)
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _failure(self, error: sqlite3.Error) -> StoreError:
+        text = f"the metadata store {self._path} cannot be used: {error}"
+        if isinstance(error, sqlite3.OperationalError):
+            return StoreError(text)
+        return StoreCorrupt(text)
+
+    def _deliver(self, jobs: Sequence[_Job], error: StoreError | None) -> None:
+        for job in jobs:
+            if error is not None:
+                job.pending.fail(error)
+                continue
+            if job.update is not None:
+                if len(self._history) == _HISTORY_MAX:
+                    self._history_from = self._history[0].revision + 1
+                self._history.append(job.update)
+                for watch in tuple(self._watches):
+                    watch.deliver(job.update)
+            assert job.result is not None
+            job.pending.complete(job.result)
+
+    # The database: in the thread once there is one.
+
+    def _read(self, prefix: str) -> Snapshot:
+        rows = self._connection.execute(
+            "SELECT key, value, create_revision, mod_revision FROM entries"
+            " WHERE key >= ? AND key < ?",
+            (prefix, prefix + _PREFIX_END),
+        )
+        entries = {key: Entry(value, create, mod) for key, value, create, mod in rows}
+        return Snapshot(self._last_revision(), entries)
+
+    def _transact(
+        self, compares: Sequence[Compare], writes: Sequence[Write]
+    ) -> tuple[Outcome, Update | None]:
+        last = self._last_revision()
+        for compare in compares:
+            if not holds(compare, self._entry(compare.key)):
+                return Failed(last), None
+        revision = last + 1
+        changed: dict[str, Entry | None] = {}
+        for write in writes:
+            self._write(write, revision, changed)
+        self._connection.execute("UPDATE revision SET last = ?", (revision,))
+        return Applied(revision), Update(revision, changed)
+
+    def _write(self, write: Write, revision: int, changed: dict[str, Entry | None]) -> None:
+        match write:
+            case Put(key, value):
+                before = self._entry(key)
+                entry = Entry(value, before.create_revision if before else revision, revision)
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)",
+                    (key, value, entry.create_revision, revision),
+                )
+                changed[key] = entry
+            case Delete(key):
+                if self._connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount:
+                    changed[key] = None
+            case DeletePrefix(prefix):
+                bounds = (prefix, prefix + _PREFIX_END)
+                for (key,) in self._connection.execute(
+                    "SELECT key FROM entries WHERE key >= ? AND key < ?", bounds
+                ).fetchall():
+                    changed[key] = None
+                self._connection.execute("DELETE FROM entries WHERE key >= ? AND key < ?", bounds)
+
+    def _entry(self, key: str) -> Entry | None:
+        row = self._connection.execute(
+            "SELECT value, create_revision, mod_revision FROM entries WHERE key = ?", (key,)
+        ).fetchone()
+        return Entry(*row) if row else None
+
+    def _last_revision(self) -> int:
+        row: tuple[int] = self._connection.execute("SELECT last FROM revision").fetchone()
+        return row[0]
+
+    def _open(self) -> sqlite3.Connection:
+        connection = None
+        try:
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, check_same_thread=False, timeout=5
+            )
+            if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+                raise StoreError(f"{self._path} is on a file system that SQLite's WAL can't use")
+            connection.execute("PRAGMA synchronous=FULL")
+            self._upgrade(connection)
+            if connection.execute("SELECT count(*) FROM revision").fetchone() != (1,):
+                raise StoreCorrupt(f"the metadata store {self._path} has lost its revision")
+            return connection
+        except (sqlite3.Error, StoreError) as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise self._failure(error) from error
+            raise
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        found = _schema_version(connection)
+        if found > len(UPGRADES):
+            raise StoreTooNew(
+                f"the metadata store {self._path} has schema {found}, and this version of ottla "
+                f"knows {len(UPGRADES)} at most: it was written by a newer ottla, so use that one"
+            )
+        for version in range(found, len(UPGRADES)):
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in UPGRADES[version]:
+                connection.execute(statement)
+            connection.execute("UPDATE schema_version SET version = ?", (version + 1,))
+            connection.execute("COMMIT")
+
+
+def _schema_version(connection: sqlite3.Connection) -> int:
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    if not tables:
+        return 0
+    if ("schema_version",) not in tables:
+        raise StoreCorrupt("the metadata store is a database of something else")
+    row: tuple[int] | None = connection.execute("SELECT version FROM schema_version").fetchone()
+    if row is None:
+        raise StoreCorrupt("the metadata store has lost its schema version")
+    return row[0]

@@ -1,0 +1,300 @@
+"""The store of one machine: its contract, its schema, and what it says when it can't be used."""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import pytest
+
+from ottla.cluster.store import (
+    Absent,
+    Applied,
+    Compacted,
+    Delete,
+    DeletePrefix,
+    Entry,
+    Failed,
+    Present,
+    Put,
+    SameSince,
+    StoreCorrupt,
+    StoreError,
+    StoreTooNew,
+    UnchangedSince,
+    Unknown,
+    Update,
+)
+from ottla.host import sqlite_store
+from ottla.host.sqlite_store import SqliteStore
+
+
+@pytest.fixture
+def path(tmp_path) -> str:
+    return f"{tmp_path}/ottla-metadata.sqlite"
+
+
+@pytest.fixture
+def store(path):
+    store = SqliteStore(path)
+    yield store
+    store.close()
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.wakes_count = 0
+
+    def wake(self, call: Callable[[], None]) -> None:
+        self.wakes_count += 1
+        self.calls.put(call)
+
+    def until(self, pending):
+        while not pending.done:
+            self.calls.get(timeout=10)()
+        return pending.result()
+
+
+def test_a_new_store_is_empty_at_revision_zero(store):
+    snapshot = store.read_now("/")
+    assert snapshot.revision == 0
+    assert snapshot.entries == {}
+
+
+def test_a_transaction_writes_all_its_keys_at_one_revision(store):
+    assert store.transact_now([], [Put("/a", b"1"), Put("/b", b"2")]) == Applied(1)
+    assert store.transact_now([], [Put("/a", b"3")]) == Applied(2)
+    assert store.read_now("/").entries == {"/a": Entry(b"3", 1, 2), "/b": Entry(b"2", 1, 1)}
+
+
+def test_a_prefix_covers_what_begins_so_and_nothing_else(store):
+    store.transact_now([], [Put(key, b"") for key in ("/t", "/t/a", "/t/é", "/u", "/s")])
+    assert set(store.read_now("/t/").entries) == {"/t/a", "/t/é"}
+    store.transact_now([], [DeletePrefix("/t/")])
+    assert set(store.read_now("").entries) == {"/t", "/u", "/s"}
+
+
+def test_a_key_that_was_deleted_and_made_again_is_another_one(store):
+    store.transact_now([], [Put("/a", b"1")])
+    store.transact_now([], [Delete("/a")])
+    store.transact_now([], [Put("/a", b"2")])
+    assert store.transact_now([SameSince("/a", 1)], []) == Failed(3)
+    assert store.transact_now([SameSince("/a", 3)], []) == Applied(4)
+
+
+@pytest.mark.parametrize(
+    ("compare", "expected"),
+    [
+        (Absent("/a"), Failed(2)),
+        (Absent("/z"), Applied(3)),
+        (Present("/a"), Applied(3)),
+        (Present("/z"), Failed(2)),
+        (UnchangedSince("/a", 2), Applied(3)),
+        (UnchangedSince("/a", 1), Failed(2)),
+        (UnchangedSince("/z", 0), Failed(2)),
+        (SameSince("/a", 1), Applied(3)),
+        (SameSince("/a", 2), Failed(2)),
+    ],
+)
+def test_a_transaction_is_applied_only_if_its_compare_holds(store, compare, expected):
+    store.transact_now([], [Put("/a", b"1")])
+    store.transact_now([], [Put("/a", b"2")])
+    assert store.transact_now([compare], [Put("/b", b"")]) == expected
+    assert ("/b" in store.read_now("/").entries) == isinstance(expected, Applied)
+
+
+def test_one_compare_that_fails_stops_every_write(store):
+    compares = [Absent("/a"), Present("/z")]
+    assert store.transact_now(compares, [Put("/a", b""), Put("/b", b"")]) == Failed(0)
+    assert store.read_now("/").entries == {}
+
+
+def test_what_was_applied_is_there_after_a_restart(path, store):
+    store.transact_now([], [Put("/a", b"1")])
+    store.close()
+    again = SqliteStore(path)
+    assert again.read_now("/").entries == {"/a": Entry(b"1", 1, 1)}
+    assert again.transact_now([], [Put("/b", b"")]) == Applied(2)
+    again.close()
+
+
+def test_a_transaction_is_synced_when_it_is_applied(store):
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_watch_gets_every_update_in_order_and_of_its_prefix(store):
+    seen = []
+    store.transact_now([], [Put("/t/a", b"0")])
+    watch = store.watch("/t/", 2, seen.append)
+    store.transact_now([], [Put("/t/a", b"1"), Put("/u", b"")])
+    store.transact_now([], [Delete("/t/a"), Delete("/none")])
+    store.transact_now([], [Put("/u", b"2")])
+    watch.cancel()
+    store.transact_now([], [Put("/t/b", b"")])
+    assert seen == [
+        Update(2, {"/t/a": Entry(b"1", 1, 2)}),
+        Update(3, {"/t/a": None}),
+        Update(4, {}),
+    ]
+
+
+def test_a_watch_that_begins_late_gets_what_it_missed(store):
+    seen = []
+    for n in range(3):
+        store.transact_now([], [Put("/a", b"%d" % n)])
+    store.watch("/", 2, seen.append)
+    assert [update.revision for update in seen] == [2, 3]
+
+
+def test_a_watch_that_begins_too_late_is_told_so(path, store):
+    seen = []
+    for n in range(sqlite_store._HISTORY_MAX + 1):
+        store.transact_now([], [Put("/a", b"%d" % n)])
+    store.watch("/", 1, seen.append)
+    assert seen == [Compacted(2)]
+    store.close()
+    again = SqliteStore(path)
+    again.watch("/", 1, seen.append)
+    assert seen[1:] == [Compacted(sqlite_store._HISTORY_MAX + 2)]
+    again.close()
+
+
+def test_the_update_comes_before_the_outcome(store):
+    loop, seen = Loop(), []
+    store.start(loop.wake)
+    store.watch("/", 1, seen.append)
+    pending = store.transact([], [Put("/a", b"")])
+    pending.then(lambda: seen.append("outcome"))
+    loop.until(pending)
+    assert [type(one) for one in seen] == [Update, str]
+
+
+def test_no_thread_exists_before_the_first_call_that_must_not_block(store):
+    before = threading.active_count()
+    store.start(Loop().wake)
+    store.watch("/", 1, lambda _: None)
+    assert threading.active_count() == before
+
+
+def test_calls_are_done_in_order_and_those_that_wait_share_a_wake_up(store):
+    loop = Loop()
+    store.start(loop.wake)
+    pendings = [store.transact([], [Put("/n", b"%d" % n)]) for n in range(200)]
+    last = store.read("/")
+    assert loop.until(last).entries["/n"].value == b"199"
+    assert [pending.result() for pending in pendings] == [Applied(n + 1) for n in range(200)]
+    assert loop.wakes_count < 200
+
+
+def test_transactions_that_share_a_sync_see_each_other(store):
+    loop = Loop()
+    store.start(loop.wake)
+    first, second = (store.transact([Absent("/a")], [Put("/a", b"%d" % n)]) for n in range(2))
+    assert loop.until(second) == Failed(1)
+    assert first.result() == Applied(1)
+
+
+def test_closing_finishes_what_was_asked_for_and_refuses_what_comes_later(path, store):
+    loop = Loop()
+    store.start(loop.wake)
+    pendings = [store.transact([], [Put("/a", b"%d" % n)]) for n in range(10)]
+    store.close()
+    assert [pending.result() for pending in pendings] == [Applied(n + 1) for n in range(10)]
+    with pytest.raises(StoreError, match="closed"):
+        store.read("/").result()
+    again = SqliteStore(path)
+    assert again.read_now("/").entries["/a"].value == b"9"
+    again.close()
+
+
+class Breaking:
+    """A connection whose COMMIT, or any statement, fails as SQLite's would."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str, name: str) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._name = name
+
+    def execute(self, statement: str, *arguments: object) -> sqlite3.Cursor:
+        if statement.startswith(self._statement):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = self._name
+            raise error
+        return self._connection.execute(statement, *arguments)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+
+def test_a_commit_that_fails_leaves_the_outcome_unknown(store):
+    seen = []
+    store.watch("/", 1, seen.append)
+    store._connection = Breaking(store._connection, "COMMIT", "SQLITE_FULL")
+    assert store.transact_now([], [Put("/a", b"")]) == Unknown()
+    assert store.transact_now([Present("/a")], []) == Failed(0)
+    assert seen == []
+    store._connection = store._connection._connection
+    assert store.transact_now([], [Put("/a", b"")]) == Applied(1)
+
+
+def test_after_a_failed_sync_nothing_is_done_any_more(store):
+    store._connection = Breaking(store._connection, "COMMIT", "SQLITE_IOERR_FSYNC")
+    assert store.transact_now([], [Put("/a", b"")]) == Unknown()
+    store._connection = store._connection._connection
+    with pytest.raises(StoreError, match="disk I/O error"):
+        store.transact_now([], [Put("/a", b"")])
+
+
+def test_a_statement_that_fails_changes_nothing_and_says_so(store):
+    store._connection = Breaking(store._connection, "UPDATE", "SQLITE_FULL")
+    with pytest.raises(StoreError, match="disk I/O error"):
+        store.transact_now([], [Put("/a", b"")])
+    store._connection = store._connection._connection
+    assert store.read_now("/").entries == {}
+
+
+def test_an_older_store_is_upgraded_and_keeps_its_entries(path, store, monkeypatch):
+    store.transact_now([], [Put("/a", b"1")])
+    store.close()
+    newer = (
+        *sqlite_store.UPGRADES,
+        ("CREATE TABLE more (x INTEGER)",),
+        ("INSERT INTO more VALUES (7)",),
+    )
+    monkeypatch.setattr(sqlite_store, "UPGRADES", newer)
+    again = SqliteStore(path)
+    assert again.read_now("/").entries["/a"].value == b"1"
+    assert again._connection.execute("SELECT x FROM more").fetchall() == [(7,)]
+    again.close()
+    SqliteStore(path).close()  # and once only
+
+
+def test_a_newer_store_is_refused_with_a_sentence_and_left_alone(path, store, monkeypatch):
+    store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_store, "UPGRADES", (*sqlite_store.UPGRADES, ()))
+        SqliteStore(path).close()
+    with pytest.raises(StoreTooNew, match=r"schema 2.*newer ottla"):
+        SqliteStore(path)
+
+
+def test_a_file_that_is_no_database_is_refused_with_its_name(path):
+    with open(path, "wb") as file:
+        file.write(b"not a database" * 100)
+    with pytest.raises(StoreCorrupt, match=r"ottla-metadata\.sqlite"):
+        SqliteStore(path)
+
+
+def test_a_database_of_something_else_is_refused(path):
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE songs (name TEXT)")
+    other.close()
+    with pytest.raises(StoreCorrupt, match="something else"):
+        SqliteStore(path)
+
+
+def test_a_directory_that_is_not_there_is_an_error_of_the_store(tmp_path):
+    with pytest.raises(StoreError, match="cannot be used"):
+        SqliteStore(f"{tmp_path}/none/store.sqlite")
