@@ -52,6 +52,28 @@ ANNOTATIONS = {
     "bytestring": "bytes",
     "uuid": "bytes",
 }
+# Arrays of structs which Kafka's schema makes null by default; kio leaves that out.
+NULL_BY_DEFAULT = {
+    "ListPartitionReassignmentsRequest": {"topics"},
+    "ConsumerGroupHeartbeatRequest": {"topic_partitions"},
+    "StreamsGroupHeartbeatRequest": {
+        "active_tasks",
+        "standby_tasks",
+        "warmup_tasks",
+        "client_tags",
+        "task_offsets",
+        "task_end_offsets",
+    },
+    "StreamsGroupHeartbeatResponse": {
+        "status",
+        "active_tasks",
+        "standby_tasks",
+        "warmup_tasks",
+        "partitions_by_user_endpoint",
+    },
+    "StreamsGroupDescribeResponse": {"subtopologies"},
+}
+
 ZEROS: dict[str, object] = {"boolean": False, "float64": 0.0, "string": "", "bytestring": b""}
 
 
@@ -198,6 +220,10 @@ def message_of(api: str, kind: str) -> Message:
     ordered: dict[str, list[Field]] = {}
     arrange(name, structs, ordered)
     assert ordered.keys() == structs.keys()
+    nulls = NULL_BY_DEFAULT.get(name, set())
+    for field in (field for fields in ordered.values() for field in fields):
+        if field.name in nulls and field.nullable:
+            field.default = None
     key = int(root.__api_key__)
     return Message(
         name,

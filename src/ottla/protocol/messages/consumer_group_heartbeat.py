@@ -24,7 +24,7 @@ class ConsumerGroupHeartbeatRequest(t.Message, key=68, kind="request", versions=
     subscribed_topic_regex: str | None = t.string(default=None, since=1, null_since=1)
     server_assignor: str | None = t.string(default=None, null_since=0)
     topic_partitions: list[RequestTopicPartitions] | None = t.array(
-        RequestTopicPartitions, null_since=0
+        RequestTopicPartitions, default=None, null_since=0
     )
 
 

@@ -18,7 +18,7 @@ class ListPartitionReassignmentsRequest(
 ):
     timeout_ms: int = t.int32(default=60000)
     topics: list[ListPartitionReassignmentsTopics] | None = t.array(
-        ListPartitionReassignmentsTopics, null_since=0
+        ListPartitionReassignmentsTopics, default=None, null_since=0
     )
 
 

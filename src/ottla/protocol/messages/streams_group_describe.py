@@ -35,7 +35,7 @@ class Subtopology(t.Struct):
 
 class Topology(t.Struct):
     epoch: int = t.int32()
-    subtopologies: list[Subtopology] | None = t.array(Subtopology, null_since=0)
+    subtopologies: list[Subtopology] | None = t.array(Subtopology, default=None, null_since=0)
 
 
 class Endpoint(t.Struct):

@@ -66,14 +66,14 @@ class StreamsGroupHeartbeatRequest(t.Message, key=88, kind="request", versions=(
     rack_id: str | None = t.string(default=None, null_since=0)
     rebalance_timeout_ms: int = t.int32(default=-1)
     topology: Topology | None = t.nullable_struct(Topology, null_since=0)
-    active_tasks: list[RequestTaskIds] | None = t.array(RequestTaskIds, null_since=0)
-    standby_tasks: list[RequestTaskIds] | None = t.array(RequestTaskIds, null_since=0)
-    warmup_tasks: list[RequestTaskIds] | None = t.array(RequestTaskIds, null_since=0)
+    active_tasks: list[RequestTaskIds] | None = t.array(RequestTaskIds, default=None, null_since=0)
+    standby_tasks: list[RequestTaskIds] | None = t.array(RequestTaskIds, default=None, null_since=0)
+    warmup_tasks: list[RequestTaskIds] | None = t.array(RequestTaskIds, default=None, null_since=0)
     process_id: str | None = t.string(default=None, null_since=0)
     user_endpoint: RequestEndpoint | None = t.nullable_struct(RequestEndpoint, null_since=0)
-    client_tags: list[KeyValue] | None = t.array(KeyValue, null_since=0)
-    task_offsets: list[TaskOffset] | None = t.array(TaskOffset, null_since=0)
-    task_end_offsets: list[TaskOffset] | None = t.array(TaskOffset, null_since=0)
+    client_tags: list[KeyValue] | None = t.array(KeyValue, default=None, null_since=0)
+    task_offsets: list[TaskOffset] | None = t.array(TaskOffset, default=None, null_since=0)
+    task_end_offsets: list[TaskOffset] | None = t.array(TaskOffset, default=None, null_since=0)
     shutdown_application: bool = t.boolean()
 
 
@@ -114,11 +114,17 @@ class StreamsGroupHeartbeatResponse(
     heartbeat_interval_ms: int = t.int32()
     acceptable_recovery_lag: int = t.int32()
     task_offset_interval_ms: int = t.int32()
-    status: list[Status] | None = t.array(Status, null_since=0)
-    active_tasks: list[ResponseTaskIds] | None = t.array(ResponseTaskIds, null_since=0)
-    standby_tasks: list[ResponseTaskIds] | None = t.array(ResponseTaskIds, null_since=0)
-    warmup_tasks: list[ResponseTaskIds] | None = t.array(ResponseTaskIds, null_since=0)
+    status: list[Status] | None = t.array(Status, default=None, null_since=0)
+    active_tasks: list[ResponseTaskIds] | None = t.array(
+        ResponseTaskIds, default=None, null_since=0
+    )
+    standby_tasks: list[ResponseTaskIds] | None = t.array(
+        ResponseTaskIds, default=None, null_since=0
+    )
+    warmup_tasks: list[ResponseTaskIds] | None = t.array(
+        ResponseTaskIds, default=None, null_since=0
+    )
     endpoint_information_epoch: int = t.int32()
     partitions_by_user_endpoint: list[EndpointToPartitions] | None = t.array(
-        EndpointToPartitions, null_since=0
+        EndpointToPartitions, default=None, null_since=0
     )
