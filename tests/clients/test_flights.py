@@ -5,7 +5,6 @@ key, value, timestamp, headers, order in its partition.
 """
 
 import secrets
-from collections.abc import Iterator
 
 import pytest
 
@@ -66,7 +65,7 @@ def written(shared_broker: Broker) -> Written:
 
 
 @pytest.fixture(scope="module")
-def killed(written: Written) -> Iterator[Written]:
+def killed(written: Written) -> Written:
     """The same topics after kill -9 and a restart on the same directory."""
     if isinstance(written.broker, RunningBroker):
         pytest.skip("OTTLA_TEST_BOOTSTRAP names a broker that is not ours to kill")
@@ -74,7 +73,7 @@ def killed(written: Written) -> Iterator[Written]:
         written.topic(writer, codec)
     written.broker.kill()
     written.broker.restart()
-    yield written
+    return written
 
 
 @pytest.mark.parametrize("reader", CLIENTS)
