@@ -289,6 +289,14 @@ FETCH_SESSIONS_MAX = Option(
     at_most=INT_MAX,
 )
 
+FETCH_SESSION_EVICTION_MS = Option(
+    "min.incremental.fetch.session.eviction.ms",
+    120_000,
+    "How long a fetch session is safe from giving its place to a new one.",
+    at_least=0,
+    at_most=INT_MAX,
+)
+
 # --- topic options: the default for all topics is set by the broker's name -----------------
 
 

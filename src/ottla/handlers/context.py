@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ottla.core.endpoints import Endpoint
     from ottla.core.model import NodeId, ProducerId
     from ottla.core.pending import Pending
-    from ottla.core.ports import Clock, Offload, Timers
+    from ottla.core.ports import Clock, Disk, Offload, Timers
     from ottla.replication.table import PartitionTable
 
 Body = TypeVar("Body")
@@ -69,6 +69,7 @@ class Context:
     """The node, as handlers see it: one object for all requests.
 
     `image()` is the metadata in force now; a handler that parks asks again when it resumes.
+    `disk` is for warming what a read found cold, and nothing else.
     `next_producer_id()` draws from durable blocks, and may have to wait for a new one.
     `kept` is for handlers that keep something between requests, under the module's name (fetch
     sessions); each of them bounds what it keeps.
@@ -78,6 +79,7 @@ class Context:
         "clock",
         "config",
         "controller",
+        "disk",
         "image",
         "kept",
         "next_producer_id",
@@ -97,6 +99,7 @@ class Context:
         controller: Controller,
         next_producer_id: Callable[[], Pending[ProducerId]],
         clock: Clock,
+        disk: Disk,
         timers: Timers,
         offload: Offload,
     ) -> None:
@@ -107,6 +110,7 @@ class Context:
         self.controller = controller
         self.next_producer_id = next_producer_id
         self.clock = clock
+        self.disk = disk
         self.timers = timers
         self.offload = offload
         self.kept: dict[str, Any] = {}
