@@ -99,9 +99,11 @@ def topic_config(config: Config, own: Mapping[str, str]) -> TopicConfig:
 
 def check_topic_config(config: Config, own: Mapping[str, str]) -> TopicConfig:
     """The same for settings a client gives. Raises InvalidConfig: unknown, bad, or at odds."""
-    for name in own:
-        if name not in options.TOPIC:
+    for name, text in own.items():
+        option = options.TOPIC.get(name)
+        if option is None:
             raise InvalidConfig(f"Unknown topic config name: {name}")
+        option.parse(text)
     settings = topic_config(config, own)
     if settings.min_compaction_lag_ms > settings.max_compaction_lag_ms:
         raise InvalidConfig(

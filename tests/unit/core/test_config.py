@@ -1,0 +1,164 @@
+"""How text becomes a value, and what is said when it doesn't."""
+
+from __future__ import annotations
+
+import pytest
+
+from ottla.core import options
+from ottla.core.config import Config, InvalidConfig
+from ottla.core.options import broker_config
+from ottla.core.topic_config import check_topic_config, topic_config
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    config = broker_config({})
+    assert config[options.NODE_ID] == 0
+    assert config[options.AUTO_CREATE_TOPICS] is True
+    assert config[options.LOG_DIR] == "./ottla-data"
+    assert config[options.SEGMENT_BYTES] == 1 << 30
+
+
+def test_a_given_value_is_of_the_options_type() -> None:
+    config = broker_config(
+        {
+            "node.id": " 7 ",
+            "auto.create.topics.enable": "FALSE",
+            "log.cleaner.min.cleanable.ratio": "0.25",
+            "flush.policy": "os",
+        }
+    )
+    assert config[options.NODE_ID] == 7
+    assert config[options.AUTO_CREATE_TOPICS] is False
+    assert config[options.MIN_CLEANABLE_RATIO] == 0.25
+    assert config[options.FLUSH_POLICY] == "os"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"node.id": "x"}, "node.id takes a whole number, not 'x'"),
+        ({"node.id": "1_0"}, "node.id takes a whole number"),
+        ({"node.id": "٣"}, "node.id takes a whole number"),
+        ({"node.id": "-1"}, "node.id must be at least 0"),
+        ({"num.partitions": str(1 << 31)}, "num.partitions must be at most 2147483647"),
+        ({"auto.create.topics.enable": "yes"}, "takes true or false"),
+        ({"log.cleaner.min.cleanable.ratio": "nan"}, "must be a number"),
+        ({"log.cleaner.min.cleanable.ratio": "half"}, "takes a number"),
+        ({"flush.policy": "never"}, "must be one of commit, os, not 'never'"),
+        ({"log.cleanup.policy": "delete,keep"}, "must be some of compact, delete"),
+        ({"log.cleanup.policy": ""}, "must be some of compact, delete"),
+        ({"log.segment.bytes": "1000"}, "log.segment.bytes must be at least 1048576"),
+        ({"log.retention.hours": "x"}, "log.retention.hours takes a whole number"),
+        ({"compression.gzip.level": "0"}, "must be at least 1"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_it_was_given_under(
+    given: dict[str, str], said: str
+) -> None:
+    with pytest.raises(InvalidConfig) as refused:
+        broker_config(given)
+    assert said in str(refused.value)
+
+
+def test_an_unknown_name_gets_the_nearest_one_as_a_hint() -> None:
+    with pytest.raises(InvalidConfig, match=r"no option 'num.partition'; did you mean num.parti"):
+        broker_config({"num.partition": "3"})
+
+
+def test_a_topics_option_given_to_the_broker_names_the_brokers_option() -> None:
+    with pytest.raises(InvalidConfig, match=r"segment.bytes is an option of topics; log.segment"):
+        broker_config({"segment.bytes": "2000000"})
+
+
+def test_names_of_kafkas_that_mean_nothing_here_are_passed_over_and_listed() -> None:
+    config = broker_config({"num.io.threads": "8", "process.roles": "broker,controller"})
+    assert config.ignored == ["num.io.threads", "process.roles"]
+
+
+def test_the_finest_unit_wins_among_the_names_of_one_setting() -> None:
+    hours = {"log.retention.hours": "2"}
+    minutes = {"log.retention.minutes": "3"}
+    millis = {"log.retention.ms": "5"}
+    assert broker_config(hours)[options.RETENTION_MS] == 7_200_000
+    assert broker_config(hours | minutes)[options.RETENTION_MS] == 180_000
+    assert broker_config(hours | minutes | millis)[options.RETENTION_MS] == 5
+
+
+def test_no_limit_is_no_limit_in_every_unit() -> None:
+    assert broker_config({"log.retention.hours": "-1"})[options.RETENTION_MS] == -1
+
+
+def test_the_source_of_a_value_is_the_name_it_was_given_under() -> None:
+    config = broker_config({"log.retention.hours": "2", "node.id": "1"})
+    assert config.source(options.RETENTION_MS) == "log.retention.hours"
+    assert config.source(options.NODE_ID) == "node.id"
+    assert config.source(options.SEGMENT_MS) is None
+
+
+def test_every_option_has_a_name_of_its_own_and_a_sound_default() -> None:
+    names = [
+        name for option in options.ALL for name, _ in option.broker_names or [(option.name, 1)]
+    ]
+    assert len(names) == len(set(names))
+    assert not options.IGNORED & set(names)
+    for option in options.ALL:
+        text = str(option.default)
+        assert option.parse(text) == option.default
+        assert option.doc.endswith("."), option.name
+        if option.scope == "topic":
+            assert option.broker_names, option.name
+
+
+def test_a_config_made_without_topic_options_does_not_know_them() -> None:
+    with pytest.raises(InvalidConfig):
+        Config([options.NODE_ID], {"log.segment.bytes": "2000000"})
+
+
+# --- topics ---------------------------------------------------------------------------------
+
+
+def test_a_topics_own_setting_beats_the_brokers_which_beats_the_default() -> None:
+    config = broker_config({"log.segment.bytes": "2000000", "log.retention.hours": "1"})
+    settings = topic_config(config, {"segment.bytes": "3000000"})
+    assert settings.segment_bytes == 3_000_000
+    assert settings.retention_ms == 3_600_000
+    assert settings.max_message_bytes == 1_048_588
+
+
+def test_cleanup_policies_are_two_flags() -> None:
+    config = broker_config({})
+    both = topic_config(config, {"cleanup.policy": "compact, delete"})
+    assert (both.compact, both.delete) == (True, True)
+    compact = topic_config(config, {"cleanup.policy": "compact"})
+    assert (compact.compact, compact.delete) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("codec", "level"),
+    [("gzip", -1), ("lz4", 9), ("zstd", 3), ("snappy", None), ("producer", None)],
+)
+def test_the_compression_level_is_that_of_the_codec(codec: str, level: int | None) -> None:
+    settings = topic_config(broker_config({}), {"compression.type": codec})
+    assert settings.compression_level == level
+
+
+def test_any_negative_size_is_no_limit() -> None:
+    settings = topic_config(broker_config({}), {"retention.bytes": "-7"})
+    assert settings.retention_bytes == -1
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"foo.bar": "1"}, "Unknown topic config name: foo.bar"),
+        ({"num.partitions": "1"}, "Unknown topic config name"),
+        ({"retention.ms": "x"}, "retention.ms takes a whole number"),
+        ({"segment.bytes": "10"}, "segment.bytes must be at least 1048576"),
+        ({"preallocate": "yes"}, "preallocate takes true or false"),
+        ({"min.compaction.lag.ms": "10", "max.compaction.lag.ms": "5"}, "must not exceed"),
+    ],
+)
+def test_what_a_client_may_not_set_is_refused(own: dict[str, str], said: str) -> None:
+    with pytest.raises(InvalidConfig) as refused:
+        check_topic_config(broker_config({}), own)
+    assert said in str(refused.value)
