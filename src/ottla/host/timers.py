@@ -77,6 +77,8 @@ class TimerWheel:
 
     def close(self) -> None:
         """Forget everything."""
+        for tick in self._ticks.values():
+            tick.clear()  # one of them may be running
         self._ticks.clear()
         self._numbers.clear()
         self._disarm()

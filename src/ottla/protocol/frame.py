@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from ottla.core.model import FileSlice
 from ottla.protocol.apis import FIRST_FLEXIBLE
-from ottla.protocol.primitives import CodecError
+from ottla.protocol.primitives import CodecError, skip_tags
 
 Chunk: TypeAlias = bytes | FileSlice
 
@@ -22,8 +22,6 @@ _HEAD_BYTES = _HEAD.size
 _SIZE_AND_CORRELATION = Struct(">ii")
 _SIZE_CORRELATION_NO_TAGS = Struct(">iix")
 _SIZED_HEAD = Struct(">ihhih")
-
-_UVARINT_BYTES_MAX = 5
 
 
 class RequestHeader:
@@ -68,37 +66,11 @@ def decode_request_header(view: memoryview) -> tuple[RequestHeader, int]:
         if at < size and view[at] == 0:  # no tags: nobody has yet defined one for requests
             at += 1
         else:
-            at = _skip_tags(view, at)
+            try:
+                at = skip_tags(view, at)
+            except IndexError:
+                raise CodecError("the frame ends inside the header's tagged fields") from None
     return RequestHeader(key, version, correlation_id, client_id), at
-
-
-def _skip_tags(view: memoryview, at: int) -> int:
-    """Where the tagged fields that begin at `at` end. Tags must ascend (KIP-482)."""
-    count, at = _uvarint(view, at)
-    if count > len(view) - at:
-        raise CodecError(f"{count} tagged fields in {len(view) - at} bytes")
-    last = -1
-    for _ in range(count):
-        tag, at = _uvarint(view, at)
-        length, at = _uvarint(view, at)
-        if tag <= last:
-            raise CodecError(f"tag {tag} after tag {last}")
-        if length > len(view) - at:
-            raise CodecError(f"a tagged field of {length} bytes where {len(view) - at} remain")
-        last = tag
-        at += length
-    return at
-
-
-def _uvarint(view: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for index, byte in enumerate(view[at : at + _UVARINT_BYTES_MAX]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            if value > 0xFFFFFFFF:
-                break
-            return value, at + index + 1
-    raise CodecError("a varint that does not end")
 
 
 def response_frame(correlation_id: int, flexible_header: bool, body: list[Chunk]) -> list[Chunk]:
