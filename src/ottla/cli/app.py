@@ -7,6 +7,7 @@ calls a function of its own module, imported when it is called.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
@@ -15,7 +16,7 @@ import typer
 
 from ottla import __version__
 from ottla.cli import arguments
-from ottla.cli.errors import BadInput, nearest
+from ottla.cli.errors import BadInput, ReaderLeft, nearest
 
 Options = TypeVar("Options")
 
@@ -45,7 +46,11 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[[Any], int]], C
         kind = get_type_hints(function)["options"]
 
         def call(**values: Any) -> None:
-            raise typer.Exit(function(kind(**values)))
+            try:
+                code = function(kind(**values))
+            except BrokenPipeError:
+                raise ReaderLeft from None  # click would make it exit code 1
+            raise typer.Exit(code)
 
         call.__doc__ = function.__doc__
         # typer makes the options of the signature, and some versions look for the hints beside it.
@@ -191,11 +196,11 @@ def one_line(error: Any) -> str:
     context = error.ctx
     path = context.command_path if context is not None else "ottla"
     message = " ".join(error.format_message().split()).rstrip(".")
-    message = message[:1].lower() + message[1:]
+    message = message[:1].lower() + message[1:].replace("Value error, ", "")
     kind = type(error).__name__
     if kind == "MissingParameter":
         usage = context.command.collect_usage_pieces(context)
-        pieces = [piece for piece in usage if piece != "[OPTIONS]"]
+        pieces = [re.sub("[{}]", "", piece) for piece in usage if piece != "[OPTIONS]"]
         return f"{error.param.metavar} is missing; try: {' '.join([path, *pieces])}"
     if kind == "NoSuchOption":
         options = [name for p in context.command.params for name in (*p.opts, *p.secondary_opts)]
@@ -203,8 +208,7 @@ def one_line(error: Any) -> str:
         return f"{path} has no option {error.option_name}; try: {path} {meant or '--help'}"
     commands = getattr(getattr(context, "command", None), "commands", None)
     if commands and "command" in message.lower():
-        rest = getattr(context, "_protected_args", None) or context.args or sys.argv[1:]
-        word = next((w for w in rest if not w.startswith("-")), "")
+        word = message.partition("'")[2].partition("'")[0]
         meant = nearest(word, list(commands))
         return f"{path} has no command {word!r}; try: {path} {meant or '--help'}"
     return f"{message}; try: {path} --help"

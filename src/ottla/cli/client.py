@@ -58,7 +58,8 @@ class Cluster:
         try:
             return kind(common | settings | self.extra)  # type: ignore[call-arg]
         except library().KafkaException as error:
-            raise BadInput(f"-X: {error.args[0].str()}") from None
+            sentence = error.args[0].str()
+            raise BadInput(f"-X: {sentence}; see librdkafka's CONFIGURATION.md") from None
 
     def _heard(self, error: KafkaError) -> None:
         self.last_trouble = error.str()
@@ -105,7 +106,9 @@ def address(text: str) -> tuple[str, int]:
     host, _, port = text.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        hint = f"{text.strip()}:9092" if ":" not in text else "127.0.0.1:9092"
+        bare = text.strip()
+        hint = f"127.0.0.1:{bare}" if bare.isdecimal() else f"{bare}:9092"
+        hint = "127.0.0.1:9092" if ":" in bare or not bare else hint
         raise BadInput(f"--bootstrap takes HOST:PORT, not {text!r}; try: --bootstrap {hint}")
     return host, int(port)
 

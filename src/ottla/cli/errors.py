@@ -1,6 +1,6 @@
 """How a command says that it can't: one sentence, and an exit code.
 
-Owns the two exceptions that end a command. Must not import anything: `serve` uses it.
+Owns the exceptions that end a command. Must not import anything: `serve` uses it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ class BadInput(CommandError):
     """What was typed can't be meant. The text says what to type instead."""
 
     exit_code = 2
+
+
+class ReaderLeft(Exception):
+    """Whoever read our output has had enough (`| head`). No failure of anybody's."""
 
 
 def nearest(word: str, known: list[str]) -> str | None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from ottla.cli.client import Cluster, connect, library, metadata, wording
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.progress import Progress, summary
-from ottla.cli.rows import BadRow, Source, opened, records
+from ottla.cli.rows import BadRow, Record, Source, opened, records
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer
@@ -46,6 +48,7 @@ class Delivery:
 def run(options: arguments.Produce) -> int:
     """Send everything, say what was sent. Raises CommandError if a record wasn't delivered."""
     with opened(options.file, options.format) as source:
+        rows = _begun(source, options.key)
         cluster = connect(options.bootstrap, options.setting)
         delivery = Delivery()
         producer = _producer(cluster, options, delivery)
@@ -53,18 +56,35 @@ def run(options: arguments.Produce) -> int:
         if source.stream.isatty():
             sys.stderr.write("reading lines from the terminal; end with Ctrl-D\n")
         bar = Progress(options.topic, sys.stderr, shown=_bar_shown(source))
-        trouble = _send(producer, source, options, delivery, bar)
+
+        def watch(handed: int) -> None:
+            bar.update(handed, source.position() / source.size if source.size else None)
+
+        trouble = _send(producer, options.topic, rows, delivery, watch)
     unsent = _drain(producer, delivery, bar)
     bar.clear()
     delivered = delivery.handed - delivery.failed - unsent
-    sys.stderr.write(summary(delivered, delivery.handed_bytes, bar.elapsed_s) + "\n")
+    # Of what was lost the bytes aren't known one by one: its share of all will do.
+    delivered_bytes = delivery.handed_bytes * delivered // max(delivery.handed, 1)
+    sys.stderr.write(summary(delivered, delivered_bytes, bar.elapsed_s) + "\n")
     if trouble:
-        raise CommandError(f"{source.name}: {trouble}; the {delivered:,} records before were sent")
+        raise CommandError(f"{source.name}: {trouble}; records sent before that: {delivered:,}")
     if delivery.failed or unsent:
         reason = delivery.first_error or cluster.last_trouble or "the broker didn't answer"
         lost = f"{delivery.failed + unsent:,} of {delivery.handed:,} records"
         raise CommandError(f"{lost} were not delivered: {reason}")
     return 0
+
+
+def _begun(source: Source, key: str | None) -> Iterator[Record]:
+    """The records; of a file the first is read now, so that a wrong --key creates no topic."""
+    rows = records(source, key)
+    if source.size is None:
+        return rows  # waiting for the first line of a pipe would hide that no broker is there
+    try:
+        return chain(list(islice(rows, 1)), rows)
+    except BadRow as error:
+        raise BadRow(f"{source.name}: {error}; nothing was sent") from None
 
 
 def _bar_shown(source: Source) -> bool:
@@ -114,15 +134,15 @@ def _topic_ready(producer: Producer, cluster: Cluster, topic: str) -> None:
 
 def _send(
     producer: Producer,
-    source: Source,
-    options: arguments.Produce,
+    topic: str,
+    rows: Iterator[Record],
     delivery: Delivery,
-    bar: Progress,
+    watch: Callable[[int], None],
 ) -> str:
     """Hand every record to the library; return what ended it early, if something did."""
-    topic, produce, handed, handed_bytes = options.topic, producer.produce, 0, 0
+    produce, handed, handed_bytes = producer.produce, 0, 0
     try:
-        for key, value in records(source, options.key):
+        for key, value in rows:
             try:
                 produce(topic, value, key)
             except BufferError:
@@ -133,7 +153,7 @@ def _send(
                 producer.poll(0)
                 if delivery.failed:
                     break
-                bar.update(handed, source.position() / source.size if source.size else None)
+                watch(handed)
     except BadRow as error:
         return str(error)
     except library().KafkaException as error:

@@ -1,0 +1,125 @@
+"""The entry point: which half runs, what it imports, and how failures end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ottla import __version__
+from ottla.cli.main import main
+
+HEAVY = (
+    "typer", "click", "rich", "pydantic", "http", "urllib", "email", "confluent_kafka", "argparse",
+    "difflib", "tomllib", "gzip", "csv",
+)  # fmt: skip
+
+
+def imported_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from ottla.cli.main import main; main(['serve', '--help'])",
+        "from ottla.cli.main import main; main(['serve', '--zzz=1', '--help']) if 0 else None",
+        "import ottla.cli.main, ottla.cli.serve",
+        "from ottla.cli import serve; serve.settle(serve.parse(['--listen', '0.0.0.0:1']))",
+    ],
+)
+def test_serve_imports_none_of_what_the_other_commands_need(code: str) -> None:
+    bare = imported_by("")  # the environment may import things by itself, in a .pth file
+    assert not (imported_by(code) - bare) & set(HEAVY)
+
+
+def test_the_package_imports_next_to_nothing() -> None:
+    bare = imported_by("")
+    assert imported_by("import ottla") - bare <= {"ottla", "__future__"}
+
+
+def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ottla {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["topic"], ["log"], ["serve", "--help"]])
+def test_help_is_shown_and_is_no_failure(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 0
+    assert capsys.readouterr().out.startswith("Usage: ottla")
+
+
+def test_the_help_of_the_whole_lists_serve_too(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    text = capsys.readouterr().out
+    for name in ("serve", "topic", "produce", "consume", "log", "--version"):
+        assert f"  {name} " in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["prodce"], "ottla has no command 'prodce'; try: ottla produce"),
+        (["zzz"], "ottla has no command 'zzz'; try: ottla --help"),
+        (["topic", "crate", "x"], "ottla topic has no command 'crate'; try: ottla topic create"),
+        (["produce"], "TOPIC is missing; try: ottla produce TOPIC [FILE]"),
+        (["topic", "delete"], "NAME is missing; try: ottla topic delete NAME..."),
+        (["produce", "t", "--kye", "x"], "ottla produce has no option --kye; try: ottla produce --key"),
+        (["consume", "t", "--from", "then"], "--from doesn't take 'then'; try: beginning, end"),
+        (["consume", "t", "--bootstrap", "h"], "--bootstrap takes HOST:PORT, not 'h'; try: --bootstrap h:9092"),
+        (["consume", "t", "--bootstrap", ""], "--bootstrap takes HOST:PORT"),
+        (["topic", "list", "-X", "a"], "-X takes KEY=VALUE, not 'a'"),
+        (["topic", "create", "t", "--config", "a"], "--config takes KEY=VALUE, not 'a'"),
+        (["produce", "t", "/no/such/file"], "can't read /no/such/file: No such file or directory"),
+        (["log", "verify", "/no/such"], "can't read /no/such: No such file or directory"),
+        (["serve", "x"], "serve takes options only, not 'x'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
+    argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"ottla: {sentence}")
+    assert captured.err.count("\n") == 1
+
+
+def test_usage_errors_of_values_say_where_help_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["produce", "t", "--compression", "zsdt"]) == 2
+    error = capsys.readouterr().err
+    assert "zstd" in error
+    assert error.endswith("; try: ottla produce --help\n")
+
+
+def test_no_broker_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("confluent_kafka")
+    assert main(["topic", "list", "--bootstrap", "127.0.0.1:1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ottla: no broker at 127.0.0.1:1 (")
+    assert error.count("\n") == 1
+
+
+def test_a_missing_client_library_is_one_sentence_with_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    assert main(["topic", "list"]) == 1
+    assert capsys.readouterr().err == (
+        "ottla: this command needs confluent-kafka; try: pip install 'ottla[client]'\n"
+    )
+
+
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ottla.cli.serve.run", interrupted)
+    assert main(["serve"]) == 130
