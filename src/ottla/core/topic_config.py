@@ -7,9 +7,9 @@ classes of their own, filled from this one by whoever builds a log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from ottla.core import options
 from ottla.core.config import Config, InvalidConfig, Option
@@ -111,3 +111,23 @@ def check_topic_config(config: Config, own: Mapping[str, str]) -> TopicConfig:
             f"max.compaction.lag.ms ({settings.max_compaction_lag_ms})"
         )
     return settings
+
+
+class Described(NamedTuple):
+    """A setting as tools show it. `source` says who set it."""
+
+    name: str
+    text: str
+    source: Literal["topic", "broker", "default"]
+
+
+def described(config: Config, own: Mapping[str, str]) -> Iterator[Described]:
+    """Every setting of a topic, by name, with what is in force."""
+    for name in sorted(options.TOPIC):
+        option = options.TOPIC[name]
+        if name in own:
+            yield Described(name, own[name], "topic")
+        else:
+            value = config[option]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            yield Described(name, text, "broker" if config.source(option) else "default")

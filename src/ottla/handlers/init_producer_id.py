@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.cluster.store import StoreError
 from ottla.core.model import NO_PRODUCER_ID
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -44,9 +45,14 @@ def handle(context: Context, request: Request[InitProducerIdRequest]) -> Reply |
 
 
 def _given(given: Pending[ProducerId]) -> Reply:
-    if not given.done:  # the store is slow: what Kafka says while it waits for a block
+    """Where no block can be had, what Kafka says while it waits for one: clients try again."""
+    if not given.done:
         return _refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
-    return Reply(InitProducerIdResponse(producer_id=given.result(), producer_epoch=0))
+    try:
+        producer_id = given.result()
+    except StoreError:
+        return _refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+    return Reply(InitProducerIdResponse(producer_id=producer_id, producer_epoch=0))
 
 
 def _refused(error: ErrorCode) -> Reply:

@@ -54,13 +54,18 @@ def handle(context: Context, request: Request[MetadataRequest]) -> Reply | Parke
     missing = list(_creatable(context, body, asked))
     if not missing:
         return _answer(context, request, asked, {})
-    created = context.controller.create_by_default(missing)
+    created = context.controller.auto_create(missing)
 
     def resume() -> Reply:
-        faults = created.result() if created.done else {}
+        results = created.result() if created.done else []
+        faults = {result.name: result.error for result in results if result.name is not None}
         return _answer(context, request, asked, faults)
 
-    return Parked(created, resume, deadline_s=CREATION_WAIT_S, abandon=created.abandon)
+    return (
+        resume()
+        if created.done
+        else Parked(created, resume, deadline_s=CREATION_WAIT_S, abandon=created.abandon)
+    )
 
 
 def _is_malformed(asked: list[MetadataRequestTopic], version: int) -> bool:
@@ -86,15 +91,15 @@ def _refused(asked: list[MetadataRequestTopic], version: int) -> Reply:
 def _creatable(
     context: Context, body: MetadataRequest, asked: list[MetadataRequestTopic]
 ) -> Iterator[str]:
-    """The names that are to be created now: allowed, legal, within both caps (H81)."""
+    """The names to be created now: allowed, legal, and no more than one request may ask for.
+
+    The cap on all topics is the controller's (H81).
+    """
     config = context.config
     if not (body.allow_auto_topic_creation and config[options.AUTO_CREATE_TOPICS]):
         return
     topics = context.image().topics
-    room = min(
-        config[options.AUTO_CREATE_REQUEST_MAX],
-        config[options.AUTO_CREATE_TOTAL_MAX] - len(topics),
-    )
+    room = config[options.AUTO_CREATE_REQUEST_MAX]
     found: set[str] = set()
     for topic in asked:
         if len(found) >= room:
