@@ -1,0 +1,1 @@
+"""Load generators. See load.py."""

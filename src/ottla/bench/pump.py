@@ -1,0 +1,200 @@
+"""The pump: some connections, each with a fixed number of requests in flight, for some seconds.
+
+Owns sockets and the timing of answers. Looks at an answer's size and one error code and throws
+the rest away, so that it costs less than the broker. Must not know what the requests mean.
+"""
+
+from __future__ import annotations
+
+import array
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_SIZE = struct.Struct(">i")
+_ERROR = struct.Struct(">h")
+_RECEIVE_BYTES = 1 << 20
+_CORRELATION_AT = 8
+_DEADLINE_S = 30.0
+
+
+class LoadFailed(Exception):
+    """The broker closed a connection, answered an error, or nothing for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to send: one request for each connection, `depth` of them in flight at a time."""
+
+    requests: Sequence[bytes]
+    depth: int
+    error_at: int
+    seconds: float
+    answers_max: int
+
+
+@dataclass(slots=True)
+class Measured:
+    """What came of it: counts, the wall time, latency in seconds (sorted)."""
+
+    answers: int
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+    latencies: Sequence[float]
+
+    def latency(self, share: float) -> float:
+        """The latency that `share` of the requests did not exceed, in seconds."""
+        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))]
+
+
+class _Connection:
+    """One socket with its requests in flight. Receives into one buffer and skips what is large."""
+
+    def __init__(self, address: tuple[str, int], request: bytes, load: Load) -> None:
+        self.socket = socket.create_connection(address, timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.sent_at: deque[float] = deque()
+        self.unsent: deque[memoryview] = deque()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._request = request
+        self._correlation = 0
+        self._peek = load.error_at + _ERROR.size
+        self._error_at = load.error_at
+        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._fill = 0
+        self._skip = 0
+
+    @property
+    def interest(self) -> int:
+        return select.EPOLLIN | select.EPOLLOUT if self.unsent else select.EPOLLIN
+
+    def push(self, count: int) -> None:
+        """Put `count` requests on the way, with correlation ids that rise by one."""
+        now = time.perf_counter()
+        self.sent_at.extend([now] * count)
+        request = self._request
+        pieces: list[bytes] = []
+        for _ in range(count):
+            self._correlation += 1
+            pieces += (
+                request[:_CORRELATION_AT],
+                _SIZE.pack(self._correlation),
+                request[_CORRELATION_AT + 4 :] if len(request) < 65_536 else b"",
+            )
+            if len(request) >= 65_536:  # not worth a copy
+                self.unsent.append(memoryview(b"".join(pieces)))
+                self.unsent.append(memoryview(request)[_CORRELATION_AT + 4 :])
+                pieces = []
+        if pieces:
+            self.unsent.append(memoryview(b"".join(pieces)))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes."""
+        unsent = self.unsent
+        while unsent:
+            try:
+                sent = self.socket.sendmsg(list(unsent)[:16])
+            except BlockingIOError:
+                return
+            self.bytes_out += sent
+            while unsent and sent >= len(unsent[0]):
+                sent -= len(unsent.popleft())
+            if sent:
+                unsent[0] = unsent[0][sent:]
+
+    def receive(self, latencies: array.array[float]) -> int:
+        """Take what has arrived; how many answers are complete now."""
+        try:
+            count = self.socket.recv_into(self._view[self._fill :])
+        except BlockingIOError:
+            return 0
+        if count == 0:
+            raise LoadFailed("the broker closed a connection")
+        self.bytes_in += count
+        now = time.perf_counter()
+        end, at, done = self._fill + count, 0, 0
+        while True:
+            if self._skip:
+                step = min(self._skip, end - at)
+                at += step
+                self._skip -= step
+                if self._skip:
+                    break
+                latencies.append(now - self.sent_at.popleft())
+                done += 1
+            if end - at < self._peek:
+                break
+            self._check(at)
+            self._skip = 4 + _SIZE.unpack_from(self._buffer, at)[0]
+        self._view[: end - at] = self._view[at:end]
+        self._fill = end - at
+        return done
+
+    def _check(self, at: int) -> None:
+        if error := _ERROR.unpack_from(self._buffer, at + self._error_at)[0]:
+            raise LoadFailed(f"the broker answered error {error}")
+
+
+def run(address: tuple[str, int], load: Load) -> Measured:
+    """Drive the load for its time (or its number of answers), then wait for the last answers.
+
+    Raises LoadFailed.
+    """
+    connections = [_Connection(address, request, load) for request in load.requests]
+    by_fd = {connection.socket.fileno(): connection for connection in connections}
+    latencies = array.array("d")
+    poller = select.epoll()
+    begun = time.perf_counter()
+    for connection in connections:
+        connection.push(load.depth)
+        poller.register(
+            connection.socket, select.EPOLLIN | select.EPOLLOUT * bool(connection.unsent)
+        )
+    open_until, waiting = begun + load.seconds, load.depth * len(connections)
+    while waiting:
+        events = poller.poll(_DEADLINE_S)
+        if not events:
+            raise LoadFailed(f"no answer within {_DEADLINE_S:g} s")
+        for fd, event in events:
+            connection = by_fd[fd]
+            if event & select.EPOLLOUT:
+                connection.flush()
+            if event & ~select.EPOLLOUT:
+                done = connection.receive(latencies)
+                waiting -= done
+                going_on = time.perf_counter() < open_until and len(latencies) < load.answers_max
+                if done and going_on:
+                    connection.push(done)
+                    waiting += done
+            poller.modify(fd, connection.interest)
+    seconds = time.perf_counter() - begun
+    poller.close()
+    for connection in connections:
+        connection.socket.close()
+    return Measured(
+        answers=len(latencies),
+        bytes_in=sum(c.bytes_in for c in connections),
+        bytes_out=sum(c.bytes_out for c in connections),
+        seconds=seconds,
+        latencies=sorted(latencies),
+    )
+
+
+def ask(address: tuple[str, int], request: bytes) -> bytes:
+    """Send one request on a connection of its own; the answer without its size."""
+    with socket.create_connection(address, timeout=_DEADLINE_S) as sock:
+        sock.sendall(request)
+        with sock.makefile("rb") as stream:
+            size = stream.read(4)
+            if len(size) < 4:
+                raise LoadFailed("the broker closed the connection")
+            return stream.read(_SIZE.unpack(size)[0])
