@@ -7,7 +7,6 @@ from tests.tidy.source import functions, name, package_files, text, tool_files, 
 
 FILE_LINES_MAX, FILE_LINES_STOP = 600, 800
 FUNCTION_LINES_MAX, FUNCTION_LINES_STOP = 70, 75
-ARGUMENTS_MAX = 6
 NESTING_MAX = 4
 
 # The ratchet: "path" or "path:function" -> the lines it has now. An entry goes down with its
@@ -59,19 +58,6 @@ def test_a_function_stays_below_its_limit():
         for node in functions(path)
     }
     assert held_by(LONG_FUNCTIONS, sizes, FUNCTION_LINES_MAX, FUNCTION_LINES_STOP) == []
-
-
-def test_a_function_takes_few_arguments():
-    wrong = []
-    for path in package_files():
-        if path.relative_to(path.parents[1]).parts[0] == "cli":
-            continue  # a command's options are arguments of its function, as typer wants it
-        for node in functions(path):
-            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            own = [argument for argument in every if argument.arg not in ("self", "cls")]
-            if len(own) > ARGUMENTS_MAX:
-                wrong.append(f"{name(path)}:{node.lineno} {node.name} takes {len(own)}")
-    assert wrong == []
 
 
 def _deepest(node: ast.AST, depth: int = 0) -> int:
