@@ -23,7 +23,7 @@ from ottla.cli.log_files import (
     txn_entries,
     unpadded,
 )
-from ottla.cli.render import Row, brief, json_line, time_text
+from ottla.cli.render import Row, brief, counted, json_line, time_text
 from ottla.records.batch import HEADER_SIZE, BatchView, RecordError, batch_length, crc_ok
 from ottla.records.reader import records_of
 
@@ -64,7 +64,7 @@ def _file(path: str, records: bool, as_json: bool) -> Iterator[bytes]:
             for line in _entries(path, suffix):
                 yield f"{line}\n".encode()
         elif name in TEXT_FILES or name.endswith("-checkpoint"):
-            yield bytes(mapped(path))
+            yield bytes(mapped(path)).rstrip(b"\n") + b"\n"
         else:
             raise BadInput(
                 f"{path} is no file of a log; try a .log, .index, .timeindex, .txnindex, "
@@ -143,7 +143,7 @@ def batch_line(batch: BatchView, at: int) -> str:
         f"offsets {batch.base_offset} to {batch.last_offset}",
         f"byte {at}",
         f"{batch.length:,} bytes",
-        f"{batch.records_count} records",
+        counted(batch.records_count, "record"),
         codec,
         f"epoch {batch.leader_epoch}",
         f"until {time_text(batch.max_timestamp)}",

@@ -21,6 +21,7 @@ from ottla.cli.log_checks import (
     walk_segment,
 )
 from ottla.cli.log_files import Data, PartitionFiles, mapped, partitions_under
+from ottla.cli.render import counted
 
 if TYPE_CHECKING:
     from ottla.cli import arguments
@@ -56,10 +57,14 @@ def run(options: arguments.LogVerify) -> int:
         problems += len(report.problems)
         records += report.records
         torn += report.torn is not None
-    state = f"{problems:,} problems" if problems != 1 else "1 problem"
-    tails = f", {torn} torn {'tail' if torn == 1 else 'tails'}" if torn else ""
-    noun = "partition" if len(partitions) == 1 else "partitions"
-    sys.stdout.write(f"{len(partitions):,} {noun}, {records:,} records, {state}{tails}\n")
+    parts = [
+        counted(len(partitions), "partition"),
+        counted(records, "record"),
+        counted(problems, "problem"),
+    ]
+    if torn:
+        parts.append(counted(torn, "torn tail"))
+    sys.stdout.write(", ".join(parts) + "\n")
     return 1 if problems else 0
 
 
@@ -147,11 +152,11 @@ def report_lines(report: Report) -> list[str]:
     if report.first_offset is not None:
         span = f"offsets {report.first_offset} to {report.last_offset}"
     count = len(report.problems)
-    state = "ok" if not count else "1 problem" if count == 1 else f"{count:,} problems"
+    state = counted(count, "problem") if count else "ok"
     lines = [
-        f"{report.name}: {report.batches:,} batches, {report.records:,} records, {span}, "
-        f"{report.bytes:,} bytes in {report.segments} "
-        f"{'segment' if report.segments == 1 else 'segments'}: {state}\n"
+        f"{report.name}: {counted(report.batches, 'batch', 'batches')}, "
+        f"{counted(report.records, 'record')}, {span}, {counted(report.bytes, 'byte')} in "
+        f"{counted(report.segments, 'segment')}: {state}\n"
     ]
     if report.torn:
         lines.append(f"  torn tail, which recovery will cut: {report.torn}\n")

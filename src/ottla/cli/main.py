@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (BrokenPipeError, ReaderLeft):
         return _reader_left()
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"ottla: {place}{error.strerror or error}\n")
+        return 1
     except KeyboardInterrupt:
         return 130
 

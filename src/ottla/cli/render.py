@@ -76,6 +76,11 @@ RENDERERS: dict[Format, Callable[[Row], bytes]] = {
 }
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 record`, `2,000 records`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def time_text(timestamp_ms: int) -> str:
     """A timestamp in UTC, to the millisecond; a dash for none."""
     if timestamp_ms < 0:

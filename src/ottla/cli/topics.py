@@ -20,6 +20,7 @@ from ottla.cli.client import (
     wording,
 )
 from ottla.cli.errors import BadInput, CommandError, nearest
+from ottla.cli.render import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,7 @@ def create(options: arguments.TopicCreate) -> int:
         config=config,
     )
     _outcome(cluster, admin.create_topics([new], operation_timeout=OPERATION_S)[options.name])
-    count = f" with {_counted(options.partitions, 'partition')}" if options.partitions else ""
+    count = f" with {counted(options.partitions, 'partition')}" if options.partitions else ""
     sys.stdout.write(f"created {options.name}{count}\n")
     return 0
 
@@ -76,7 +77,7 @@ def describe(options: arguments.TopicDescribe) -> int:
     for name in sorted(topics):
         partitions = sorted(topics[name].partitions)
         ends = _ends(admin, cluster, name, partitions)
-        sys.stdout.write(f"{name}: {_counted(len(partitions), 'partition')}\n")
+        sys.stdout.write(f"{name}: {counted(len(partitions), 'partition')}\n")
         sys.stdout.writelines(_partition_lines(topics[name], ends))
     return 0
 
@@ -167,7 +168,3 @@ def _outcome(cluster: Cluster, future: Any) -> None:
         if code in mistakes:
             raise BadInput(f"{sentence}; try: ottla topic create --help") from None
         raise CommandError(sentence) from None
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
