@@ -60,7 +60,7 @@ def facts_there(schema: Any, spec: dict[str, Any], version: int) -> tuple[Any, .
 
 def facts_here(field: Field, version: int) -> tuple[Any, ...]:
     default = "null" if field.default is None else str(field.default).lower()
-    if field.kind == "bytes" and field.default == b"" or field.default == ():
+    if (field.kind == "bytes" and field.default == b"") or field.default == ():
         default = ""
     if field.kind in {"struct", "uuid", "records"} and not field.is_array:
         default = ""
@@ -89,6 +89,6 @@ def test_a_message_is_declared_as_kafka_declares_it(schema: Any) -> None:
     versions = [v for v in range(cls.VERSIONS[0], cls.VERSIONS[1] + 1) if v in there]
     assert versions
     flexible = span(schema["flexibleVersions"])
-    assert cls.FLEXIBLE == (flexible[0] if flexible else None)
+    assert (flexible[0] if flexible else None) == cls.FLEXIBLE
     for version in versions:
         compare(cls, schema["fields"], schema, version)

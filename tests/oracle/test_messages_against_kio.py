@@ -228,4 +228,4 @@ def test_every_message_that_a_client_can_meet_is_declared() -> None:
             (apis.response_class(key), "response"),
         ):
             message: type[Message] = cls
-            assert (message.KEY, message.KIND, message.VERSIONS) == (key, kind, apis.RANGES[key])
+            assert (key, kind, apis.RANGES[key]) == (message.KEY, message.KIND, message.VERSIONS)

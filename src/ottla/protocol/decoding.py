@@ -23,6 +23,14 @@ _UNPACK_FAILS: Final = (struct.error, IndexError, UnicodeDecodeError)
 """What reading past the end, or text that isn't UTF-8, raises inside a decoder."""
 
 
+ELEMENTS_MAX: Final = 200_000
+"""Most elements that the arrays of one request can have together, twice the partitions it can name.
+
+An element of two bytes becomes an object of a hundred: without this, a request as large as is
+allowed would take forty times its size. A response comes from a peer that we chose: no such limit.
+"""
+
+
 def size_min(cls: type[Struct], version: int, flexible: bool) -> int:
     """The fewest bytes that a struct can take: what bounds the count of an array."""
     total = 1 if flexible else 0
@@ -58,12 +66,16 @@ class DecoderSource:
             "next_tag": primitives.next_tag,
             "skip_tags": primitives.skip_tags,
             "bad_length": primitives.bad_length,
+            "bad_count": primitives.bad_count,
             "bad_tag_size": primitives.bad_tag_size,
         }
         self._lines: list[str] = []
         self._indent = 2
         self._run: list[tuple[str, str]] = []  # (target, letter) of fixed fields not yet read
         self._depth = -1
+        self._is_bounded = cls.KIND == "request"
+        if self._is_bounded:
+            self._line(f"room = {ELEMENTS_MAX}")
         self._struct(cls, "m0")
         body = "\n".join(self._lines)
         self.text = (
@@ -228,8 +240,9 @@ class DecoderSource:
 
         def value() -> None:
             many = "n" if each == 1 else f"n * {each}"
-            self._line(f"if n < 0 or {many} > size - at:")
-            self._line(f"    raise bad_length({what!r}, n, size - at)")
+            full = " or (room := room - n) < 0" if self._is_bounded else ""
+            self._line(f"if n < 0 or {many} > size - at{full}:")
+            self._line(f"    raise bad_count({what!r}, n, size - at)")
             self._elements(field, target, what, each)
 
         if field.is_nullable(self.version):

@@ -81,8 +81,15 @@ def skip_tags(view: memoryview, at: int) -> int:
     return at
 
 
+def bad_count(what: str, count: int, left: int) -> CodecError:
+    """Why a declared count of elements is refused: null, more than is left, or than the limit."""
+    if count < 0:
+        return CodecError(f"{what}: null, or a count of {count}, is not allowed")
+    return CodecError(f"{what}: {count} elements are too many, {left} bytes are left")
+
+
 def bad_length(what: str, length: int, left: int) -> CodecError:
-    """Why a declared length, or count, of `what` is refused. None is said as -1."""
+    """Why a declared length of `what` is refused. Null is said as -1."""
     if length < 0:
         return CodecError(f"{what}: null, or a length of {length}, is not allowed")
     if length <= left:
