@@ -1,0 +1,199 @@
+"""A node for handlers to stand in: small fakes, and a way to ask as a client would.
+
+`ask` takes the request and the answer through the codec in the version asked, so that a handler
+sees what the wire leaves of a request, and a test what it leaves of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from ottla.cluster.image import ClusterImage, Node, PartitionImage, TopicImage
+from ottla.core.endpoints import Endpoint
+from ottla.core.model import LeaderEpoch, NodeId, Offset, ProducerId, TopicId
+from ottla.core.options import broker_config
+from ottla.core.pending import Pending, completed
+from ottla.handlers.context import ConnectionState, Context, Request
+from ottla.handlers.registry import API
+from ottla.handlers.reply import Parked, Reply
+from ottla.protocol.codec import decoder, encoder
+from ottla.protocol.errors import ErrorCode
+from ottla.storage.epochs import LeaderEpochs
+
+ENDPOINT = Endpoint("here.example", 9092)
+
+
+def topic_id(number: int) -> TopicId:
+    return TopicId(number.to_bytes(16, "big"))
+
+
+def topic_image(name: str, number: int, partitions: int = 1, leader: int = 0) -> TopicImage:
+    node = NodeId(0)
+    one = PartitionImage(NodeId(leader), LeaderEpoch(3), (node,), (node,))
+    return TopicImage(name, topic_id(number), (one,) * partitions)
+
+
+def cluster_image(*topics: TopicImage) -> ClusterImage:
+    return ClusterImage(
+        cluster_id="a-cluster",
+        controller_id=NodeId(0),
+        nodes={NodeId(0): Node(NodeId(0), "elsewhere.example", 1, "rack-1")},
+        topics={topic.name: topic for topic in topics},
+        by_id={topic.id: topic for topic in topics},
+        partitions_count=sum(len(topic.partitions) for topic in topics),
+    )
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class FakeLog:
+    """A log that answers what the test put into it; `place` may be a list, taken one by one."""
+
+    def __init__(self, start: int = 0, end: int = 0) -> None:
+        self.start = Offset(start)
+        self.end = Offset(end)
+        self.epochs = LeaderEpochs()
+        self.place: Any = None
+        self.asked: list[int | str] = []
+
+    def offset_for_time(self, timestamp: int, _bound: object) -> Any:
+        self.asked.append(timestamp)
+        return self.place.pop(0) if isinstance(self.place, list) else self.place
+
+    def max_timestamp(self) -> Any:
+        self.asked.append("max")
+        return self.place.pop(0) if isinstance(self.place, list) else self.place
+
+
+class FakePartition:
+    def __init__(self, log: FakeLog, high_watermark: int | None = None) -> None:
+        self.log = log
+        self.leader_epoch = LeaderEpoch(3)
+        self.high_watermark = log.end if high_watermark is None else Offset(high_watermark)
+        self.last_stable = self.high_watermark
+        self.high_position = object()
+
+    def check_epoch(self, epoch: int) -> ErrorCode:
+        if epoch in (-1, self.leader_epoch):
+            return ErrorCode.NONE
+        if epoch < self.leader_epoch:
+            return ErrorCode.FENCED_LEADER_EPOCH
+        return ErrorCode.UNKNOWN_LEADER_EPOCH
+
+
+class FakeTable:
+    def __init__(self) -> None:
+        self.partitions: dict[tuple[str, int], FakePartition] = {}
+
+    def get(self, topic: str, partition: int) -> FakePartition | ErrorCode:
+        found = self.partitions.get((topic, partition))
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if found is None else found
+
+
+class FakeOffload:
+    """Does the work at once, or when told to."""
+
+    def __init__(self) -> None:
+        self.at_once = True
+        self.runs: list[Callable[[], None]] = []
+
+    def run(self, work: Callable[..., Any], *arguments: Any) -> Pending[Any]:
+        if self.at_once:
+            return completed(work(*arguments))
+        pending: Pending[Any] = Pending()
+        self.runs.append(lambda: pending.complete(work(*arguments)))
+        return pending
+
+
+class FakeDisk:
+    def __init__(self) -> None:
+        self.warming: list[Pending[None]] = []
+
+    def warm(self, _piece: object) -> Pending[None]:
+        self.warming.append(Pending())
+        return self.warming[-1]
+
+
+class FakeController:
+    """Remembers what it was asked, and answers with what the test gives it."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.validate_only = False
+        self.answer: Pending[Any] = Pending()
+
+    def auto_create(self, names: Any) -> Pending[Any]:
+        self.asked.extend(names)
+        return self.answer
+
+    def create_topics(self, topics: Any, *, validate_only: bool) -> Pending[Any]:
+        self.asked.extend(topics)
+        self.validate_only = validate_only
+        return self.answer
+
+    def delete_topics(self, topics: Any) -> Pending[Any]:
+        self.asked.extend(topics)
+        return self.answer
+
+
+class FakeNode:
+    """The parts, each for a test to change, and `context` to hand to a handler."""
+
+    def __init__(self, *topics: TopicImage, **given: str) -> None:
+        self.image = cluster_image(*topics)
+        self.clock = FakeClock()
+        self.table = FakeTable()
+        self.offload = FakeOffload()
+        self.disk = FakeDisk()
+        self.controller = FakeController()
+        self.producer_ids: list[Pending[ProducerId]] = []
+        parts: dict[str, Any] = {
+            "config": broker_config({name.replace("_", "."): text for name, text in given.items()}),
+            "node_id": NodeId(0),
+            "image": lambda: self.image,
+            "table": self.table,
+            "controller": self.controller,
+            "next_producer_id": lambda: self.producer_ids.pop(0),
+            "clock": self.clock,
+            "disk": self.disk,
+            "timers": None,
+            "offload": self.offload,
+        }
+        self.context = Context(**parts)
+        self.connection = ConnectionState("10.0.0.9:5", "PLAINTEXT", ENDPOINT)
+
+    def partition(self, topic: str, number: int, log: FakeLog, **more: int) -> FakePartition:
+        self.table.partitions[topic, number] = FakePartition(log, **more)
+        return self.table.partitions[topic, number]
+
+    def ask(self, body: Any, version: int) -> Any:
+        """The response to `body`, or the Parked by which it waits."""
+        api = API[body.KEY]
+        assert api.accepted <= version <= api.highest
+        (sent,) = encoder(type(body), version)(body)
+        seen, _end = decoder(type(body), version)(memoryview(bytes(sent)), 0)
+        request = Request(api.key, version, 1, "test", seen, self.connection)
+        outcome = import_module(f"ottla.handlers.{api.module}").handle(self.context, request)
+        return outcome if isinstance(outcome, Parked) else self.as_sent(outcome, body.KEY, version)
+
+    def as_sent(self, reply: Reply | Parked, key: int, version: int) -> Any:
+        """What a client reads of a reply."""
+        assert isinstance(reply, Reply)
+        if isinstance(reply.body, bytes):
+            sent: Any = reply.body
+        else:
+            (sent,) = encoder(type(reply.body), version)(reply.body)
+        messages = import_module(f"ottla.protocol.messages.{API[key].module}")
+        response = getattr(messages, f"{API[key].name}Response")
+        return decoder(response, version)(memoryview(bytes(sent)), 0)[0]

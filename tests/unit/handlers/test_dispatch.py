@@ -1,0 +1,125 @@
+"""From frame to handler and back."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from ottla.core.pending import Pending
+from ottla.handlers import describe_cluster
+from ottla.handlers.dispatch import Dispatch
+from ottla.handlers.reply import CLOSE, NO_ANSWER, Closing, Parked, Reply
+from ottla.protocol.codec import CodecError, decoder, encoder
+from ottla.protocol.connection import PeerError
+from ottla.protocol.frame import RequestHeader, request_frame
+from ottla.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
+from ottla.protocol.messages.describe_cluster import (
+    DescribeClusterRequest,
+    DescribeClusterResponse,
+)
+from tests.unit.handlers.node import FakeNode
+
+
+def frame(body: Any, version: int, correlation_id: int = 7) -> memoryview:
+    (sent,) = encoder(type(body), version)(body)
+    header = RequestHeader(body.KEY, version, correlation_id, "test")
+    return memoryview(request_frame(header, [bytes(sent)]))[4:]
+
+
+def asked_for_a_cluster() -> memoryview:
+    return frame(DescribeClusterRequest(), 0)
+
+
+@pytest.fixture
+def node() -> FakeNode:
+    return FakeNode()
+
+
+def test_an_answer_is_one_frame_with_the_requests_correlation_id(node: FakeNode) -> None:
+    answer = Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster())
+    assert isinstance(answer, list)
+    (sent,) = answer
+    assert isinstance(sent, bytes)
+    size, correlation_id, tags = struct.unpack_from(">iib", sent)
+    assert (size, correlation_id, tags) == (len(sent) - 4, 7, 0)
+    response, end = decoder(DescribeClusterResponse, 0)(memoryview(sent), 9)
+    assert end == len(sent)
+    assert response.cluster_id == "a-cluster"
+
+
+@pytest.mark.parametrize("version", [0, 2, 3, 4])
+def test_api_versions_is_answered_with_the_oldest_header(node: FakeNode, version: int) -> None:
+    request = ApiVersionsRequest(client_software_name="a", client_software_version="1")
+    answer = Dispatch(node.context).dispatch(node.connection, frame(request, version))
+    assert isinstance(answer, list)
+    (sent,) = answer
+    assert isinstance(sent, bytes)
+    response, end = decoder(ApiVersionsResponse, version)(memoryview(sent), 8)
+    assert end == len(sent)
+    assert response.error_code == 0
+
+
+@pytest.mark.parametrize("version", [5, 9, -1, 32767])
+def test_h12_an_unknown_version_of_api_versions_gets_the_range_in_v0(
+    node: FakeNode, version: int
+) -> None:
+    sent = struct.pack(">hhih", 18, version, 1, 5) + b"probe" + b"\0\1\1\0"
+    answer = Dispatch(node.context).dispatch(node.connection, memoryview(sent))
+    # The very bytes that Apache Kafka 4.3.1 answers with.
+    assert answer == [bytes.fromhex("0000001000000001002300000001001200000004")]
+
+
+@pytest.mark.parametrize(("key", "version"), [(999, 0), (3, 99), (0, 2), (3, -1), (-1, 0)])
+def test_a_key_or_version_that_is_not_served_ends_the_connection(
+    node: FakeNode, key: int, version: int
+) -> None:
+    sent = struct.pack(">hhih", key, version, 1, 5) + b"probe\0"
+    with pytest.raises(PeerError, match="is not served"):
+        Dispatch(node.context).dispatch(node.connection, memoryview(sent))
+
+
+def test_bytes_that_are_no_request_are_the_codecs_error(node: FakeNode) -> None:
+    with pytest.raises(CodecError):
+        Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster()[:-1])
+
+
+def test_h22_trailing_bytes_are_taken_and_counted(node: FakeNode) -> None:
+    dispatch = Dispatch(node.context)
+    longer = memoryview(bytes(asked_for_a_cluster()) + b"xx")
+    assert dispatch.dispatch(node.connection, longer)
+    assert dispatch.trailing_bytes == 1
+
+
+def test_no_answer_is_no_chunks_and_a_close_is_one_without_chunks(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(describe_cluster, "handle", lambda *_: NO_ANSWER)
+    assert Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster()) == []
+    monkeypatch.setattr(describe_cluster, "handle", lambda *_: CLOSE)
+    answer = Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster())
+    assert isinstance(answer, Closing)
+    assert answer.chunks == []
+
+
+def test_a_parked_request_is_encoded_when_it_resumes(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending: Pending[None] = Pending()
+
+    def at_last() -> Reply:
+        return Reply(DescribeClusterResponse(cluster_id="late"))
+
+    def once_more() -> Parked:
+        return Parked(pending, at_last)
+
+    monkeypatch.setattr(describe_cluster, "handle", lambda *_: Parked(pending, once_more))
+    dispatch = Dispatch(node.context)
+    parked = dispatch.dispatch(node.connection, asked_for_a_cluster())
+    assert isinstance(parked, Parked)
+    again = dispatch.resume(parked)
+    assert isinstance(again, Parked)
+    answer = dispatch.resume(again)
+    assert isinstance(answer, list)
+    assert b"late" in bytes(answer[0])  # type: ignore[arg-type]  # there are no slices in it
