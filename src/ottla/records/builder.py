@@ -15,7 +15,6 @@ from ottla.records.batch import (
     CODEC_MASK,
     HEADER,
     HEADER_SIZE,
-    LOG_APPEND_TIME_BIT,
     LOG_OVERHEAD,
     MAGIC,
     BatchView,
@@ -143,14 +142,3 @@ def _append_varint(inner: bytearray, value: int) -> None:
         inner.append(value & 0x7F | 0x80)
         value >>= 7
     inner.append(value)
-
-
-__all__ = [
-    "LOG_APPEND_TIME_BIT",
-    "NO_PRODUCER",
-    "Producer",
-    "Record",
-    "build_batch",
-    "codec_of",
-    "recompress",
-]

@@ -82,7 +82,7 @@ def compress(codec: int, data: Buffer, level: int | None = None) -> bytes:
         framer = cramjam.lz4.Compressor(
             level=0 if fast else level, content_checksum=False, block_linked=False
         )
-        framer.compress(data)
+        framer.compress(bytes(data))
         return bytes(framer.finish())
     if codec == ZSTD:
         return bytes(cramjam.zstd.compress(data, 3 if level is None else level))
@@ -232,6 +232,8 @@ def _lz4_frame(view: memoryview, start: int, magic: int) -> _Frame:
     block_max = _LZ4_BLOCK_MAX.get(view[start + 5] >> 4 & 7)
     if magic != _LZ4_MAGIC or flags >> 6 != 1 or flags & 1 or block_max is None:
         raise DecompressError("lz4: not a frame that Kafka's clients write")
+    if not flags & 0x20:
+        raise DecompressError("lz4: linked blocks, which Kafka's Java clients can't read")
     at = start + 7 + (8 if flags & 0x08 else 0)
     block_checksum = 4 if flags & 0x10 else 0
     output_max = 0
