@@ -14,7 +14,7 @@ from ottla.cluster.image import ClusterImage, Node, PartitionImage, TopicImage
 from ottla.core.endpoints import Endpoint
 from ottla.core.model import LeaderEpoch, NodeId, Offset, ProducerId, TopicId
 from ottla.core.options import broker_config
-from ottla.core.pending import Pending, completed
+from ottla.core.pending import Pending
 from ottla.handlers.context import ConnectionState, Context, Request
 from ottla.handlers.registry import API
 from ottla.handlers.reply import Parked, Reply
@@ -58,22 +58,22 @@ class FakeClock:
 
 
 class FakeLog:
-    """A log that answers what the test put into it; `place` may be a list, taken one by one."""
+    """A log that answers by what the test put into `places`, one call after the other."""
 
     def __init__(self, start: int = 0, end: int = 0) -> None:
         self.start = Offset(start)
         self.end = Offset(end)
         self.epochs = LeaderEpochs()
-        self.place: Any = None
+        self.places: list[Callable[[], Any]] = []
         self.asked: list[int | str] = []
 
     def offset_for_time(self, timestamp: int, _bound: object) -> Any:
         self.asked.append(timestamp)
-        return self.place.pop(0) if isinstance(self.place, list) else self.place
+        return self.places.pop(0)() if self.places else None
 
     def max_timestamp(self) -> Any:
         self.asked.append("max")
-        return self.place.pop(0) if isinstance(self.place, list) else self.place
+        return self.places.pop(0)() if self.places else None
 
 
 class FakePartition:
@@ -102,15 +102,12 @@ class FakeTable:
 
 
 class FakeOffload:
-    """Does the work at once, or when told to."""
+    """Does the work when told to."""
 
     def __init__(self) -> None:
-        self.at_once = True
         self.runs: list[Callable[[], None]] = []
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> Pending[Any]:
-        if self.at_once:
-            return completed(work(*arguments))
         pending: Pending[Any] = Pending()
         self.runs.append(lambda: pending.complete(work(*arguments)))
         return pending
