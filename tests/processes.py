@@ -116,6 +116,17 @@ class Broker:
         if "Traceback (most recent call last)" in said:
             pytest.fail(f"the broker logged a traceback:\n{said}")
 
+    def __enter__(self) -> "Broker":
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stops it. Where the test has failed already, kills it and says what it said."""
+        if kind is None:
+            self.stop()
+        elif self.process is not None:
+            self.kill()
+            print(self.said())
+
     def said(self) -> str:
         """The last it wrote to stdout and stderr, of every start."""
         files = sorted(self._output.glob(f"{self.directory.name}-*.out")) + sorted(

@@ -4,11 +4,13 @@ The page cache survives kill -9; that acks=all also waits for the disk is shown 
 disk in tests/sim and by test_strace.py.
 """
 
+import contextlib
 import os
 import random
 import struct
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -72,6 +74,18 @@ def write_until_the_end(bootstrap: str, topic: str, idempotent: bool, told: Ackn
     producer.flush(90)
 
 
+@contextlib.contextmanager
+def writing(bootstrap: str, topic: str, idempotent: bool, told: Acknowledged) -> Iterator[None]:
+    """Writes in a thread of its own; at the end waits until every record is answered."""
+    writer = threading.Thread(
+        target=write_until_the_end, args=(bootstrap, topic, idempotent, told), daemon=True
+    )
+    writer.start()
+    yield
+    writer.join(120)
+    assert not writer.is_alive()
+
+
 def read_numbers(bootstrap: str, topic: str) -> dict[tuple[int, int], int]:
     """Everything in the topic: (partition, offset) -> number of the record."""
     from confluent_kafka import Consumer, TopicPartition
@@ -107,48 +121,35 @@ def test_kill_9_loses_no_acknowledged_record(tmp_path, idempotent, number):
     print(f"seed {seed}")  # shown with a failure
     told = Acknowledged()
     told.kill_at(random.Random(seed).randint(1_000, RECORDS_COUNT * 9 // 10))
-    broker = Broker(tmp_path / "data").start()
-    create_topic(broker.bootstrap, "kept", PARTITIONS_COUNT)
-    writer = threading.Thread(
-        target=write_until_the_end, args=(broker.bootstrap, "kept", idempotent, told)
-    )
-    writer.start()
-    assert told.enough.wait(60), broker.said()
-    broker.kill()
-    broker.restart()
-    writer.join(120)
-    assert not writer.is_alive()
+    with Broker(tmp_path / "data") as broker:
+        create_topic(broker.bootstrap, "kept", PARTITIONS_COUNT)
+        with writing(broker.bootstrap, "kept", idempotent, told):
+            assert told.enough.wait(60), "the producer got no answers"
+            broker.kill()
+            broker.restart()
+        found = read_numbers(broker.bootstrap, "kept")
 
-    found = read_numbers(broker.bootstrap, "kept")
-    lost = [n for n, place in told.places.items() if found.get(place) != n]
-    assert lost == [], (
-        f"{len(lost)} of {len(told.places)} acknowledged records are not where they were"
-    )
+    lost = [number for number, place in told.places.items() if found.get(place) != number]
+    assert lost == [], f"{len(lost)} of {len(told.places)} acknowledged records are not there"
     assert told.failed == set(), "the producer gave up on records although the broker came back"
     times = Counter(found.values())
     assert set(times) == set(range(RECORDS_COUNT))
     if idempotent:
-        assert [n for n, count in times.items() if count > 1] == [], "stored twice"
-    broker.stop()
+        assert [number for number, count in times.items() if count > 1] == [], "stored twice"
 
 
 def test_records_survive_several_kills_in_a_row(tmp_path):
     """What one restart recovered, the next must find again, also when it is killed early."""
-    broker = Broker(tmp_path / "data").start()
-    create_topic(broker.bootstrap, "kept", PARTITIONS_COUNT)
     places: dict[tuple[int, int], int] = {}
-    for turn in range(4):
-        told = Acknowledged()
-        told.kill_at(5_000)
-        writer = threading.Thread(
-            target=write_until_the_end, args=(broker.bootstrap, "kept", True, told)
-        )
-        writer.start()
-        assert told.enough.wait(60), broker.said()
-        broker.kill()
-        broker.restart()
-        writer.join(120)
-        places |= {place: number for number, place in told.places.items()}
-        found = read_numbers(broker.bootstrap, "kept")
-        assert places.items() <= found.items(), f"after kill number {turn + 1}"
-    broker.stop()
+    with Broker(tmp_path / "data") as broker:
+        create_topic(broker.bootstrap, "kept", PARTITIONS_COUNT)
+        for turn in range(4):
+            told = Acknowledged()
+            told.kill_at(5_000)
+            with writing(broker.bootstrap, "kept", True, told):
+                assert told.enough.wait(60), "the producer got no answers"
+                broker.kill()
+                broker.restart()
+            places |= {place: number for number, place in told.places.items()}
+            found = read_numbers(broker.bootstrap, "kept")
+            assert places.items() <= found.items(), f"after kill number {turn + 1}"

@@ -1,0 +1,61 @@
+"""Reads what strace wrote: system calls in the order in which they began and returned.
+
+Owns the parsing of `strace -f -yy -xx -s N`. Must not know Kafka.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# pid, then a whole call, a call that was interrupted, or the rest of one.
+_WHOLE = re.compile(r"^(\d+) +[\d.]+ (\w+)\((.*)\) += (-?\d+)")
+_BEGUN = re.compile(r"^(\d+) +[\d.]+ (\w+)\((.*?) *<unfinished \.\.\.>")
+_ENDED = re.compile(r"^(\d+) +[\d.]+ <\.\.\. (\w+) resumed>(.*)\) += (-?\d+)")
+_FILE = re.compile(r"(?:^|[\[{, ])(\d+)<(.*?)>(?=[,)]|$)")
+_STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+
+
+@dataclass
+class Call:
+    """One system call. `begun` and `returned` are places in the order of all events."""
+
+    name: str
+    arguments: str
+    begun: int
+    returned: int = -1
+    result: int = -1
+    path: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = _FILE.search(self.arguments)
+        self.path = _text(found[2]) if found else ""
+
+    def data(self) -> bytes:
+        """The bytes in its arguments, of every buffer, cut to what the call took."""
+        return b"".join(map(_bytes, _STRING.findall(self.arguments)))[: max(0, self.result)]
+
+
+def _bytes(escaped: str) -> bytes:
+    return bytes.fromhex(escaped.replace("\\x", ""))
+
+
+def _text(escaped: str) -> str:
+    """strace -xx writes paths in hexadecimal too, but leaves sockets readable."""
+    return re.sub(
+        r"(?:\\x[0-9a-f]{2})+", lambda found: _bytes(found[0]).decode(errors="replace"), escaped
+    )
+
+
+def calls(file: Path) -> Iterator[Call]:
+    """Every call that returned, in the order of returning."""
+    open_calls: dict[str, Call] = {}
+    for number, line in enumerate(file.read_text(errors="replace").splitlines()):
+        if found := _WHOLE.match(line):
+            yield Call(found[2], found[3], number, number, int(found[4]))
+        elif found := _BEGUN.match(line):
+            open_calls[found[1]] = Call(found[2], found[3], number)
+        elif (found := _ENDED.match(line)) and found[1] in open_calls:
+            call = open_calls.pop(found[1])
+            call.returned, call.result = number, int(found[4])
+            yield call
