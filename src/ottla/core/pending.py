@@ -6,8 +6,8 @@ loop's thread; has at most one continuation. Must not know any loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -67,3 +67,19 @@ def completed(value: T) -> Pending[T]:
     pending: Pending[T] = Pending()
     pending.complete(value)
     return pending
+
+
+def when_all(pendings: Sequence[Pending[Any]]) -> Pending[None]:
+    """Completes when every one of them is done, failed ones included: look at each afterwards."""
+    together: Pending[None] = Pending()
+    left = len(pendings)
+
+    def one_more() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            together.complete(None)
+
+    for pending in pendings:
+        pending.then(one_more)
+    return together
