@@ -32,6 +32,10 @@ from ottla.cluster.store import (
 from ottla.core.pending import Pending
 
 
+_LINGERS = 0.97
+"""How likely a transaction under way is to be overtaken once more: some outlast many others."""
+
+
 class SimWatch:
     """A watch that lags: what it has not delivered waits in `queue`."""
 
@@ -140,7 +144,7 @@ class SimStore:
 
     def _linger(self, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
         """A transaction that is still under way: it may arrive at any time."""
-        if self._rng.random() < 0.8:
+        if self._rng.random() < _LINGERS:
             self._later(lambda: self._linger(compares, writes))
         else:
             self._apply(compares, writes)
