@@ -1,0 +1,187 @@
+"""Kafka's small text files of a log directory, to and from text.
+
+Owns their formats: checkpoints, partition.metadata, meta.properties, the clean-shutdown marker.
+Must not touch a disk: whoever calls replaces files whole (ReplaceFile), since none of them has a
+checksum. A decoder returns None for a file that can't be believed; the caller has a case for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ottla.core.model import LeaderEpoch, Offset, TopicId, TopicPartition
+
+RECOVERY_POINTS = "recovery-point-offset-checkpoint"
+LOG_STARTS = "log-start-offset-checkpoint"
+HIGH_WATERMARKS = "replication-offset-checkpoint"
+PARTITION_METADATA = "partition.metadata"
+META_PROPERTIES = "meta.properties"
+CLEAN_MARKER = ".kafka_cleanshutdown"
+
+_VERSION = "0"
+_OFFSET_MAX = (1 << 63) - 1
+
+
+def _rows(raw: bytes, columns: int) -> list[list[str]] | None:
+    """The rows of a checkpoint: version, count, then that many rows. None if it is not one."""
+    try:
+        lines = raw.decode().split("\n")
+    except UnicodeDecodeError:
+        return None
+    if len(lines) < 3 or lines[-1] != "" or lines[0] != _VERSION:
+        return None
+    rows = [line.split(" ") for line in lines[2:-1]]
+    if lines[1] != str(len(rows)) or any(len(row) != columns for row in rows):
+        return None
+    return rows
+
+
+def _text(rows: Iterable[str]) -> bytes:
+    listed = list(rows)
+    return "".join(f"{line}\n" for line in (_VERSION, str(len(listed)), *listed)).encode()
+
+
+def _number(text: str) -> int | None:
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        return None
+    value = int(text)
+    return value if value <= _OFFSET_MAX else None
+
+
+def encode_offsets(offsets: Mapping[TopicPartition, Offset]) -> bytes:
+    """An offset checkpoint: one `topic partition offset` a line."""
+    return _text(f"{name.topic} {name.partition} {offset}" for name, offset in offsets.items())
+
+
+def decode_offsets(raw: bytes | None) -> dict[TopicPartition, Offset] | None:
+    """What an offset checkpoint says. An empty file is what Kafka makes first: nothing known."""
+    if not raw:
+        return {}
+    rows = _rows(raw, 3)
+    if rows is None:
+        return None
+    found: dict[TopicPartition, Offset] = {}
+    for topic, partition, offset in rows:
+        number, at = _number(partition), _number(offset)
+        if number is None or at is None:
+            return None
+        found[TopicPartition(topic, number)] = Offset(at)
+    return found
+
+
+def encode_epochs(entries: Iterable[tuple[LeaderEpoch, Offset]]) -> bytes:
+    """A leader-epoch-checkpoint: one `epoch start_offset` a line."""
+    return _text(f"{epoch} {start}" for epoch, start in entries)
+
+
+def decode_epochs(raw: bytes | None) -> list[tuple[LeaderEpoch, Offset]] | None:
+    """What a leader-epoch-checkpoint says; None unless both columns rise."""
+    if not raw:
+        return []
+    rows = _rows(raw, 2)
+    if rows is None:
+        return None
+    entries: list[tuple[LeaderEpoch, Offset]] = []
+    for left, right in rows:
+        epoch, start = _number(left), _number(right)
+        if epoch is None or start is None:
+            return None
+        if entries and not (entries[-1][0] < epoch and entries[-1][1] < start):
+            return None
+        entries.append((LeaderEpoch(epoch), Offset(start)))
+    return entries
+
+
+def uuid_text(raw: bytes) -> str:
+    """16 bytes as Kafka writes a Uuid: base64 for URLs, without padding."""
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def uuid_bytes(text: str) -> bytes | None:
+    """The 16 bytes of a Uuid in Kafka's form; None if it is not one."""
+    try:
+        raw = base64.b64decode(text + "==", altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if len(raw) == 16 else None
+
+
+def encode_partition_metadata(topic_id: TopicId) -> bytes:
+    """partition.metadata: which topic's incarnation the directory belongs to (KIP-516)."""
+    return f"version: 0\ntopic_id: {uuid_text(topic_id)}".encode()
+
+
+def decode_partition_metadata(raw: bytes | None) -> TopicId | None:
+    """The topic id in a partition.metadata; None if it has none."""
+    fields = _fields(raw, ": ")
+    if fields is None or fields.get("version") != "0":
+        return None
+    found = uuid_bytes(fields.get("topic_id", ""))
+    return None if found is None else TopicId(found)
+
+
+def _fields(raw: bytes | None, separator: str) -> dict[str, str] | None:
+    if raw is None:
+        return None
+    try:
+        lines = raw.decode().splitlines()
+    except UnicodeDecodeError:
+        return None
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            name, found, value = line.partition(separator)
+            if not found:
+                return None
+            fields[name.strip()] = value.strip()
+    return fields
+
+
+@dataclass(frozen=True, slots=True)
+class MetaProperties:
+    """meta.properties: whose directory this is. Ids in Kafka's text form."""
+
+    cluster_id: str
+    node_id: int
+    directory_id: str
+
+    def encode(self) -> bytes:
+        """The file's content."""
+        return (
+            f"version=1\ncluster.id={self.cluster_id}\n"
+            f"node.id={self.node_id}\ndirectory.id={self.directory_id}\n"
+        ).encode()
+
+
+def decode_meta_properties(raw: bytes | None) -> MetaProperties | None:
+    """What a meta.properties says; None if it is missing or not one."""
+    fields = _fields(raw, "=")
+    if fields is None or fields.get("version") != "1":
+        return None
+    node_id = _number(fields.get("node.id", ""))
+    if node_id is None or "cluster.id" not in fields:
+        return None
+    return MetaProperties(fields["cluster.id"], node_id, fields.get("directory.id", ""))
+
+
+def encode_clean_marker(broker_epoch: int) -> bytes:
+    """.kafka_cleanshutdown: everything in the directory was synced before this was written."""
+    return json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":")).encode()
+
+
+def decode_clean_marker(raw: bytes | None) -> int | None:
+    """The broker epoch of a clean stop; None if the stop was not clean, or we can't be sure."""
+    if raw is None:
+        return None
+    try:
+        fields = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(fields, dict) or fields.get("version") != 0:
+        return None
+    epoch = fields.get("brokerEpoch")
+    return epoch if isinstance(epoch, int) else None

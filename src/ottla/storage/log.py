@@ -1,0 +1,491 @@
+"""The log of one partition: prepare, append, read, roll.
+
+Owns the segments and the offsets (`start <= flushed <= end`, moved in one place). Must not check
+what a client sent (`records.validate`, `producers.check`), know high watermarks, or wait: what
+takes time is a Pending, what is not in memory is Cold.
+
+An append is synchronous: `prepare` in the same breath before it has seen to files, room and epoch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId
+from ottla.core.pending import Pending
+from ottla.core.ports import (
+    Clock,
+    CreateFile,
+    Disk,
+    DiskError,
+    File,
+    MakeDirectory,
+    ReplaceFile,
+    ReserveSpace,
+    Step,
+    SyncDirectory,
+    SyncFile,
+)
+from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView
+from ottla.storage import epochs as leader_epochs
+from ottla.storage.checkpoints import PARTITION_METADATA, encode_epochs, encode_partition_metadata
+from ottla.storage.epochs import LeaderEpochs
+from ottla.storage.index import NotResident
+from ottla.storage.producers import ProducerStates
+from ottla.storage.rounds import Covered, Rounds
+from ottla.storage.segment import (
+    POSITION_MAX,
+    Cold,
+    Damaged,
+    Place,
+    Segment,
+    creation_steps,
+    new_segment,
+    stem,
+)
+from ottla.storage.settings import LogSettings
+
+_FIRST = Offset(0)
+
+
+class LogPosition(NamedTuple):
+    """An offset and where it lies, so that a fetch up to it needs no scan."""
+
+    offset: Offset
+    segment: Segment | None
+    position: int
+
+
+class TimeHit(NamedTuple):
+    """The batch that answers a question about time. Whoever gets it releases `slice`."""
+
+    slice: FileSlice
+    base_offset: Offset
+    last_offset: Offset
+    max_timestamp: int
+    leader_epoch: LeaderEpoch
+
+
+@dataclass(slots=True)
+class Opened:
+    """What is known of a log when it is opened: nothing for a new one, `recovery` for the rest."""
+
+    topic_id: TopicId
+    start: Offset = _FIRST
+    recovery_point: Offset = _FIRST
+    segments: list[Segment] = field(default_factory=list)
+    epochs: LeaderEpochs = field(default_factory=LeaderEpochs)
+    producers: ProducerStates = field(default_factory=ProducerStates)
+    failed: bool = False
+
+
+class Log:
+    """One partition's log. Without segments until its first append."""
+
+    __slots__ = (
+        "_active",
+        "_bases",
+        "_flushed_at",
+        "_new_files",
+        "_new_names",
+        "_queued",
+        "_rolled",
+        "_waiting",
+        "clock",
+        "closed",
+        "directory",
+        "disk",
+        "end",
+        "epochs",
+        "failed",
+        "flushed",
+        "on_flushed",
+        "producers",
+        "recovery_point",
+        "rounds",
+        "segments",
+        "settings",
+        "start",
+        "topic_id",
+    )
+
+    def __init__(
+        self,
+        directory: str,
+        disk: Disk,
+        clock: Clock,
+        rounds: Rounds,
+        settings: LogSettings,
+        opened: Opened,
+    ) -> None:
+        self.directory = directory
+        self.disk = disk
+        self.clock = clock
+        self.rounds = rounds
+        self.settings = settings
+        self.topic_id = opened.topic_id
+        self.segments = opened.segments
+        self.epochs = opened.epochs
+        self.producers = opened.producers
+        self.failed = opened.failed
+        """A write could not be taken back, or recovery found damage: no appends any more."""
+        self.closed = False
+        self.recovery_point = opened.recovery_point
+        """On disk for certain, whatever the policy; where recovery would begin."""
+        self.on_flushed: Callable[[], None] = _nothing
+        self._bases = [segment.base_offset for segment in self.segments]
+        self._active = self.segments[-1] if self.segments else None
+        self.start = opened.start
+        self.end = self.flushed = opened.start if self._active is None else self._active.end
+        self._move(self.start, self.flushed, self.end)
+        self._flushed_at = self.end_position()
+        # Since the last sync round: closed segments, files to sync once, directories.
+        self._rolled: list[Segment] = []
+        self._new_files: list[File] = []
+        self._new_names: list[str] = []
+        self._queued = False
+        self._waiting: list[Pending[None]] | None = None  # not None: files are being made
+
+    def _move(self, start: Offset, flushed: Offset, end: Offset) -> None:
+        """The only place where the offsets change."""
+        assert start <= flushed <= end, f"{self.directory}: {start} {flushed} {end}"
+        self.start = start
+        self.flushed = flushed
+        self.end = end
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes appends: neither failed nor closed. Ask before each."""
+        return not (self.failed or self.closed)
+
+    def flushed_position(self) -> LogPosition:
+        """`flushed`, and where it lies: what the high watermark is on a single node."""
+        return self._flushed_at if self.rounds.policy == "commit" else self.end_position()
+
+    def end_position(self) -> LogPosition:
+        """The log end, and where it lies."""
+        active = self._active
+        return LogPosition(self.end, active, 0 if active is None else active.size)
+
+    # -- writing
+
+    def prepare(
+        self, size: int, epoch: LeaderEpoch, timestamp_ms: int, offsets: int = 0
+    ) -> Pending[None] | None:
+        """See to it that a batch of `size` bytes and `offsets` offsets can be appended.
+
+        None: it can, now. Else wait and ask again: somebody else may have filled what was made.
+        The Pending fails with DiskError. `offsets` matters only past 2^31 in one segment; 0 takes
+        the size for it, which suffices unless records take less than a byte (compression).
+        """
+        waiting = self._waiting
+        if waiting is None:
+            active = self._active
+            full = active is not None and self._full(active, size, timestamp_ms, offsets or size)
+            if active is not None and not full and epoch <= self.epochs.latest:
+                return None
+            if not self.usable:
+                return None  # for the caller to notice, as it must before it appends
+            waiting = self._waiting = []
+            pending: Pending[None] = Pending()
+            waiting.append(pending)
+            self._make(full, epoch)
+            return pending
+        pending = Pending()
+        waiting.append(pending)
+        return pending
+
+    def _full(self, active: Segment, size: int, timestamp_ms: int, offsets: int) -> bool:
+        settings = self.settings
+        if active.size == 0:
+            return False
+        if (
+            active.size + size > min(settings.segment_bytes, POSITION_MAX)
+            or self.end + offsets - active.base_offset > POSITION_MAX
+            or active.offsets.count >= settings.index_entries_max
+            or active.times.count >= settings.time_entries_max
+        ):
+            return True
+        first = active.first_timestamp
+        if first is not None and first >= 0 and timestamp_ms >= 0:
+            return timestamp_ms - first > settings.segment_ms
+        return self.clock.wall_ms() - active.created_ms > settings.segment_ms
+
+    def _make(self, roll: bool, epoch: LeaderEpoch) -> None:
+        """Make what an append needs: first files, next segment, epoch's line; all in one go.
+
+        There is no spare segment: a roll parks its connection for about 0.2 ms, once in a
+        gigabyte, and spare files would need a case of their own in recovery (design/0002).
+        """
+        old = self._active
+        steps: list[Step] = []
+        if old is None:
+            steps.append(MakeDirectory(self.directory))
+            metadata = encode_partition_metadata(self.topic_id)
+            steps.append(ReplaceFile(f"{self.directory}/{PARTITION_METADATA}", metadata, False))
+        if epoch > self.epochs.latest:
+            after = LeaderEpochs(self.epochs.entries())
+            after.assign(epoch, self.end)
+            path = f"{self.directory}/{leader_epochs.FILE_NAME}"
+            steps.append(ReplaceFile(path, encode_epochs(after.entries()), False))
+        if roll:
+            try:
+                assert old is not None
+                old.seal()
+            except DiskError as error:
+                self._made(error)
+                return
+            path = stem(self.directory, self.end) + ".snapshot"
+            steps.append(CreateFile(path, self.producers.encode()))
+        if old is None or roll:
+            steps += creation_steps(self.directory, self.end)
+        done = self.disk.perform(steps)
+
+        def finish() -> None:
+            try:
+                files = done.result()
+            except DiskError as error:
+                self._made(error)
+                return
+            assert not self.closed, "closed while files were being made: see when_made"
+            if files:
+                self._begin_segment(files)
+            self.epochs.assign(epoch, self.end)
+            self._new_names.append(self.directory)
+            if roll:
+                # Also under flush.policy=os, as Kafka does: recovery then has only the active
+                # segment to read.
+                self._queued = True
+                self.rounds.request(self)
+            self._made(None)
+
+        done.then(finish)
+
+    def _begin_segment(self, files: list[File]) -> None:
+        self._new_files += files[:-3]
+        segment = new_segment(self.end, files[-3:])
+        segment.created_ms = self.clock.wall_ms()
+        if self._active is None:
+            self._new_names.append(self.directory.rpartition("/")[0])
+        else:
+            self._rolled.append(self._active)
+        self.segments.append(segment)
+        self._bases.append(self.end)
+        self._active = segment
+
+    def _made(self, error: DiskError | None) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for pending in waiting:
+            if error is None:
+                pending.complete(None)
+            else:
+                pending.fail(error)
+
+    def append(self, batch: BatchView, epoch: LeaderEpoch) -> Offset:
+        """Give a checked batch the next offsets and write it. `prepare` must just have said None.
+
+        On return it is in the page cache, indexed, and its producer is remembered; `flushed`
+        passes it once it is durable. Raises DiskError: the log is as before, or `failed`.
+        """
+        segment = self._active
+        assert segment is not None, "append without prepare"
+        assert self._waiting is None, "append while files are being made"
+        assert epoch == self.epochs.latest, "append in an epoch that was not prepared"
+        assert self.usable, "append to a log that is out of use"
+        base_offset = self.end
+        end = Offset(base_offset + batch.last_offset_delta + 1)
+        assert end - segment.base_offset <= POSITION_MAX + 1, "append without prepare"
+        batch.stamp(base_offset, epoch)
+        settings = self.settings
+        try:
+            segment.append(batch, settings.index_interval_bytes)
+        except DiskError:
+            self.failed = segment.torn
+            raise
+        if self.rounds.policy == "os":
+            self._move(self.start, end, end)
+            if end - self.recovery_point >= settings.flush_messages:
+                self.rounds.request(self)
+        else:
+            self._move(self.start, self.flushed, end)
+        if batch.producer_id >= 0:
+            self.producers.update(batch)
+        if not self._queued:
+            self._queued = True
+            self.rounds.dirty(self)
+            if self.rounds.policy == "os" and settings.flush_ms < 1 << 40:
+                self.rounds.request_after(self, settings.flush_ms / 1000)
+        reserve = segment.reservation(settings.segment_bytes)
+        if reserve is not None:
+            self._reserve(segment.log, *reserve)
+        return base_offset
+
+    def _reserve(self, file: File, position: int, length: int) -> None:
+        """Ask for blocks and don't wait: it only makes the writes to come cheaper."""
+        file.retain()
+        pending = self.disk.perform([ReserveSpace(file, position, length)])
+
+        def finish() -> None:
+            file.release()
+            with suppress(DiskError):  # a hint: the write itself will say if the disk is full
+                pending.result()
+
+        pending.then(finish)
+
+    def begin_sync(self) -> Covered:
+        """For `Rounds`: what is not yet durable, up to the log end as it is now."""
+        position = self.end_position()
+        rolled, self._rolled = self._rolled, []
+        once, self._new_files = self._new_files, []
+        names, self._new_names = self._new_names, []
+        self._queued = False
+        files = [file for segment in rolled for file in segment.files()] + once
+        if position.segment is not None:
+            files.append(position.segment.log)
+
+        def synced() -> None:
+            for file in once:
+                file.close()
+            if self.closed:
+                return
+            self.recovery_point = position.offset
+            if self.rounds.policy == "commit":
+                self._move(self.start, position.offset, self.end)
+                self._flushed_at = position
+                self.on_flushed()
+
+        return Covered(files, names, synced)
+
+    # -- reading
+
+    def read(
+        self, offset: Offset, max_bytes: int, bound: LogPosition
+    ) -> FileSlice | Cold | ErrorCode | None:
+        """Whole batches from the one that contains `offset` up to `bound`; one at least.
+
+        None at the bound: nothing there yet. OFFSET_OUT_OF_RANGE outside [start, bound].
+        KAFKA_STORAGE_ERROR where the log is damaged. Cold: warm it, release it, ask again.
+        A slice never crosses a segment.
+        """
+        if not self.start <= offset <= bound.offset:
+            return ErrorCode.OFFSET_OUT_OF_RANGE
+        if offset == bound.offset:
+            return None
+        active = self._active
+        if active is not None and offset >= active.base_offset:
+            at = len(self.segments) - 1
+        else:
+            at = bisect_right(self._bases, offset) - 1
+        try:
+            for segment in self.segments[max(at, 0) :]:
+                limit = bound.position if segment is bound.segment else segment.size
+                piece = segment.slice(offset, max_bytes, limit)
+                if piece is not None or segment is bound.segment:
+                    return piece
+        except NotResident as missing:
+            return Cold(missing.slice())
+        except Damaged:
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        return None
+
+    def offset_for_time(
+        self, timestamp: int, bound: LogPosition
+    ) -> TimeHit | Cold | ErrorCode | None:
+        """The first batch below `bound` that holds a record of `timestamp` or later.
+
+        Its records say which one it is: open it off the loop. None if there is no such batch.
+        """
+        try:
+            for segment in self.segments:
+                if segment.max_timestamp >= timestamp and segment.end > self.start:
+                    limit = bound.position if segment is bound.segment else segment.size
+                    place = segment.first_since(timestamp, self.start, limit)
+                    if place is not None:
+                        return _hit(segment, place)
+                if segment is bound.segment:
+                    break
+        except NotResident as missing:
+            return Cold(missing.slice())
+        except Damaged:
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        return None
+
+    def max_timestamp(self) -> TimeHit | Cold | ErrorCode | None:
+        """The first batch with the largest timestamp in the log (KIP-734); None if it has none."""
+        there = [one for one in self.segments if one.end > self.start and one.max_timestamp >= 0]
+        if not there:
+            return None
+        segment = max(there, key=lambda one: one.max_timestamp)
+        try:
+            place = segment.locate(segment.max_timestamp_offset, segment.size)
+        except NotResident as missing:
+            return Cold(missing.slice())
+        except Damaged:
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        return None if place is None else _hit(segment, place)
+
+    # -- the rest of its life
+
+    def set_start(self, offset: Offset) -> None:
+        """Records before `offset` are no longer there for readers. Never moves back."""
+        if offset > self.start:
+            self._move(offset, self.flushed, self.end)
+
+    def expire_producers(self) -> None:
+        """Forget idle producers; to be called every few minutes."""
+        self.producers.producers_max = self.settings.producers_max
+        self.producers.expire(self.clock.wall_ms(), self.settings.producer_id_expiration_ms)
+
+    def closing_steps(self) -> list[Step]:
+        """Complete the files; the steps make all of it durable, producers' snapshot included.
+
+        Raises DiskError. Only while nothing else runs: at stop.
+        """
+        active = self._active
+        if active is None:
+            return []
+        active.seal()
+        files = [file for segment in (*self._rolled, active) for file in segment.files()]
+        steps: list[Step] = [SyncFile(file) for file in (*files, *self._new_files)]
+        path = stem(self.directory, self.end) + ".snapshot"
+        steps.append(ReplaceFile(path, self.producers.encode(), False))
+        names = dict.fromkeys([*self._new_names, self.directory])
+        return steps + [SyncDirectory(name) for name in names]
+
+    def close(self) -> None:
+        """Let go of all files. What is being sent keeps its file open until it is through."""
+        self.closed = True
+        self.rounds.forget(self)
+        for segment in self.segments:
+            segment.close()
+        for file in self._new_files:
+            file.close()
+        self._new_files = []
+
+    def when_made(self, call: Callable[[], None]) -> None:
+        """Call once no files are being made: deletion must not race with creation."""
+        if self._waiting is None:
+            call()
+        else:
+            pending: Pending[None] = Pending()
+            self._waiting.append(pending)
+            pending.then(call)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _hit(segment: Segment, place: Place) -> TimeHit:
+    return TimeHit(
+        FileSlice(segment.log, place.position, place.length),
+        Offset(place.base_offset),
+        Offset(place.last_offset),
+        place.max_timestamp,
+        LeaderEpoch(place.leader_epoch),
+    )

@@ -1,0 +1,330 @@
+"""One segment: a `.log` with its two indexes. Append at its end, locate by offset or by time.
+
+Owns the bytes and what is known about them; the file's length is always the bytes written. Must not
+know other segments, assign offsets, or block: a search that meets pages which are not in memory
+raises NotResident, and one that meets bytes which are no batch raises Damaged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from ottla.core.model import FileSlice, Offset
+from ottla.core.ports import CreateFile, DiskError, File, Step
+from ottla.records.batch import HEADER_SIZE, MAGIC, BatchView
+from ottla.storage.index import OFFSET_ENTRY, TIME_ENTRY, Entry, NotResident, SparseIndex
+
+POSITION_MAX: Final = (1 << 31) - 1
+"""Positions and relative offsets are int32 in Kafka's indexes."""
+SUFFIXES: Final = (".log", ".index", ".timeindex")
+
+# Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, two timestamps.
+_SCAN = struct.Struct(">qiibIhiqq")
+_CHUNK = 8192  # read at once by a scan: about two index intervals
+_PROBE_EVERY = 128 << 10  # pages come and go in the kernel in pieces of about this size
+_TAIL_BYTES = 8 << 20
+_RECENT_MAX = 64
+_RESERVE_FROM = 1 << 20
+_RESERVE_MAX = 64 << 20
+
+
+class Damaged(Exception):
+    """Bytes inside the log that are not a batch. Ours to report: KAFKA_STORAGE_ERROR (I29)."""
+
+    def __init__(self, path: str, position: int) -> None:
+        super().__init__(f"{path}: no batch at {position}")
+
+
+class Cold:
+    """An answer that must be read from the disk first. Whoever gets it releases `slice`."""
+
+    __slots__ = ("slice",)
+
+    def __init__(self, piece: FileSlice) -> None:
+        self.slice = piece
+
+
+class Place(NamedTuple):
+    """A batch as a scan sees it."""
+
+    position: int
+    length: int
+    base_offset: int
+    last_offset: int
+    max_timestamp: int
+    leader_epoch: int
+
+
+def stem(directory: str, base_offset: int) -> str:
+    """The path of a segment's files without suffix: Kafka's 20 digits."""
+    return f"{directory}/{base_offset:020d}"
+
+
+def creation_steps(directory: str, base_offset: int) -> list[Step]:
+    """Make a segment's files; their Files come in the order of SUFFIXES."""
+    path = stem(directory, base_offset)
+    return [CreateFile(path + suffix) for suffix in SUFFIXES]
+
+
+class Segment:
+    """Batches from `base_offset` up to `end`, exclusive, in `size` bytes."""
+
+    __slots__ = (
+        "_recent",
+        "_reserved",
+        "_since_entry",
+        "_written_from",
+        "base_offset",
+        "created_ms",
+        "end",
+        "first_timestamp",
+        "log",
+        "max_timestamp",
+        "max_timestamp_offset",
+        "offsets",
+        "size",
+        "times",
+        "torn",
+    )
+
+    def __init__(
+        self, base_offset: Offset, log: File, offsets: SparseIndex, times: SparseIndex
+    ) -> None:
+        """An empty segment. Opening one that has content sets the rest (`recovery`)."""
+        self.base_offset = base_offset
+        self.log = log
+        self.offsets = offsets
+        self.times = times
+        self.size = 0
+        self.end = base_offset
+        self.max_timestamp = -1
+        self.max_timestamp_offset = int(base_offset)
+        self.first_timestamp: int | None = None
+        self.created_ms = 0
+        self.torn = False
+        self._since_entry = 0
+        self._written_from = 0
+        self._reserved = 0
+        # Where the last reads ended: a consumer that goes on needs no index. Bounded.
+        self._recent: dict[int, int] = {}
+
+    # -- writing
+
+    def append(self, batch: BatchView, index_interval: int) -> None:
+        """Write a stamped batch behind the last. Raises DiskError with the file as it was.
+
+        If it can't be put back as it was, `torn` is set and nothing may be appended any more.
+        """
+        position = self.size
+        try:
+            self.log.write(batch.view, position)
+        except DiskError:
+            self.torn = True
+            self._reserved = position
+            self.log.truncate(position)
+            self.torn = False
+            raise
+        self.note(batch, position, index_interval)
+
+    def note(self, batch: BatchView, position: int, index_interval: int) -> None:
+        """Account for the batch at `position`, the end so far. Recovery's rebuild is this too."""
+        last_offset = batch.base_offset + batch.last_offset_delta
+        timestamp = batch.max_timestamp
+        if timestamp > self.max_timestamp:
+            self.max_timestamp = timestamp
+            self.max_timestamp_offset = last_offset
+        if self._since_entry > index_interval:
+            self.offsets.add(last_offset - self.base_offset, position)
+            self._note_time()
+            self._since_entry = 0
+        self._since_entry += batch.length
+        if position == 0:
+            self.first_timestamp = timestamp
+        self.size = position + batch.length
+        self.end = Offset(last_offset + 1)
+
+    def _note_time(self) -> None:
+        last = self.times.last
+        if self.max_timestamp > (-1 if last is None else last[0]):
+            self.times.add(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
+
+    def opened(self, since_entry: int) -> None:
+        """The content was read from disk and is known: what is appended from now on is warm."""
+        self._since_entry = since_entry
+        self._written_from = self._reserved = self.size
+
+    def reservation(self, segment_bytes: int) -> tuple[int, int] | None:
+        """(position, length) to reserve now, if it is time for more. In steps that double."""
+        size = self.size
+        if size < _RESERVE_FROM or size < self._reserved:
+            return None
+        step = min(max(1 << 20, 1 << (size.bit_length() - 1)), _RESERVE_MAX, segment_bytes - size)
+        if step <= 0:
+            self._reserved = POSITION_MAX
+            return None
+        self._reserved = size + step
+        return size, step
+
+    def seal(self) -> None:
+        """No more appends: write the indexes out and free what was reserved. Raises DiskError."""
+        self._note_time()
+        self.offsets.write_out()
+        self.times.write_out()
+        if self._reserved > self.size:
+            self.log.truncate(self.size)
+            self._reserved = self.size
+
+    def files(self) -> list[File]:
+        """Its files, in the order of SUFFIXES."""
+        return [self.log, self.offsets.file, self.times.file]
+
+    def close(self) -> None:
+        """Let go of the files; slices that are on their way keep theirs open."""
+        for file in self.files():
+            file.close()
+
+    # -- reading: all of it raises NotResident and Damaged
+
+    def slice(self, offset: int, max_bytes: int, limit: int) -> FileSlice | Cold | None:
+        """Whole batches from the one that contains `offset` on, up to position `limit`.
+
+        The first always, the rest while within `max_bytes`. None if all batches end before
+        `offset`. A slice whose pages are not in memory comes as Cold.
+        """
+        position = self._recent.get(offset)
+        if position is None:
+            place = self.locate(offset, limit)
+            if place is None:
+                return None
+            position = place.position
+        elif position >= limit:
+            return None
+        if position + max_bytes >= limit:
+            end = limit
+            if limit == self.size:
+                self._remember(self.end, end)
+        else:
+            end = self._end_within(position, position + max_bytes, limit)
+        piece = FileSlice(self.log, position, end - position)
+        return Cold(piece) if self._absent(position, end) else piece
+
+    def locate(self, offset: int, limit: int) -> Place | None:
+        """The batch that contains `offset`, or the first behind it; None past the last."""
+        found = self.offsets.floor(offset - self.base_offset, 0)
+        for place in self._walk_from(found, limit):
+            if place.last_offset >= offset:
+                return place
+        return None
+
+    def first_since(self, timestamp: int, offset: int, limit: int) -> Place | None:
+        """The first batch, not all before `offset`, whose largest timestamp is >= `timestamp`."""
+        for place in self._walk_from(self._entry_before(timestamp), limit):
+            if place.max_timestamp >= timestamp and place.last_offset >= offset:
+                return place
+        return None
+
+    def _entry_before(self, timestamp: int) -> tuple[int, Entry] | None:
+        """The offset-index entry to scan from for a timestamp.
+
+        Time entries are made together with offset entries. So where the largest timestamp so far
+        first reached `timestamp`, one interval later there is a time entry for it, and the last
+        offset entry below that one's offset lies before the batch we look for.
+        """
+        found = self.times.floor(timestamp - 1, 0)
+        number = 0 if found is None else found[0] + 1
+        if number < self.times.count:
+            return self.offsets.floor(self.times.at(number)[1] - 1, 0)
+        # Reached after the last time entry, so behind the last offset entry too: every offset
+        # entry that was made later would have brought a time entry with it.
+        count = self.offsets.count
+        return None if self.offsets.last is None else (count - 1, self.offsets.last)
+
+    def _end_within(self, position: int, target: int, limit: int) -> int:
+        """The end of the last batch that ends at or before `target`, or of the first."""
+        found = self.offsets.floor(target, 1)
+        if found is not None and found[1][1] <= position:
+            found = None
+        end = position
+        for place in self._walk_from(found, limit, position):
+            batch_end = place.position + place.length
+            if batch_end > target and place.position > position:
+                end = place.position
+                self._remember(place.base_offset, end)
+                break
+            end = batch_end
+            if end >= target:
+                self._remember(place.last_offset + 1, end)
+                break
+        return end
+
+    def _walk_from(
+        self, found: tuple[int, Entry] | None, limit: int, otherwise: int = 0
+    ) -> Iterator[Place]:
+        """Batches from an index entry on, once it is seen to be true; else from `otherwise`."""
+        if found is not None:
+            relative, position = found[1]
+            walk = self.walk(position, limit)
+            try:
+                first = next(walk, None) if 0 < position < limit else None
+            except Damaged:
+                first = None
+            if first is not None and first.last_offset - self.base_offset == relative:
+                yield first
+                yield from walk
+                return
+            if position < limit:
+                self.offsets.clear()  # a rotten index: do without (I29)
+        yield from self.walk(otherwise, limit)
+
+    def walk(self, position: int, limit: int) -> Iterator[Place]:
+        """The batches between two batch boundaries, by their headers, without blocking."""
+        chunk = b""
+        chunk_at = 0
+        while position < limit:
+            at = position - chunk_at
+            if not 0 <= at <= len(chunk) - _SCAN.size:
+                length = min(_CHUNK, limit - position)
+                read = self.log.read_nowait(position, length)
+                if read is None:
+                    raise NotResident(self.log, position, min(_PROBE_EVERY, limit - position))
+                chunk, chunk_at, at = read, position, 0
+                if len(chunk) < HEADER_SIZE:
+                    raise Damaged(self.log.path, position)
+            base, size, epoch, magic, _, _, delta, _, timestamp = _SCAN.unpack_from(chunk, at)
+            length = size + 12
+            if length < HEADER_SIZE or position + length > limit or magic != MAGIC or delta < 0:
+                raise Damaged(self.log.path, position)
+            yield Place(position, length, base, base + delta, timestamp, epoch)
+            position += length
+
+    def _remember(self, offset: int, position: int) -> None:
+        recent = self._recent
+        if len(recent) >= _RECENT_MAX:
+            del recent[next(iter(recent))]
+        recent[offset] = position
+
+    def _absent(self, position: int, end: int) -> bool:
+        """Whether some pages are probably not in memory (a heuristic, 0.8 µs a probe).
+
+        Not asked for the last 8 MiB of what this process itself wrote: those pages were dirty a
+        moment ago, and most fetches are for them.
+        """
+        if position >= self._written_from and self.size - position <= _TAIL_BYTES:
+            return False
+        read = self.log.read_nowait
+        if any(read(at, 1) is None for at in range(position, end - 1, _PROBE_EVERY)):
+            return True
+        return read(end - 1, 1) is None
+
+
+def new_segment(base_offset: Offset, files: list[File]) -> Segment:
+    """The segment of freshly made files, in the order of SUFFIXES."""
+    log, offsets, times = files
+    return Segment(
+        base_offset,
+        log,
+        SparseIndex(offsets, OFFSET_ENTRY, 0, None),
+        SparseIndex(times, TIME_ENTRY, 0, None),
+    )

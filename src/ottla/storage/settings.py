@@ -1,0 +1,38 @@
+"""What a log needs to know of its topic's configuration.
+
+Owns LogSettings only. Must not know options' names or where the values come from: whoever reads
+the configuration builds one, and may replace it on a live log at any time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_NEVER = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Sizes in bytes, times in milliseconds; the defaults are Kafka's."""
+
+    segment_bytes: int = 1 << 30
+    segment_ms: int = 7 * 24 * 3600 * 1000
+    segment_index_bytes: int = 10 << 20
+    index_interval_bytes: int = 4096
+    flush_messages: int = _NEVER
+    """Under flush.policy=os: sync once this many offsets are not yet on disk."""
+    flush_ms: int = _NEVER
+    """Under flush.policy=os: sync at most this long after an append."""
+    producer_id_expiration_ms: int = 24 * 3600 * 1000
+    producers_max: int = 100_000
+    """Producers remembered per partition; past it the one idle longest is forgotten."""
+
+    @property
+    def index_entries_max(self) -> int:
+        """Entries of the offset index at which a segment is full."""
+        return max(1, self.segment_index_bytes // 8)
+
+    @property
+    def time_entries_max(self) -> int:
+        """As for the offset index; one entry is kept back for the one added when it closes."""
+        return max(1, self.segment_index_bytes // 12 - 1)
