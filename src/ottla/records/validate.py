@@ -177,7 +177,7 @@ def _unframed() -> Rejected:
     return Rejected(ErrorCode.INVALID_RECORD, "there is no whole batch")
 
 
-def _fields_fault(  # noqa: PLR0911: one return a check, in order
+def _fields_fault(
     batch: BatchView, rules: Rules, now_ms: int, produce_version: int
 ) -> Rejected | None:
     """What is wrong with the fields that the checksum covers."""
