@@ -9,6 +9,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -41,10 +42,12 @@ def offload(loop):
     offload.close()
 
 
-def workers() -> list[int]:
-    """Children of this process that are still there, the dead but unreaped among them."""
-    with open(f"/proc/self/task/{threading.main_thread().native_id}/children") as children:
-        return [int(pid) for pid in children.read().split()]
+def workers() -> set[int]:
+    """Children of this process, by whichever thread, the dead but unreaped among them."""
+    found: set[int] = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        found.update(int(pid) for pid in children.read_text().split())
+    return found
 
 
 def test_a_result_comes_from_another_process_and_the_worker_stays(loop, offload):
@@ -82,6 +85,7 @@ def test_a_task_over_its_budget_is_stopped_with_its_worker(loop, monkeypatch):
     monkeypatch.setattr("ottla.host.offload._START_S", 20.0)
     offload = WorkerOffload(loop.wake, budget_s=0.2)
     pid = loop.until(offload.run(os.getpid))
+    assert pid in workers()
     with pytest.raises(OffloadError, match=r"longer than 0\.2 s"):
         loop.until(offload.run(pow, 7, 10**9))
     assert pid not in workers()
