@@ -1,7 +1,8 @@
 """The mechanism of options: each is declared once, by Kafka's own name.
 
-Owns Option and how text becomes a value; the declarations are in `core/options.py`. Must not
-read files or the command line (the cli does) and must not know who uses an option.
+Owns Option and how text becomes a value; the declarations are in `options.py` and
+`topic_options.py`. Must not read files or the command line (the cli does) and must not know who
+uses an option.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 T = TypeVar("T", bool, int, float, str)
 Scope = Literal["broker", "topic"]
+
+INT_MAX = (1 << 31) - 1
+LONG_MAX = (1 << 63) - 1
+"""The bounds of Kafka's INT and LONG."""
 
 _TRUTH = {"true": True, "false": False}
 

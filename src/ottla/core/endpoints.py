@@ -31,8 +31,12 @@ def parse_listeners(text: str, option: str = "listeners") -> list[Listener]:
     """The listeners that `text` names, in its order. Raises InvalidConfig.
 
     Kafka wants a name for each; here several may share one, and only equal addresses clash.
+    A CONTROLLER listener, as in Kafka's own example files, is left out: there is no such thing.
     """
-    found = [_parse(part.strip(), option) for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",")]
+    found = [
+        _parse(part, option) for part in parts if part and not part.startswith("CONTROLLER://")
+    ]
     for at, one in enumerate(found):
         if one.endpoint.port and any(one.endpoint == other.endpoint for other in found[:at]):
             raise InvalidConfig(f"{option}: {one.endpoint} is given twice")

@@ -206,8 +206,15 @@ class Disk(Protocol):
         """Bring a slice's pages into the page cache. Doesn't release the slice."""
 
 
+class OffloadError(Exception):
+    """The work was not done: too much of it waits, it was too slow, or its process ended."""
+
+
 class Offload(Protocol):
     """Work that would hold up the loop, done in a worker process."""
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> Pending[Any]:
-        """Call a module-level function with picklable arguments; its result, or its failure."""
+        """Call a module-level function with picklable arguments.
+
+        The Pending has its result, or fails with what it raised or with OffloadError.
+        """

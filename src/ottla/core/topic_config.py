@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
-from ottla.core import options
+from ottla.core import topic_options
 from ottla.core.config import Config, InvalidConfig, Option
 
 T = TypeVar("T", bool, int, float, str)
 
 _LEVELS = {
-    "gzip": options.GZIP_LEVEL,
-    "lz4": options.LZ4_LEVEL,
-    "zstd": options.ZSTD_LEVEL,
+    "gzip": topic_options.GZIP_LEVEL,
+    "lz4": topic_options.LZ4_LEVEL,
+    "zstd": topic_options.ZSTD_LEVEL,
 }
 
 
@@ -65,42 +65,42 @@ def topic_config(config: Config, own: Mapping[str, str]) -> TopicConfig:
         text = own.get(option.name)
         return config[option] if text is None else option.parse(text)
 
-    policies = value(options.CLEANUP_POLICY).split(",")
-    compression_type = value(options.COMPRESSION_TYPE)
+    policies = value(topic_options.CLEANUP_POLICY).split(",")
+    compression_type = value(topic_options.COMPRESSION_TYPE)
     level = _LEVELS.get(compression_type)
     return TopicConfig(
         compact="compact" in policies,
         delete="delete" in policies,
         compression_type=compression_type,
         compression_level=None if level is None else value(level),
-        delete_retention_ms=value(options.DELETE_RETENTION_MS),
-        file_delete_delay_ms=value(options.FILE_DELETE_DELAY_MS),
-        flush_messages=value(options.FLUSH_MESSAGES),
-        flush_ms=value(options.FLUSH_MS),
-        index_interval_bytes=value(options.INDEX_INTERVAL_BYTES),
-        max_compaction_lag_ms=value(options.MAX_COMPACTION_LAG_MS),
-        max_message_bytes=value(options.MAX_MESSAGE_BYTES),
-        timestamp_after_max_ms=value(options.TIMESTAMP_AFTER_MAX_MS),
-        timestamp_before_max_ms=value(options.TIMESTAMP_BEFORE_MAX_MS),
-        timestamp_type=value(options.TIMESTAMP_TYPE),
-        min_cleanable_ratio=value(options.MIN_CLEANABLE_RATIO),
-        min_compaction_lag_ms=value(options.MIN_COMPACTION_LAG_MS),
-        min_insync_replicas=value(options.MIN_INSYNC_REPLICAS),
-        record_validation=value(options.RECORD_VALIDATION),
-        retention_bytes=max(value(options.RETENTION_BYTES), -1),
-        retention_ms=value(options.RETENTION_MS),
-        segment_bytes=value(options.SEGMENT_BYTES),
-        segment_index_bytes=value(options.SEGMENT_INDEX_BYTES),
-        segment_jitter_ms=value(options.SEGMENT_JITTER_MS),
-        segment_ms=value(options.SEGMENT_MS),
-        unclean_election=value(options.UNCLEAN_ELECTION),
+        delete_retention_ms=value(topic_options.DELETE_RETENTION_MS),
+        file_delete_delay_ms=value(topic_options.FILE_DELETE_DELAY_MS),
+        flush_messages=value(topic_options.FLUSH_MESSAGES),
+        flush_ms=value(topic_options.FLUSH_MS),
+        index_interval_bytes=value(topic_options.INDEX_INTERVAL_BYTES),
+        max_compaction_lag_ms=value(topic_options.MAX_COMPACTION_LAG_MS),
+        max_message_bytes=value(topic_options.MAX_MESSAGE_BYTES),
+        timestamp_after_max_ms=value(topic_options.TIMESTAMP_AFTER_MAX_MS),
+        timestamp_before_max_ms=value(topic_options.TIMESTAMP_BEFORE_MAX_MS),
+        timestamp_type=value(topic_options.TIMESTAMP_TYPE),
+        min_cleanable_ratio=value(topic_options.MIN_CLEANABLE_RATIO),
+        min_compaction_lag_ms=value(topic_options.MIN_COMPACTION_LAG_MS),
+        min_insync_replicas=value(topic_options.MIN_INSYNC_REPLICAS),
+        record_validation=value(topic_options.RECORD_VALIDATION),
+        retention_bytes=max(value(topic_options.RETENTION_BYTES), -1),
+        retention_ms=value(topic_options.RETENTION_MS),
+        segment_bytes=value(topic_options.SEGMENT_BYTES),
+        segment_index_bytes=value(topic_options.SEGMENT_INDEX_BYTES),
+        segment_jitter_ms=value(topic_options.SEGMENT_JITTER_MS),
+        segment_ms=value(topic_options.SEGMENT_MS),
+        unclean_election=value(topic_options.UNCLEAN_ELECTION),
     )
 
 
 def check_topic_config(config: Config, own: Mapping[str, str]) -> TopicConfig:
     """The same for settings a client gives. Raises InvalidConfig: unknown, bad, or at odds."""
     for name, text in own.items():
-        option = options.TOPIC.get(name)
+        option = topic_options.TOPIC_OPTIONS.get(name)
         if option is None:
             raise InvalidConfig(f"Unknown topic config name: {name}")
         option.parse(text)
@@ -123,8 +123,8 @@ class Described(NamedTuple):
 
 def described(config: Config, own: Mapping[str, str]) -> Iterator[Described]:
     """Every setting of a topic, by name, with what is in force."""
-    for name in sorted(options.TOPIC):
-        option = options.TOPIC[name]
+    for name in sorted(topic_options.TOPIC_OPTIONS):
+        option = topic_options.TOPIC_OPTIONS[name]
         if name in own:
             yield Described(name, own[name], "topic")
         else:

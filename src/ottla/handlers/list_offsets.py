@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ottla.core import options
 from ottla.core.model import LeaderEpoch, Offset
 from ottla.core.pending import Pending, when_all
+from ottla.core.ports import OffloadError
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.time_lookup import first_since
 from ottla.protocol.errors import ErrorCode
@@ -96,7 +97,9 @@ class Listing:
         self.response = ListOffsetsResponse(topics=self._topics(request.body))
 
     def _topics(self, body: ListOffsetsRequest) -> list[ListOffsetsTopicResponse]:
-        known_level = body.isolation_level in (READ_UNCOMMITTED, READ_COMMITTED)
+        most = self.context.config[options.REQUEST_PARTITIONS_MAX]
+        sound = sum(len(topic.partitions) for topic in body.topics) <= most
+        sound = sound and body.isolation_level in (READ_UNCOMMITTED, READ_COMMITTED)
         answers: dict[str, dict[int, ListOffsetsPartitionResponse]] = {}
         looked_up: dict[tuple[str, int], Lookup] = {}
         for topic in body.topics:
@@ -104,7 +107,7 @@ class Listing:
             for asked in topic.partitions:
                 number = asked.partition_index
                 answer = ListOffsetsPartitionResponse(partition_index=number)
-                if number in of_topic or not known_level:
+                if number in of_topic or not sound:
                     answer.error_code = ErrorCode.INVALID_REQUEST
                     looked_up.pop((topic.name, number), None)
                 elif self._at_once(topic.name, asked, answer):
@@ -205,7 +208,10 @@ class Listing:
             return True
         if lookup.hit is not None:
             assert waiting is not None, "a batch that was hit is being opened"
-            self._fill(lookup, found, lookup.hit, waiting.result())
+            try:
+                self._fill(lookup, found, lookup.hit, waiting.result())
+            except OffloadError:  # too much to do just now: the client may come again
+                lookup.answer.error_code = ErrorCode.REQUEST_TIMED_OUT
             return True
         if waiting is not None:
             waiting.result()  # a disk that could not be read is ours to notice

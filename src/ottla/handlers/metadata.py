@@ -49,7 +49,8 @@ def handle(context: Context, request: Request[MetadataRequest]) -> Reply | Parke
     if not asked and (asked is None or request.api_version < NULL_MEANS_ALL_SINCE):
         return _answer(context, request, None, {})
     assert asked is not None
-    if _is_malformed(asked, request.api_version):
+    too_many = len(asked) > context.config[options.REQUEST_PARTITIONS_MAX]
+    if too_many or _is_malformed(asked, request.api_version):
         return _refused(asked, request.api_version)
     missing = list(_creatable(context, body, asked))
     if not missing:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.core import options
+from ottla.core import options, topic_options
 from ottla.core.config import Config, InvalidConfig
-from ottla.core.options import broker_config
+from ottla.core.config_files import from_properties
+from ottla.core.endpoints import Endpoint, parse_listeners
+from ottla.core.options import broker_config, data_directory
 from ottla.core.topic_config import check_topic_config, topic_config
 
 
@@ -15,7 +17,7 @@ def test_what_is_not_given_has_its_default() -> None:
     assert config[options.NODE_ID] == 0
     assert config[options.AUTO_CREATE_TOPICS] is True
     assert config[options.LOG_DIR] == "./ottla-data"
-    assert config[options.SEGMENT_BYTES] == 1 << 30
+    assert config[topic_options.SEGMENT_BYTES] == 1 << 30
 
 
 def test_a_given_value_is_of_the_options_type() -> None:
@@ -29,7 +31,7 @@ def test_a_given_value_is_of_the_options_type() -> None:
     )
     assert config[options.NODE_ID] == 7
     assert config[options.AUTO_CREATE_TOPICS] is False
-    assert config[options.MIN_CLEANABLE_RATIO] == 0.25
+    assert config[topic_options.MIN_CLEANABLE_RATIO] == 0.25
     assert config[options.FLUSH_POLICY] == "os"
 
 
@@ -79,20 +81,20 @@ def test_the_finest_unit_wins_among_the_names_of_one_setting() -> None:
     hours = {"log.retention.hours": "2"}
     minutes = {"log.retention.minutes": "3"}
     millis = {"log.retention.ms": "5"}
-    assert broker_config(hours)[options.RETENTION_MS] == 7_200_000
-    assert broker_config(hours | minutes)[options.RETENTION_MS] == 180_000
-    assert broker_config(hours | minutes | millis)[options.RETENTION_MS] == 5
+    assert broker_config(hours)[topic_options.RETENTION_MS] == 7_200_000
+    assert broker_config(hours | minutes)[topic_options.RETENTION_MS] == 180_000
+    assert broker_config(hours | minutes | millis)[topic_options.RETENTION_MS] == 5
 
 
 def test_no_limit_is_no_limit_in_every_unit() -> None:
-    assert broker_config({"log.retention.hours": "-1"})[options.RETENTION_MS] == -1
+    assert broker_config({"log.retention.hours": "-1"})[topic_options.RETENTION_MS] == -1
 
 
 def test_the_source_of_a_value_is_the_name_it_was_given_under() -> None:
     config = broker_config({"log.retention.hours": "2", "node.id": "1"})
-    assert config.source(options.RETENTION_MS) == "log.retention.hours"
+    assert config.source(topic_options.RETENTION_MS) == "log.retention.hours"
     assert config.source(options.NODE_ID) == "node.id"
-    assert config.source(options.SEGMENT_MS) is None
+    assert config.source(topic_options.SEGMENT_MS) is None
 
 
 def test_every_option_has_a_name_of_its_own_and_a_sound_default() -> None:
@@ -112,6 +114,52 @@ def test_every_option_has_a_name_of_its_own_and_a_sound_default() -> None:
 def test_a_config_made_without_topic_options_does_not_know_them() -> None:
     with pytest.raises(InvalidConfig):
         Config([options.NODE_ID], {"log.segment.bytes": "2000000"})
+
+
+def test_the_data_directory_has_two_names_of_which_the_plural_wins() -> None:
+    assert data_directory(broker_config({})) == "./ottla-data"
+    assert data_directory(broker_config({"log.dir": "a"})) == "a"
+    assert data_directory(broker_config({"log.dir": "a", "log.dirs": " b "})) == "b"
+    with pytest.raises(InvalidConfig, match="one directory for now, not 2"):
+        data_directory(broker_config({"log.dirs": "a,b"}))
+
+
+def test_the_file_that_comes_with_kafka_is_taken() -> None:
+    config = broker_config(from_properties(KAFKAS_OWN))
+    assert config[options.NODE_ID] == 1
+    assert data_directory(config) == "/tmp/kraft-combined-logs"
+    assert config[topic_options.RETENTION_MS] == 168 * 3_600_000
+    listeners = parse_listeners(config[options.LISTENERS])
+    assert [one.endpoint for one in listeners] == [Endpoint("", 9092)]
+
+
+# config/server.properties of Apache Kafka 4.3, without its comments.
+KAFKAS_OWN = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kraft-combined-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=1
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+"""
 
 
 # --- topics ---------------------------------------------------------------------------------

@@ -106,11 +106,15 @@ class FakeOffload:
 
     def __init__(self) -> None:
         self.runs: list[Callable[[], None]] = []
+        self.pending: Pending[Any] = Pending()
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> Pending[Any]:
-        pending: Pending[Any] = Pending()
+        self.pending = pending = Pending[Any]()
         self.runs.append(lambda: pending.complete(work(*arguments)))
         return pending
+
+    def fail(self, error: Exception) -> None:
+        self.pending.fail(error)
 
 
 class FakeDisk:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
+from ottla.core.ports import OffloadError
 from ottla.handlers.list_offsets import LOOKUPS_MAX
 from ottla.handlers.reply import Parked
 from ottla.protocol.errors import ErrorCode
@@ -213,6 +214,14 @@ def test_a_partition_asked_for_twice_is_invalid_and_answered_once(node: FakeNode
     assert (second.name, second.partitions) == ("u", [])
 
 
+def test_h28_a_request_that_names_too_many_partitions_is_invalid() -> None:
+    node = FakeNode(request_partitions_max="1")
+    node.partition("t", 0, FakeLog())
+    (topic,) = node.ask(asking(LATEST, LATEST), 5).topics
+    assert [one.error_code for one in topic.partitions] == [ErrorCode.INVALID_REQUEST] * 2
+    assert refused(node.ask(asking(9), 5)) == ErrorCode.NONE
+
+
 # --- the exact record -----------------------------------------------------------------------
 
 
@@ -288,6 +297,16 @@ def test_a_batch_that_costs_time_is_opened_off_the_loop(
     work()
     assert parked.pending.done
     assert told(node.as_sent(parked.resume(), 2, 7)) == (30, 101, 2)
+
+
+def test_where_the_worker_has_too_much_to_do_the_client_is_to_come_again(
+    node: FakeNode, log: FakeLog
+) -> None:
+    log.places = [Stored(10, 30, codec=GZIP).hit]
+    parked = node.ask(asking(20), 7)
+    assert isinstance(parked, Parked)
+    node.offload.fail(OffloadError("256 tasks are waiting already"))
+    assert refused(node.as_sent(parked.resume(), 2, 7)) == ErrorCode.REQUEST_TIMED_OUT
 
 
 # --- waiting --------------------------------------------------------------------------------

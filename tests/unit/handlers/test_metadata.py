@@ -217,3 +217,11 @@ def test_an_internal_topic_is_not_created_because_someone_asks(node: FakeNode) -
 def test_a_topic_is_not_created_for_its_id(node: FakeNode) -> None:
     assert errors(node.ask(by_id(9), 12)) == [(None, ErrorCode.UNKNOWN_TOPIC_ID)]
     assert node.controller.asked == []
+
+
+@pytest.mark.parametrize("version", [0, 4, 13])
+def test_h28_a_request_that_names_too_many_topics_is_invalid(version: int) -> None:
+    node = FakeNode(request_partitions_max="2")
+    code = ErrorCode.INVALID_REQUEST
+    assert errors(node.ask(asking("a", "b", "c"), version)) == [(one, code) for one in "abc"]
+    assert node.controller.asked == []
