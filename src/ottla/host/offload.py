@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Any
 
 from ottla.core.pending import Pending
+from ottla.core.ports import OffloadError
 from ottla.host.mailbox import Mailbox, WakeLoop
 from ottla.host.worker import LENGTH
 
@@ -31,10 +32,6 @@ _START_S = 30.0
 
 _CANNOT_TRAVEL = (pickle.PickleError, TypeError, AttributeError, ImportError, ValueError)
 """What pickle raises for values that it can't take, here or there."""
-
-
-class OffloadError(Exception):
-    """The work was not done: too much of it, too slow, or its process ended."""
 
 
 class _Task:
