@@ -37,6 +37,10 @@ ROOT = "/"
 CLUSTER = "/cluster"
 PRODUCER_IDS = "/pid"
 
+# Made once: json.dumps with separators builds an encoder each time, and a start encodes thousands.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
+
 T = TypeVar("T")
 
 
@@ -69,7 +73,7 @@ def configs_key(topic_id: TopicId) -> str:
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _to_json(value).encode()
 
 
 def put_node(node: Node) -> Put:
@@ -103,7 +107,7 @@ def put_partition(topic_id: TopicId, partition: int, image: PartitionImage) -> P
 def decode(key: str, entry: Entry, make: Callable[[Any], T]) -> T:
     """`make` of the entry's JSON. Raises StoreCorrupt, naming the key, where it can't be."""
     try:
-        return make(json.loads(entry.value))
+        return make(_from_json(entry.value.decode()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         text = f"the metadata store holds something that cannot be understood at {key}: {error!r}"
         raise StoreCorrupt(text) from error

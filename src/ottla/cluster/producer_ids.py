@@ -6,7 +6,6 @@ moved past it; what a node has not given out when it stops is lost, as in Apache
 
 from __future__ import annotations
 
-import json
 from collections import deque
 
 from ottla.cluster import keys
@@ -68,7 +67,7 @@ class ProducerIds:
             if entry
             else Absent(keys.PRODUCER_IDS)
         )
-        value = json.dumps({"next": start + BLOCK_SIZE}).encode()
+        value = keys.encode({"next": start + BLOCK_SIZE})
         moved = self._store.transact([compare], [Put(keys.PRODUCER_IDS, value)])
         moved.then(lambda: self._moved(moved, start))
 
