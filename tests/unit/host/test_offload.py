@@ -14,7 +14,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from ottla.host.offload import OffloadError, WorkerOffload
+from ottla.core.ports import OffloadError
+from ottla.host.offload import WorkerOffload
 
 
 class Loop:
