@@ -40,7 +40,7 @@ class Option(Generic[T]):
     A topic option's broker-wide default is set by the first of `broker_names` that is given,
     as in Kafka (`log.retention.ms` before `log.retention.minutes` before `log.retention.hours`).
     `also` are values taken though they lie outside the bounds; with `many`, the value is a list
-    of `one_of` separated by commas.
+    of `one_of` separated by commas, which may be empty.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Option(Generic[T]):
             if not self.one_of:
                 return ""
             parts = value.split(",") if self.many else [value]
-            if all(part in self.one_of for part in parts):
+            if all(part in self.one_of for part in parts) or (self.many and not value):
                 return ""
             return f"{'some' if self.many else 'one'} of {', '.join(self.one_of)}"
         if value in self.also:

@@ -34,7 +34,8 @@ def _topic(
 CLEANUP_POLICY = _topic(
     "cleanup.policy",
     "delete",
-    "What happens to old segments: `delete` by time and size, `compact` by key, or both.",
+    "What happens to old segments: `delete` by time and size, `compact` by key, both, or, "
+    "where it is empty, nothing.",
     "log.cleanup.policy",
     one_of=("compact", "delete"),
     many=True,

@@ -48,7 +48,7 @@ def test_a_given_value_is_of_the_options_type() -> None:
         ({"log.cleaner.min.cleanable.ratio": "half"}, "takes a number"),
         ({"flush.policy": "never"}, "must be one of commit, os, not 'never'"),
         ({"log.cleanup.policy": "delete,keep"}, "must be some of compact, delete"),
-        ({"log.cleanup.policy": ""}, "must be some of compact, delete"),
+        ({"log.cleanup.policy": "delete,"}, "must be some of compact, delete"),
         ({"log.segment.bytes": "1000"}, "log.segment.bytes must be at least 1048576"),
         ({"log.retention.hours": "x"}, "log.retention.hours takes a whole number"),
         ({"compression.gzip.level": "0"}, "must be at least 1"),
@@ -179,6 +179,8 @@ def test_cleanup_policies_are_two_flags() -> None:
     assert (both.compact, both.delete) == (True, True)
     compact = topic_config(config, {"cleanup.policy": "compact"})
     assert (compact.compact, compact.delete) == (True, False)
+    neither = topic_config(config, {"cleanup.policy": ""})  # Kafka 4.3 takes it: keep all
+    assert (neither.compact, neither.delete) == (False, False)
 
 
 @pytest.mark.parametrize(
