@@ -43,6 +43,8 @@ _LEADER_EPOCH = struct.Struct(">i")
 _CRC = struct.Struct(">I")
 _ATTRIBUTES = struct.Struct(">h")
 _MAX_TIMESTAMP = struct.Struct(">q")
+_CRC_AT = 17
+_MAX_TIMESTAMP_AT = 35
 
 
 class RecordError(Exception):
@@ -159,7 +161,7 @@ class BatchView:
 
     def stamp_max_timestamp(self, timestamp: int) -> None:
         """Correct the greatest timestamp, and the checksum that covers it."""
-        _MAX_TIMESTAMP.pack_into(self.view, 35, timestamp)
+        _MAX_TIMESTAMP.pack_into(self.view, _MAX_TIMESTAMP_AT, timestamp)
         self.crc = stamp_crc(self.view)
         self.max_timestamp = timestamp
 
@@ -170,7 +172,7 @@ def stamp(view: memoryview, base_offset: int, leader_epoch: int) -> None:
     Both fields lie before the bytes that the checksum covers, so it stays valid.
     """
     _BASE_OFFSET.pack_into(view, 0, base_offset)
-    _LEADER_EPOCH.pack_into(view, 12, leader_epoch)
+    _LEADER_EPOCH.pack_into(view, LOG_OVERHEAD, leader_epoch)
 
 
 def stamp_log_append_time(view: memoryview, now_ms: int) -> int:
@@ -180,20 +182,20 @@ def stamp_log_append_time(view: memoryview, now_ms: int) -> int:
     """
     (attributes,) = _ATTRIBUTES.unpack_from(view, CRC_START)
     _ATTRIBUTES.pack_into(view, CRC_START, attributes | LOG_APPEND_TIME_BIT)
-    _MAX_TIMESTAMP.pack_into(view, 35, now_ms)
+    _MAX_TIMESTAMP.pack_into(view, _MAX_TIMESTAMP_AT, now_ms)
     return stamp_crc(view)
 
 
 def stamp_crc(view: memoryview) -> int:
     """Recompute the checksum after a change behind it. `view` holds exactly the batch."""
     crc = crc32c(view[CRC_START:])
-    _CRC.pack_into(view, 17, crc)
+    _CRC.pack_into(view, _CRC_AT, crc)
     return crc
 
 
 def crc_ok(view: memoryview) -> bool:
     """Whether the checksum fits. `view` holds exactly the batch, of at least 61 bytes."""
-    crc: int = _CRC.unpack_from(view, 17)[0]
+    crc: int = _CRC.unpack_from(view, _CRC_AT)[0]
     return crc32c(view[CRC_START:]) == crc
 
 
