@@ -75,20 +75,15 @@ class SparseIndex:
             self._pending = bytearray()
 
     def clear(self) -> None:
-        """Drop all entries: the log will be searched from its start instead."""
+        """Drop all entries: they are wrong, or about to be made anew."""
         self.count = self._written = 0
         self.last = None
         self._pending = bytearray()
 
-    def replace(self, entries: list[Entry]) -> None:
-        """Put a rebuilt index in place of whatever the file holds. At start only."""
-        content = b"".join([self._entry.pack(*entry) for entry in entries])
-        self.file.truncate(0)
-        if content:
-            self.file.write(content, 0)
-        self._pending = bytearray()
-        self.count = self._written = len(entries)
-        self.last = entries[-1] if entries else None
+    def settle(self) -> None:
+        """Write what is pending and cut what lies behind it. Raises DiskError. At start only."""
+        self.write_out()
+        self.file.truncate(self.count * self._entry.size)
 
     def floor(self, value: int, field: int) -> tuple[int, Entry] | None:
         """Number and content of the last entry whose `field` is <= `value`. Raises NotResident."""

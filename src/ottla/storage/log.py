@@ -383,8 +383,11 @@ class Log:
             at = bisect_right(self._bases, offset) - 1
         try:
             for segment in self.segments[max(at, 0) :]:
-                limit = bound.position if segment is bound.segment else segment.size
-                piece = segment.slice(offset, max_bytes, limit)
+                if segment is bound.segment:
+                    limit, limit_offset = bound.position, bound.offset
+                else:
+                    limit, limit_offset = segment.size, segment.end
+                piece = segment.slice(offset, max_bytes, limit, limit_offset)
                 if piece is not None or segment is bound.segment:
                     return piece
         except NotResident as missing:
@@ -466,6 +469,37 @@ class Log:
         for file in self._new_files:
             file.close()
         self._new_files = []
+
+    def all_synced(self) -> None:
+        """The closing steps were done: everything is on disk."""
+        self._move(self.start, self.end, self.end)
+        self._flushed_at = self.end_position()
+        self.recovery_point = self.end
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it was ever appended to."""
+        return bool(self.segments)
+
+    @property
+    def segments_start(self) -> Offset:
+        """The first offset for which there are bytes, whatever `start` says."""
+        return self.segments[0].base_offset if self.segments else self.end
+
+    def hold_until(self, ready: Pending[None]) -> None:
+        """Let `prepare` wait until then. Fails those who wait if `ready` fails."""
+        assert self._waiting is None, "held while files are being made"
+        self._waiting = []
+
+        def go() -> None:
+            try:
+                ready.result()
+            except DiskError as error:
+                self._made(error)
+            else:
+                self._made(None)
+
+        ready.then(go)
 
     def when_made(self, call: Callable[[], None]) -> None:
         """Call once no files are being made: deletion must not race with creation."""

@@ -150,9 +150,10 @@ class Segment:
         if self.max_timestamp > (-1 if last is None else last[0]):
             self.times.add(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
 
-    def opened(self, since_entry: int) -> None:
-        """The content was read from disk and is known: what is appended from now on is warm."""
-        self._since_entry = since_entry
+    def opened(self) -> None:
+        """What was on disk before is known now; what is appended from here on is warm."""
+        last = self.offsets.last
+        self._since_entry = self.size - (0 if last is None else last[1])
         self._written_from = self._reserved = self.size
 
     def reservation(self, segment_bytes: int) -> tuple[int, int] | None:
@@ -187,8 +188,10 @@ class Segment:
 
     # -- reading: all of it raises NotResident and Damaged
 
-    def slice(self, offset: int, max_bytes: int, limit: int) -> FileSlice | Cold | None:
-        """Whole batches from the one that contains `offset` on, up to position `limit`.
+    def slice(
+        self, offset: int, max_bytes: int, limit: int, limit_offset: int
+    ) -> FileSlice | Cold | None:
+        """Whole batches from the one with `offset` on, up to position `limit` (`limit_offset`).
 
         The first always, the rest while within `max_bytes`. None if all batches end before
         `offset`. A slice whose pages are not in memory comes as Cold.
@@ -203,8 +206,7 @@ class Segment:
             return None
         if position + max_bytes >= limit:
             end = limit
-            if limit == self.size:
-                self._remember(self.end, end)
+            self._remember(limit_offset, end)
         else:
             end = self._end_within(position, position + max_bytes, limit)
         piece = FileSlice(self.log, position, end - position)

@@ -1,0 +1,294 @@
+"""A log directory: its lock, its identity, its checkpoints, and the logs in it.
+
+Owns what concerns all logs together: opening and stopping, the clean marker, the offset
+checkpoints, sync rounds, making and removing logs. Must not append or read.
+
+The clean marker is removed, durably, before anything is written; and written last, once all is
+synced (I32). Offsets that checkpoints name were synced before (I31).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ottla.core.model import NO_TOPIC_ID, Offset, TopicId, TopicPartition
+from ottla.core.pending import Pending
+from ottla.core.ports import (
+    Clock,
+    Disk,
+    DiskError,
+    MakeDirectory,
+    RemoveTree,
+    RenamePath,
+    ReplaceFile,
+    Step,
+    SyncDirectory,
+    Timers,
+    UnlinkFile,
+)
+from ottla.storage import checkpoints
+from ottla.storage.checkpoints import MetaProperties
+from ottla.storage.log import Log, Opened
+from ottla.storage.recovery import Finding, Hints, open_log
+from ottla.storage.rounds import FlushPolicy, Rounds
+from ottla.storage.settings import LogSettings
+
+_DELETE = "-delete"
+_SET_ASIDE = ("-delete", "-future", "-stray")
+_NOT_OURS = frozenset({"__cluster_metadata"})
+
+
+class Lock(Protocol):
+    """What keeps other processes out, once taken."""
+
+    def release(self) -> None: ...
+
+
+class WrongDirectory(Exception):
+    """The directory belongs to another cluster or node. The text is for the operator."""
+
+
+class Found(NamedTuple):
+    """What recovery found at one log."""
+
+    partition: TopicPartition
+    finding: Finding
+
+
+SettingsFor = Callable[[TopicPartition, TopicId], LogSettings]
+
+
+class LogDirectory:
+    """All logs below one path. `open` first, `stop` last; both block."""
+
+    def __init__(
+        self, path: str, disk: Disk, clock: Clock, timers: Timers, policy: FlushPolicy
+    ) -> None:
+        self.path = path
+        self.disk = disk
+        self.clock = clock
+        self.rounds = Rounds(disk, timers, policy)
+        self.logs: dict[TopicPartition, Log] = {}
+        self.identity: MetaProperties | None = None
+        self.was_clean = False
+        self.found: list[Found] = []
+        self._lock: Lock | None = None
+        self._leaving: dict[TopicPartition, Pending[None]] = {}
+
+    # -- start
+
+    def open(
+        self,
+        lock: Callable[[str], Lock],
+        proposed: MetaProperties,
+        settings_for: SettingsFor,
+    ) -> None:
+        """Take the directory and open every log in it.
+
+        `proposed` is who we are: written to a new directory, compared with an old one, whose
+        directory id is kept. Raises what `lock` raises, WrongDirectory, DiskError.
+        """
+        self.disk.perform_now([MakeDirectory(self.path)])
+        self._lock = lock(self.path)
+        try:
+            self._identify(proposed)
+            marker = f"{self.path}/{checkpoints.CLEAN_MARKER}"
+            raw = self.disk.read_file(marker)
+            self.was_clean = checkpoints.decode_clean_marker(raw) is not None
+            self.disk.perform_now([UnlinkFile(marker), SyncDirectory(self.path)])
+            self._open_logs(settings_for)
+        except BaseException:
+            self.release()
+            raise
+
+    def _identify(self, proposed: MetaProperties) -> None:
+        path = f"{self.path}/{checkpoints.META_PROPERTIES}"
+        raw = self.disk.read_file(path)
+        found = checkpoints.decode_meta_properties(raw)
+        if raw is None:
+            self.disk.perform_now([ReplaceFile(path, proposed.encode())])
+            found = proposed
+        elif found is None:
+            raise WrongDirectory(f"{path} can't be read: restore it, or use another directory")
+        elif found.cluster_id != proposed.cluster_id:
+            raise WrongDirectory(
+                f"{self.path} belongs to cluster {found.cluster_id}, not {proposed.cluster_id}"
+            )
+        elif found.node_id != proposed.node_id:
+            raise WrongDirectory(
+                f"{self.path} belongs to node {found.node_id}, not {proposed.node_id}"
+            )
+        self.identity = found
+
+    def _open_logs(self, settings_for: SettingsFor) -> None:
+        recovery_points = self._offsets(checkpoints.RECOVERY_POINTS)
+        starts = self._offsets(checkpoints.LOG_STARTS)
+        clean = self.was_clean and recovery_points is not None
+        now_ms = self.clock.wall_ms()
+        for name in self.disk.names(self.path):
+            path = f"{self.path}/{name}"
+            if name.endswith(_DELETE):
+                self.disk.perform_now([RemoveTree(path), SyncDirectory(self.path)])
+            partition = partition_of(name)
+            if partition is None:
+                continue
+            metadata = self.disk.read_file(f"{path}/{checkpoints.PARTITION_METADATA}")
+            topic_id = checkpoints.decode_partition_metadata(metadata) or NO_TOPIC_ID
+            hints = Hints(
+                clean,
+                (recovery_points or {}).get(partition, Offset(0)),
+                (starts or {}).get(partition, Offset(0)),
+                now_ms,
+            )
+            settings = settings_for(partition, topic_id)
+            opened, findings = open_log(self.disk, path, topic_id, settings, hints)
+            self.found += [Found(partition, finding) for finding in findings]
+            self.logs[partition] = self._log(path, settings, opened)
+        if not self.was_clean:
+            self.disk.perform_now(self._checkpoint_steps())
+
+    def _offsets(self, name: str) -> dict[TopicPartition, Offset] | None:
+        return checkpoints.decode_offsets(self.disk.read_file(f"{self.path}/{name}"))
+
+    def _log(self, path: str, settings: LogSettings, opened: Opened) -> Log:
+        return Log(path, self.disk, self.clock, self.rounds, settings, opened)
+
+    # -- logs come and go
+
+    def create(self, partition: TopicPartition, topic_id: TopicId, settings: LogSettings) -> Log:
+        """A new, empty log; its files appear at its first append.
+
+        If its namesake is still being deleted, its `prepare` waits for that.
+        """
+        assert partition not in self.logs, f"{partition} is there already"
+        log = self._log(f"{self.path}/{partition}", settings, Opened(topic_id))
+        self.logs[partition] = log
+        leaving = self._leaving.get(partition)
+        if leaving is not None:
+            log.hold_until(leaving)
+        return log
+
+    def delete(self, partition: TopicPartition) -> Pending[None]:
+        """Remove a log: its name at once and durably, its files after. Fails with DiskError.
+
+        Under its new name the directory is what Kafka makes of it, and goes at the next start
+        if we don't get to the end. The checkpoints forget it first: a namesake to come must not
+        inherit its recovery point.
+        """
+        log = self.logs.pop(partition)
+        gone: Pending[None] = Pending()
+        leaving: Pending[None] = Pending()
+        self._leaving[partition] = leaving
+        aside = f"{log.directory}.{log.topic_id.hex()}{_DELETE}"
+
+        def remove() -> None:
+            steps = self._checkpoint_steps()
+            if self.rounds.failure is None and log.has_files:
+                steps += [RenamePath(log.directory, aside), SyncDirectory(self.path)]
+                steps.append(RemoveTree(aside))
+            done = self.disk.perform(steps)
+
+            def finish() -> None:
+                del self._leaving[partition]
+                try:
+                    done.result()
+                except DiskError as error:
+                    leaving.fail(error)
+                    gone.fail(error)
+                else:
+                    leaving.complete(None)
+                    gone.complete(None)
+
+            done.then(finish)
+
+        def close() -> None:
+            log.close()
+            self.rounds.when_idle(remove)  # a round in flight may sync the directory by its name
+
+        log.when_made(close)
+        return gone
+
+    # -- checkpoints
+
+    def checkpoint(self) -> Pending[None]:
+        """Write the offset checkpoints. To be called about once a minute. Fails with DiskError."""
+        done = self.disk.perform(self._checkpoint_steps())
+        result: Pending[None] = Pending()
+
+        def finish() -> None:
+            try:
+                done.result()
+            except DiskError as error:
+                result.fail(error)
+            else:
+                result.complete(None)
+
+        done.then(finish)
+        return result
+
+    def _checkpoint_steps(self) -> list[Step]:
+        """Replace all three; one sync of the directory is enough for them."""
+        here = {name: log for name, log in self.logs.items() if log.has_files}
+        contents = {
+            checkpoints.RECOVERY_POINTS: {name: log.recovery_point for name, log in here.items()},
+            checkpoints.LOG_STARTS: {
+                name: log.start for name, log in here.items() if log.start > log.segments_start
+            },
+            checkpoints.HIGH_WATERMARKS: {name: log.flushed for name, log in here.items()},
+        }
+        steps: list[Step] = [
+            ReplaceFile(f"{self.path}/{name}", checkpoints.encode_offsets(offsets), False)
+            for name, offsets in contents.items()
+        ]
+        return [*steps, SyncDirectory(self.path)]
+
+    # -- stop
+
+    def stop(self, broker_epoch: int) -> None:
+        """Make everything durable, mark the stop as clean, let go. Raises DiskError.
+
+        Blocks, and only when nothing else runs. After a failed sync, or with a log that may not
+        be as its files say, the marker is left out and the next start reads the logs.
+        """
+        try:
+            if self.rounds.failure is None:
+                self._finish(broker_epoch)
+        finally:
+            self.release()
+
+    def _finish(self, broker_epoch: int) -> None:
+        steps: list[Step] = []
+        sound = True
+        for log in self.logs.values():
+            if log.failed:
+                sound = False
+            else:
+                steps += log.closing_steps()
+        self.disk.perform_now(steps)
+        for log in self.logs.values():
+            if not log.failed:
+                log.all_synced()
+        steps = self._checkpoint_steps()
+        if sound:
+            marker = checkpoints.encode_clean_marker(broker_epoch)
+            steps.append(ReplaceFile(f"{self.path}/{checkpoints.CLEAN_MARKER}", marker))
+        self.disk.perform_now(steps)
+
+    def release(self) -> None:
+        """Close all files and give up the lock, whatever state the logs are in."""
+        for log in self.logs.values():
+            log.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def partition_of(name: str) -> TopicPartition | None:
+    """The partition whose directory has this name; None if it is none of ours."""
+    topic, dash, number = name.rpartition("-")
+    if not dash or not topic or topic in _NOT_OURS or name.endswith(_SET_ASIDE):
+        return None
+    if not (number.isascii() and number.isdigit()) or str(int(number)) != number:
+        return None
+    return TopicPartition(topic, int(number))

@@ -1,0 +1,422 @@
+"""Opening a log: after a clean stop by trusting it, after any other by reading it.
+
+Owns the table of what may be found and what is done about it. A torn tail is cut; nothing else is
+dropped without a word. Blocks: at start and in tools only. Doing it twice gives the same, also
+with a crash in between, because every step only removes what the next recovery would remove too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from itertools import pairwise
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from ottla.core.model import LeaderEpoch, Offset, TopicId
+from ottla.core.ports import CreateFile, Disk, File, Step, SyncDirectory, SyncFile, UnlinkFile
+from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchView
+from ottla.storage import epochs as leader_epochs
+from ottla.storage.checkpoints import decode_epochs
+from ottla.storage.epochs import LeaderEpochs
+from ottla.storage.index import (
+    OFFSET_ENTRY,
+    TIME_ENTRY,
+    Entry,
+    NotResident,
+    SparseIndex,
+    open_index,
+)
+from ottla.storage.log import Opened
+from ottla.storage.producers import BadSnapshot, ProducerStates, decode_snapshot
+from ottla.storage.segment import POSITION_MAX, Segment, stem
+from ottla.storage.settings import LogSettings
+
+_FIRST = Offset(0)
+
+
+class Case(Enum):
+    """What may be found, and why we do about it what we do."""
+
+    LEFTOVER = "A file aside (.tmp, .deleted, .cleaned, .swap) was on its way in or out: removed."
+    ORPHAN = "An index without its .log has nothing to index: removed."
+    INDEX_REBUILT = "An index that is missing or can't be right is derived data: made anew."
+    SNAPSHOT_UNSOUND = "A producer snapshot is derived data: an older one and the log replace it."
+    SNAPSHOT_AHEAD = "A snapshot past the end describes records that were lost: removed."
+    EPOCHS_UNSOUND = "A leader-epoch-checkpoint that can't be read is made anew from the batches."
+    TORN_TAIL = "Nothing sound follows the last sound batch: a write that never finished. Cut."
+    EMPTY_SEGMENT = "A segment made for a batch that never arrived, after a cut: removed."
+    DAMAGED = (
+        "Something sound follows bytes that are not, or they were on disk for certain: no torn "
+        "write does that. Kept as evidence; readable below, no appends."
+    )
+    END_MISSING = "The stop was clean, but the log is not as it was then: read as after a crash."
+
+
+class Finding(NamedTuple):
+    """One thing found at one log."""
+
+    case: Case
+    path: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the log directory's checkpoints say of a log."""
+
+    clean: bool = False
+    """Everything was synced and closed in order: believe the files."""
+    recovery_point: Offset = _FIRST
+    """Everything below was on disk for certain."""
+    start: Offset = _FIRST
+    now_ms: int = 0
+    """When a segment counts as made, for rolls by time of records without timestamps."""
+
+
+@dataclass(slots=True)
+class Recovery:
+    """A log being opened: what was found so far, and the steps that make it so."""
+
+    disk: Disk
+    directory: str
+    settings: LogSettings
+    hints: Hints
+    findings: list[Finding] = field(default_factory=list)
+    touched: list[File] = field(default_factory=list)
+    unlinks: list[Step] = field(default_factory=list)
+    unsound: set[Offset] = field(default_factory=set)
+    """Segments whose indexes must be made anew."""
+
+    def found(self, case: Case, path: str, position: int = 0) -> None:
+        self.findings.append(Finding(case, path, position))
+
+
+CHUNK = 4 << 20
+LEFTOVER_SUFFIXES = (".tmp", ".deleted", ".cleaned", ".swap")
+_SEARCH_BUDGET = 1 << 30
+
+
+def open_log(
+    disk: Disk, directory: str, topic_id: TopicId, settings: LogSettings, hints: Hints
+) -> tuple[Opened, list[Finding]]:
+    """Open the log in `directory`; its files are sound and durable then. Raises DiskError."""
+    work = Recovery(disk, directory, settings, hints)
+    names = _sweep(work, disk.names(directory))
+    segments = [_open_segment(work, base, names) for base in _bases(names, ".log")]
+    if hints.clean and segments and not _trust(work, segments):
+        work.found(Case.END_MISSING, directory)
+        hints = work.hints = replace(hints, clean=False)
+    failed = not hints.clean and _verify(work, segments)
+    end = segments[-1].end if segments else hints.start
+    if end < hints.recovery_point and not failed:
+        work.found(Case.DAMAGED, directory, end)
+        failed = True
+    epochs = _epochs(work, segments, end)
+    producers = _producers(work, names, segments, end)
+    if not failed:
+        _make_durable(work)
+    start = _start(segments, hints.start, end)
+    return Opened(topic_id, start, end, segments, epochs, producers, failed), work.findings
+
+
+def _start(segments: list[Segment], wanted: Offset, end: Offset) -> Offset:
+    if not segments:
+        return wanted
+    return Offset(min(max(segments[0].base_offset, wanted), end))
+
+
+def _bases(names: list[str], suffix: str) -> list[Offset]:
+    """The offsets that files of one kind are named by, rising."""
+    stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+    return sorted(Offset(int(text)) for text in stems if len(text) == 20 and text.isdigit())
+
+
+def _sweep(work: Recovery, names: list[str]) -> list[str]:
+    """Remove what was on its way in or out."""
+    kept = []
+    for name in names:
+        base, _, suffix = name.rpartition(".")
+        path = f"{work.directory}/{name}"
+        if name.endswith(LEFTOVER_SUFFIXES):
+            work.found(Case.LEFTOVER, path)
+        elif suffix in ("index", "timeindex", "txnindex") and f"{base}.log" not in names:
+            work.found(Case.ORPHAN, path)
+        else:
+            kept.append(name)
+            continue
+        work.unlinks.append(UnlinkFile(path))
+    return kept
+
+
+def _open_segment(work: Recovery, base: Offset, names: list[str]) -> Segment:
+    """Open a segment's files; its end is not known yet."""
+    path = stem(work.directory, base)
+    indexes: list[SparseIndex] = []
+    for suffix, entry in ((".index", OFFSET_ENTRY), (".timeindex", TIME_ENTRY)):
+        here = f"{base:020d}{suffix}" in names
+        if here:
+            file = work.disk.open(path + suffix)
+        else:
+            file = work.disk.perform_now([CreateFile(path + suffix)])[0]
+        index = open_index(file, entry) if here else None
+        if index is None:
+            work.unsound.add(base)
+            index = SparseIndex(file, entry, 0, None)
+        indexes.append(index)
+    segment = Segment(base, work.disk.open(path + ".log"), indexes[0], indexes[1])
+    segment.size = segment.log.size()
+    segment.created_ms = work.hints.now_ms
+    return segment
+
+
+# -- after a clean stop
+
+
+def _trust(work: Recovery, segments: list[Segment]) -> bool:
+    """Learn the segments without reading them; False if the last is not as it was left."""
+    for segment, after in pairwise(segments):
+        _learn(work, segment, after.base_offset)
+    last = segments[-1]
+    _learn(work, last, last.base_offset)
+    entry = last.offsets.last
+    position = 0 if entry is None else entry[1]
+    for batch, at in batches(last.log, position, last.size):
+        last.end = Offset(batch.last_offset + 1)
+        position = at + batch.length
+    return position == last.size and last.end == work.hints.recovery_point
+
+
+def _learn(work: Recovery, segment: Segment, end: Offset) -> None:
+    """What a segment's indexes and first header say of it; its batches only if they don't."""
+    if segment.base_offset in work.unsound:
+        work.found(Case.INDEX_REBUILT, segment.log.path)
+        _rebuild(work, segment, None)
+        segment.seal()
+        segment.size = segment.log.size()  # a read that comes to where it stopped reports it
+    times = segment.times.last
+    if times is not None:
+        segment.max_timestamp = times[0]
+        segment.max_timestamp_offset = segment.base_offset + times[1]
+    raw = segment.log.read(0, HEADER_SIZE)
+    if len(raw) == HEADER_SIZE:
+        segment.first_timestamp = BatchView(memoryview(raw)).max_timestamp
+    segment.end = end
+    segment.opened()
+
+
+# -- after any other stop
+
+
+def batches(file: File, position: int, size: int) -> Iterator[tuple[BatchView, int]]:
+    """Whole batches with sane headers, and where they lie; ends at the first that is not one.
+
+    Reads 4 MiB at a time. Checks no checksum: the view in each is valid until the next.
+    """
+    chunk = memoryview(b"")
+    chunk_at = position
+    while position + HEADER_SIZE <= size:
+        at = position - chunk_at
+        if at + HEADER_SIZE > len(chunk):
+            chunk, chunk_at, at = memoryview(file.read(position, CHUNK)), position, 0
+            if len(chunk) < HEADER_SIZE:
+                return
+        batch = BatchView(chunk, at)
+        if not sane(batch) or position + batch.length > size:
+            return
+        if at + batch.length > len(chunk):
+            chunk = memoryview(file.read(position, max(CHUNK, batch.length)))
+            chunk_at = position
+            batch = BatchView(chunk)
+            if len(chunk) < batch.length:
+                return
+        yield batch, position
+        position += batch.length
+
+
+def sane(batch: BatchView) -> bool:
+    """Whether a header can be one: what needs no checksum to see."""
+    return (
+        batch.length >= HEADER_SIZE
+        and batch.magic == MAGIC
+        and batch.base_offset >= 0
+        and batch.last_offset_delta >= 0
+        and batch.leader_epoch >= -1
+    )
+
+
+def _verify(work: Recovery, segments: list[Segment]) -> bool:
+    """Read everything from the recovery point on; cut a torn tail. True if the log is damaged."""
+    certain = work.hints.recovery_point
+    expected: Offset | None = None
+    for at, segment in enumerate(segments):
+        if at + 1 < len(segments) and segments[at + 1].base_offset <= certain:
+            expected = segments[at + 1].base_offset
+            _learn(work, segment, expected)
+            continue
+        if expected is not None and segment.base_offset != expected:
+            return _end_log(work, segments, at, expected, 0)
+        sound = _rebuild(work, segment, certain)
+        expected = segment.end
+        if sound != segment.log.size():
+            return _end_log(work, segments, at, expected, sound)
+        if at + 1 < len(segments):
+            segment.seal()
+    return False
+
+
+def _end_log(
+    work: Recovery, segments: list[Segment], at: int, expected: Offset, sound: int
+) -> bool:
+    """The log stops making sense at `sound` in a segment: torn, or (True) damaged?"""
+    segment = segments[at]
+    path = segment.log.path
+    keep = at if sound == 0 and at > 0 else at + 1
+    damaged = expected < work.hints.recovery_point or any(
+        contains_batch(one.log.read(sound if one is segment else 0, one.log.size()), expected)
+        for one in segments[at:]
+    )
+    if damaged:
+        work.found(Case.DAMAGED, path, sound)
+        for one in segments[keep:]:
+            one.close()
+    else:
+        work.found(Case.TORN_TAIL, path, sound)
+        segment.log.truncate(sound)
+        for one in segments[keep:]:
+            work.found(Case.EMPTY_SEGMENT, one.log.path)
+            work.unlinks += [UnlinkFile(file.path) for file in one.files()]
+            work.touched = [file for file in work.touched if file not in one.files()]
+            one.close()
+    del segments[keep:]
+    return damaged
+
+
+def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> int:
+    """Learn a segment from its batches and make its indexes anew; the end of the sound ones.
+
+    Checksums from `verify_from` on (None: nowhere): what lies before was on disk for certain.
+    A batch is sound if it follows: offsets rise, leader epochs don't fall.
+    """
+    size = segment.log.size()
+    indexes = (segment.offsets, segment.times)
+    for index in indexes:
+        index.clear()
+    segment.size = 0
+    epoch = -1
+    for batch, position in batches(segment.log, 0, size):
+        if batch.base_offset < segment.end or batch.leader_epoch < epoch:
+            break
+        if batch.last_offset - segment.base_offset > POSITION_MAX:
+            break
+        checked = verify_from is not None and batch.last_offset >= verify_from
+        if checked and crc32c(batch.view[CRC_START:]) != batch.crc:
+            break
+        epoch = batch.leader_epoch
+        segment.note(batch, position, work.settings.index_interval_bytes)
+    for index in indexes:
+        index.settle()
+    segment.opened()
+    work.touched += segment.files()
+    return segment.size
+
+
+def contains_batch(tail: bytes, expected: Offset) -> bool:
+    """Whether a sound batch with offsets from `expected` on begins anywhere in `tail`.
+
+    Looks at every byte that could be the magic. Bytes made to look like headers could make
+    this slow: past a budget of checksummed bytes the answer is True, the careful one.
+    """
+    view = memoryview(tail)
+    budget = _SEARCH_BUDGET
+    at = tail.find(MAGIC, 16)
+    while at >= 0:
+        begin = at - 16
+        at = tail.find(MAGIC, at + 1)
+        if begin + HEADER_SIZE > len(tail):
+            return False
+        length = int.from_bytes(tail[begin + 8 : begin + 12], "big", signed=True) + LOG_OVERHEAD
+        if not HEADER_SIZE <= length <= len(tail) - begin:
+            continue
+        batch = BatchView(view, begin)
+        if not sane(batch) or batch.base_offset < expected:
+            continue
+        budget -= length
+        if budget < 0 or crc32c(batch.view[CRC_START:]) == batch.crc:
+            return True
+    return False
+
+
+# -- what is derived from the batches
+
+
+def _epochs(work: Recovery, segments: list[Segment], end: Offset) -> LeaderEpochs:
+    path = f"{work.directory}/{leader_epochs.FILE_NAME}"
+    entries = decode_epochs(work.disk.read_file(path))
+    if entries is None:
+        work.found(Case.EPOCHS_UNSOUND, path)
+    epochs = LeaderEpochs(entries or [])
+    epochs.truncate(end)
+    if work.hints.clean and entries is not None:
+        return epochs
+    begin = Offset(0) if not entries else work.hints.recovery_point
+    for batch in _batches_since(segments, begin):
+        epochs.assign(LeaderEpoch(batch.leader_epoch), Offset(batch.base_offset))
+    return epochs
+
+
+def _producers(
+    work: Recovery, names: list[str], segments: list[Segment], end: Offset
+) -> ProducerStates:
+    """From the newest snapshot that is sound and not past the end, and the batches after it."""
+    producers = ProducerStates(work.settings.producers_max)
+    begin: Offset | None = None
+    bases = {segment.base_offset for segment in segments}
+    for offset in reversed(_bases(names, ".snapshot")):
+        path = stem(work.directory, offset) + ".snapshot"
+        if offset > end:
+            work.found(Case.SNAPSHOT_AHEAD, path)
+        elif begin is None:
+            try:
+                producers.load(decode_snapshot(work.disk.read_file(path) or b""))
+                begin = offset
+                continue
+            except BadSnapshot:
+                work.found(Case.SNAPSHOT_UNSOUND, path)
+        elif offset in bases:
+            continue
+        work.unlinks.append(UnlinkFile(path))
+    for batch in _batches_since(segments, begin or _FIRST):
+        producers.update(batch)
+    return producers
+
+
+def _batches_since(segments: list[Segment], offset: Offset) -> Iterator[BatchView]:
+    for segment in segments:
+        if segment.end <= offset:
+            continue
+        entry = _floor(segment.offsets, offset - segment.base_offset)
+        position = 0 if entry is None else entry[1]
+        for batch, _ in batches(segment.log, position, segment.size):
+            if batch.base_offset >= offset:
+                yield batch
+
+
+def _floor(index: SparseIndex, value: int) -> Entry | None:
+    """As `SparseIndex.floor`, but reads what is not in memory; None if it can't be had."""
+    for _ in range(64):
+        try:
+            found = index.floor(value, 0)
+            return None if found is None else found[1]
+        except NotResident as missing:
+            missing.file.read(missing.position, missing.length)
+    return None
+
+
+def _make_durable(work: Recovery) -> None:
+    steps: list[Step] = [SyncFile(file) for file in work.touched]
+    steps += work.unlinks
+    if steps:
+        work.disk.perform_now([*steps, SyncDirectory(work.directory)])
