@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.clients.flights import Record
+from tests.clients.flights import Partitions, Record
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 READ_S = 120.0
-
-Partitions = Sequence[Sequence[Record]]
 
 
 @dataclass(frozen=True)
