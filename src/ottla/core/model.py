@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from ottla.core.ports import File
 
 Offset = NewType("Offset", int)
-"""Position of a record in a partition. Exclusive when it names an end; an inclusive one is `last_*`."""
+"""A record's position in its partition. Exclusive when it names an end; else called `last_*`."""
 
 LeaderEpoch = NewType("LeaderEpoch", int)
 ProducerId = NewType("ProducerId", int)
 NodeId = NewType("NodeId", int)
 
 TopicId = NewType("TopicId", bytes)
-"""16 raw bytes, as on the wire (KIP-516). Raw, because a `uuid.UUID` costs more than a whole field."""
+"""16 raw bytes, as on the wire (KIP-516); a `uuid.UUID` costs more than decoding a field."""
 
 NO_TOPIC_ID = TopicId(bytes(16))
 NO_PRODUCER_ID = ProducerId(-1)

@@ -73,6 +73,8 @@ def when_all(pendings: Sequence[Pending[Any]]) -> Pending[None]:
     """Completes when every one of them is done, failed ones included: look at each afterwards."""
     together: Pending[None] = Pending()
     left = len(pendings)
+    if not left:
+        together.complete(None)
 
     def one_more() -> None:
         nonlocal left

@@ -1,0 +1,287 @@
+"""Fetch, key 1, versions 4 to 18.
+
+Answers with slices of files that the server sends without reading them. Waits for min_bytes by
+counting down the bytes still missing; the append that reaches zero wakes it once.
+v4 isolation level · v5 log start offset · v7 sessions (KIP-227) · v9 leader epoch (KIP-320)
+v11 rack (KIP-392) · v12 flexible, diverging epoch (KIP-595) · v13 topic ids (KIP-516)
+v15 replica state (KIP-903) · v16 leader endpoints (KIP-951) · v17 directory id · v18 (KIP-1166).
+A follower's fetch is answered NOT_LEADER_OR_FOLLOWER: a node has no followers yet. Without
+transactions the last stable offset is the high watermark and no transaction is aborted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.core import options
+from ottla.core.model import FileSlice, LeaderEpoch
+from ottla.core.pending import when_all
+from ottla.handlers.fetch_sessions import (
+    FINAL_EPOCH,
+    INITIAL_EPOCH,
+    NO_SESSION,
+    Session,
+    Sessions,
+    Wanted,
+    wanted_by,
+)
+from ottla.handlers.offset_for_leader_epoch import end_of_epoch
+from ottla.handlers.reply import Parked, Reply
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.fetch import (
+    EpochEndOffset,
+    FetchableTopicResponse,
+    FetchRequest,
+    FetchResponse,
+    PartitionData,
+)
+from ottla.replication.partition import Partition, ReadWaiter
+from ottla.storage.log import Cold
+
+if TYPE_CHECKING:
+    from ottla.handlers.context import Context, Request
+
+TOPIC_IDS_SINCE = 13
+SESSIONS_SINCE = 7
+READ_COMMITTED = 1
+
+
+def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
+    """Read every wanted partition; wait for min_bytes until max_wait_ms (KIP-74)."""
+    body = request.body
+    session: Session | None = None
+    incremental = False
+    if request.api_version < SESSIONS_SINCE or (
+        body.session_epoch == FINAL_EPOCH and body.session_id == NO_SESSION
+    ):
+        wanted = wanted_by(body)
+    else:
+        sessions = _shared(context).sessions
+        by_id = request.api_version >= TOPIC_IDS_SINCE
+        if body.session_epoch in (INITIAL_EPOCH, FINAL_EPOCH):
+            sessions.end(body.session_id)
+            wanted = wanted_by(body)
+            if body.session_epoch == INITIAL_EPOCH and wanted:
+                session = sessions.begin(wanted, by_id=by_id)
+        else:
+            found = sessions.resume(body, by_id=by_id)
+            if isinstance(found, ErrorCode):
+                return Reply(FetchResponse(error_code=found, session_id=NO_SESSION, responses=[]))
+            session, incremental = found, True
+            wanted = list(session.partitions.values())
+    return Fetch(context, request, wanted, session, incremental).attempt()
+
+
+class Shared:
+    """What the fetches of a node have in common: their sessions, and how many are parked."""
+
+    __slots__ = ("parked", "sessions")
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.parked = 0
+
+
+def _shared(context: Context) -> Shared:
+    shared: Shared | None = context.kept.get("fetch")
+    if shared is None:
+        config = context.config
+        sessions = Sessions(
+            context.clock,
+            config[options.FETCH_SESSIONS_MAX],
+            config[options.FETCH_SESSION_EVICTION_MS],
+        )
+        shared = context.kept["fetch"] = Shared(sessions)
+    return shared
+
+
+class Fetch:
+    """One Fetch request from arrival to answer. Between attempts it holds no slice."""
+
+    __slots__ = (
+        "body",
+        "bytes_max",
+        "context",
+        "deadline",
+        "incremental",
+        "replica_id",
+        "request",
+        "session",
+        "waiter",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        request: Request[FetchRequest],
+        wanted: list[Wanted],
+        session: Session | None,
+        incremental: bool,
+    ) -> None:
+        body = request.body
+        config = context.config
+        self.context = context
+        self.request = request
+        self.body = body
+        self.wanted = wanted
+        self.session = session
+        self.incremental = incremental
+        self.waiter: ReadWaiter | None = None
+        self.bytes_max = min(max(body.max_bytes, 0), config[options.FETCH_BYTES_MAX])
+        self.replica_id = max(body.replica_id, body.replica_state.replica_id)
+        wait_ms = min(max(body.max_wait_ms, 0), config[options.FETCH_WAIT_MS_MAX])
+        self.deadline = context.clock.monotonic() + wait_ms / 1000
+
+    def attempt(self) -> Reply | Parked:
+        """Read what is there: answer if it is enough, else park until it may be."""
+        read: list[tuple[Wanted, PartitionData]] = []
+        watched: list[Partition] = []
+        cold: list[FileSlice] = []
+        got = 0
+        answer_now = False
+        for wanted in self.wanted:
+            data, partition = self._read(wanted, got, cold)
+            read.append((wanted, data))
+            got += len(data.records or b"")
+            if partition is None:
+                answer_now = True  # an error: the client must hear of it at once
+            else:
+                watched.append(partition)
+        if cold:
+            return self._warm(read, cold)
+        left_s = self.deadline - self.context.clock.monotonic()
+        if got >= self.body.min_bytes or answer_now or left_s <= 0 or not watched:
+            return self._reply(read)
+        shared = _shared(self.context)
+        if shared.parked >= self.context.config[options.FETCH_PARKED_MAX]:
+            return self._reply(read)
+        _release(read)
+        shared.parked += 1
+        self.waiter = waiter = ReadWaiter(self.body.min_bytes - got)
+        for partition in watched:
+            waiter.watch(partition)
+        return Parked(waiter.pending, self._woken, left_s, abandon=self._leave)
+
+    def _leave(self) -> None:
+        assert self.waiter is not None, "only a parked fetch leaves"
+        self.waiter.leave()
+        self.waiter = None
+        _shared(self.context).parked -= 1
+
+    def _woken(self) -> Reply | Parked:
+        self._leave()
+        return self.attempt()
+
+    def _warm(self, read: list[tuple[Wanted, PartitionData]], cold: list[FileSlice]) -> Parked:
+        """Let the disk's threads bring the pages in; the loop never waits for a disk."""
+        _release(read)
+        disk = self.context.disk
+        warmed = when_all([disk.warm(piece) for piece in cold])
+
+        def release() -> None:
+            for piece in cold:
+                piece.release()
+
+        def again() -> Reply | Parked:
+            release()
+            return self.attempt()
+
+        def abandon() -> None:
+            # The threads may still be reading: let go of the files only when they are done.
+            warmed.abandon()
+            warmed.then(release)
+
+        return Parked(warmed, again, abandon=abandon)
+
+    # --- one partition ---------------------------------------------------------------------
+
+    def _read(
+        self, wanted: Wanted, got: int, cold: list[FileSlice]
+    ) -> tuple[PartitionData, Partition | None]:
+        """What one partition has to say, and the partition itself unless that is an error."""
+        partition = self._find(wanted)
+        if isinstance(partition, ErrorCode):
+            return _refusal(wanted, partition), None
+        data = PartitionData(
+            partition_index=wanted.partition,
+            high_watermark=partition.high_watermark,
+            last_stable_offset=partition.last_stable,
+            log_start_offset=partition.log.start,
+            aborted_transactions=[] if self.body.isolation_level == READ_COMMITTED else None,
+            records=b"",
+        )
+        if wanted.last_fetched_epoch >= 0:
+            epoch, end = end_of_epoch(partition, LeaderEpoch(wanted.last_fetched_epoch))
+            if end < 0:
+                return _refusal(wanted, ErrorCode.OFFSET_OUT_OF_RANGE), None
+            if epoch < wanted.last_fetched_epoch or end < wanted.offset:
+                data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=end)
+                return data, None
+        room = min(wanted.bytes_max, self.bytes_max - got)
+        if room <= 0 and got:
+            return data, partition
+        piece = partition.read(wanted.offset, max(room, 0))
+        if isinstance(piece, FileSlice):
+            if got and piece.length > room:
+                piece.release()  # only the first batch of an answer may exceed its limits
+            else:
+                data.records = piece
+        elif isinstance(piece, Cold):
+            cold.append(piece.slice)
+        elif piece is not None:
+            return _refusal(wanted, piece), None
+        return data, partition
+
+    def _find(self, wanted: Wanted) -> Partition | ErrorCode:
+        table = self.context.table
+        if self.request.api_version >= TOPIC_IDS_SINCE:
+            partition = table.get_by_id(wanted.topic_id, wanted.partition)
+        else:
+            partition = table.get(wanted.topic, wanted.partition)
+        if isinstance(partition, ErrorCode):
+            return partition
+        if self.replica_id >= 0:
+            return ErrorCode.NOT_LEADER_OR_FOLLOWER
+        return partition.check_epoch(wanted.leader_epoch) or partition
+
+    # --- the answer ------------------------------------------------------------------------
+
+    def _reply(self, read: list[tuple[Wanted, PartitionData]]) -> Reply:
+        session = self.session
+        if session is not None:
+            served = [wanted for wanted, data in read if data.records]
+            told = [one for one in read if one[0].news(one[1])]
+            if self.incremental:
+                read = told
+            session.rotate(served)
+        topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
+        for wanted, data in read:
+            name = (wanted.topic, wanted.topic_id)
+            topic = topics.get(name)
+            if topic is None:
+                topic = topics[name] = FetchableTopicResponse(
+                    topic=wanted.topic, topic_id=wanted.topic_id, partitions=[]
+                )
+            topic.partitions.append(data)
+        session_id = NO_SESSION if session is None else session.id
+        return Reply(FetchResponse(session_id=session_id, responses=list(topics.values())))
+
+
+def _refusal(wanted: Wanted, error: ErrorCode) -> PartitionData:
+    return PartitionData(
+        partition_index=wanted.partition,
+        error_code=error,
+        high_watermark=-1,
+        last_stable_offset=-1,
+        log_start_offset=-1,
+        aborted_transactions=None,
+        records=b"",
+    )
+
+
+def _release(read: list[tuple[Wanted, PartitionData]]) -> None:
+    for _wanted, data in read:
+        if isinstance(data.records, FileSlice):
+            data.records.release()
+            data.records = b""

@@ -1,0 +1,247 @@
+"""Produce, key 0, versions 3 to 13; 0 to 2 are advertised only (see the registry).
+
+Every partition of a request is judged first, then all are prepared, then all are appended: where
+something must be waited for before the effect, the whole request waits, once. acks=1 is answered
+after the write, acks=-1 when the high watermark has passed the batch, acks=0 not at all.
+v3 transactional id · v5 log start offset · v7 zstd · v8 record errors · v9 flexible
+v10 leader hints (KIP-951: a single node leads everything, so there is none to give)
+v12 implicit adding to transactions (KIP-890) · v13 topic ids.
+Not done: transactions; a transactional batch is answered INVALID_TXN_STATE.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ottla.cluster.names import is_internal
+from ottla.core.pending import Pending, when_all
+from ottla.core.ports import DiskError, OffloadError
+from ottla.handlers.reply import Parked, Reply
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.produce import (
+    BatchIndexAndErrorMessage,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceResponse,
+)
+from ottla.records.opening import Opened, Opening, open_batch
+from ottla.records.validate import Rejected, check_header
+
+if TYPE_CHECKING:
+    from ottla.core.model import Offset, TopicId
+    from ottla.handlers.context import Context, Request
+    from ottla.records.batch import BatchView
+    from ottla.replication.partition import Partition
+
+ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+TOPIC_IDS_SINCE = 13
+
+
+def handle(context: Context, request: Request[ProduceRequest]) -> Reply | Parked:
+    """Append each partition's batch and answer for each (KIP-98, KIP-467)."""
+    produce = Produce(context, request)
+    produce.judge()
+    return produce.proceed()
+
+
+class Item:
+    """One partition of the request on its way: judged, prepared, appended, answered."""
+
+    __slots__ = ("batch", "end", "opened", "partition", "prepared", "response")
+
+    def __init__(self, response: PartitionProduceResponse) -> None:
+        self.response = response
+        self.partition: Partition | None = None
+        self.batch: BatchView | None = None
+        """None once there is nothing left to append."""
+        self.opened: Pending[Any] | None = None
+        """The batch's records being walked or re-compressed elsewhere."""
+        self.prepared: Pending[None] | None = None
+        self.end: Offset | None = None
+        """What the high watermark must reach for acks=-1."""
+
+    def refuse(self, error: ErrorCode, rejected: Rejected | None = None) -> None:
+        self.batch = None
+        response = self.response
+        response.error_code = error
+        if rejected is not None:
+            response.error_message = rejected.message
+            response.record_errors = [
+                BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=text)
+                for index, text in rejected.record_errors
+            ]
+
+
+class Produce:
+    """One Produce request from arrival to answer. Holds views of the buffer until appended."""
+
+    __slots__ = ("acks", "answer", "context", "items", "request")
+
+    def __init__(self, context: Context, request: Request[ProduceRequest]) -> None:
+        self.context = context
+        self.request = request
+        self.acks = request.body.acks
+        self.items: list[Item] = []
+        self.answer = ProduceResponse(responses=[])
+
+    # --- before the effect -----------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Decide for each partition whether its batch may be appended. No effect yet."""
+        version = self.request.api_version
+        now_ms = self.context.clock.wall_ms()
+        for topic in self.request.body.topic_data:
+            responses: list[PartitionProduceResponse] = []
+            self.answer.responses.append(
+                TopicProduceResponse(
+                    name=topic.name, topic_id=topic.topic_id, partition_responses=responses
+                )
+            )
+            for part in topic.partition_data:
+                response = PartitionProduceResponse(index=part.index, base_offset=-1)
+                responses.append(response)
+                item = Item(response)
+                self.items.append(item)
+                partition = self._find(topic.name, topic.topic_id, part.index)
+                if isinstance(partition, ErrorCode):
+                    item.refuse(partition)
+                    continue
+                batch = check_header(part.records, partition.rules, now_ms, version)
+                if isinstance(batch, Rejected):
+                    item.refuse(batch.error, batch)
+                    continue
+                item.partition = partition
+                item.batch = batch
+                if batch.is_transactional:
+                    item.refuse(ErrorCode.INVALID_TXN_STATE)
+                elif partition.opening is not None:
+                    self._open(item, partition.opening, batch, now_ms)
+        if len(self.items) > 1:
+            self._refuse_repeated()
+
+    def _find(self, name: str, topic_id: TopicId, index: int) -> Partition | ErrorCode:
+        acks = self.acks
+        if acks not in (ACKS_LEADER, ACKS_ALL, ACKS_NONE):
+            return ErrorCode.INVALID_REQUIRED_ACKS
+        table = self.context.table
+        if self.request.api_version >= TOPIC_IDS_SINCE:
+            partition = table.get_by_id(topic_id, index)
+        else:
+            partition = table.get(name, index)
+        if not isinstance(partition, ErrorCode):
+            if is_internal(partition.key.topic):
+                return ErrorCode.INVALID_TOPIC_EXCEPTION
+            if acks == ACKS_ALL and not partition.enough_in_sync:
+                return ErrorCode.NOT_ENOUGH_REPLICAS
+        return partition
+
+    def _refuse_repeated(self) -> None:
+        """Refuse partitions that are named twice: Kafka acknowledges both and keeps one."""
+        seen: dict[int, Item] = {}
+        for item in self.items:
+            first = seen.setdefault(id(item.partition), item)
+            if item.partition is not None and first is not item:
+                first.refuse(ErrorCode.INVALID_REQUEST)
+                item.refuse(ErrorCode.INVALID_REQUEST)
+
+    def _open(self, item: Item, opening: Opening, batch: BatchView, now_ms: int) -> None:
+        """Walk the records, and pack them anew, where the topic asks: elsewhere if large."""
+        if opening.is_small(batch):
+            self._opened(item, opening.open(batch.view, now_ms))
+        else:
+            item.opened = self.context.offload.run(open_batch, bytes(batch.view), opening, now_ms)
+
+    @staticmethod
+    def _opened(item: Item, outcome: Rejected | Opened) -> None:
+        if isinstance(outcome, Rejected):
+            item.refuse(outcome.error, outcome)
+        else:
+            assert item.batch is not None, "only a batch that was accepted so far is opened"
+            item.batch = outcome.apply(item.batch)
+
+    def proceed(self) -> Reply | Parked:
+        """Append all, or park once for all that must be waited for first, and come back here."""
+        waiting: list[Pending[Any]] = []
+        for item in self.items:
+            if item.batch is None:
+                continue
+            try:
+                self._settle(item, waiting)
+            except DiskError:
+                item.refuse(ErrorCode.KAFKA_STORAGE_ERROR)  # logged where the disk failed
+        if waiting:
+            return Parked(when_all(waiting), self.proceed, before_effect=True)
+        for item in self.items:
+            if item.batch is not None:
+                self._append(item, item.batch)
+        return self._acknowledge()
+
+    def _settle(self, item: Item, waiting: list[Pending[Any]]) -> None:
+        """Take in what has been waited for, and note what must still be. Raises DiskError."""
+        if item.opened is not None:
+            if not item.opened.done:
+                waiting.append(item.opened)
+                return
+            done, item.opened = item.opened, None
+            try:
+                self._opened(item, done.result())
+            except OffloadError:
+                item.refuse(ErrorCode.THROTTLING_QUOTA_EXCEEDED)  # retriable: come again
+        if item.prepared is not None:
+            item.prepared.result()
+            item.prepared = None
+        if item.batch is not None and item.partition is not None:
+            item.prepared = item.partition.prepare(item.batch)
+            if item.prepared is not None:
+                waiting.append(item.prepared)
+
+    # --- the effect, and after -------------------------------------------------------------
+
+    def _append(self, item: Item, batch: BatchView) -> None:
+        partition = item.partition
+        assert partition is not None, "a batch is kept only beside its partition"
+        outcome = partition.append_as_leader(batch)
+        if isinstance(outcome, ErrorCode):
+            item.refuse(outcome)
+            return
+        item.batch = None  # the view ends with the receive buffer's loan
+        item.end = outcome.end
+        response = item.response
+        response.base_offset = outcome.base_offset
+        response.log_append_time_ms = outcome.log_append_time_ms
+        response.log_start_offset = partition.log.start
+
+    def _acknowledge(self) -> Reply | Parked:
+        if self.acks == ACKS_ALL:
+            waiting = []
+            for item in self.items:
+                if item.end is not None and item.partition is not None:
+                    pending = item.partition.committed(item.end)
+                    if pending is not None:
+                        waiting.append(pending)
+            if waiting:
+                together = waiting[0] if len(waiting) == 1 else when_all(waiting)
+                deadline_s = max(self.request.body.timeout_ms, 0) / 1000
+                return Parked(together, self._committed, deadline_s, abandon=together.abandon)
+        elif self.acks == ACKS_NONE:
+            # The client waits for no answer: a closed connection is all that it can notice.
+            failed = any(item.response.error_code for item in self.items)
+            return Reply(None, close=failed)
+        return Reply(self.answer)
+
+    def _committed(self) -> Reply:
+        """Answer for what the high watermark has passed by now, and say what it has not."""
+        for item in self.items:
+            partition = item.partition
+            if item.end is None or partition is None or partition.is_committed(item.end):
+                continue
+            response = item.response
+            response.base_offset = -1
+            if partition.deleted:
+                response.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            elif partition.log.failed:
+                response.error_code = ErrorCode.KAFKA_STORAGE_ERROR
+            else:
+                response.error_code = ErrorCode.REQUEST_TIMED_OUT
+        return Reply(self.answer)

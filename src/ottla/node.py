@@ -1,0 +1,298 @@
+"""Node: one broker, put together from its configuration; started, drained, stopped.
+
+The composition root: the only file that knows all rooms, and the only one besides the connection
+boundary that catches everything. Must not decide anything that a room decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from ottla.cluster.controller import Controller
+from ottla.cluster.image import Node as NodeImage
+from ottla.cluster.producer_ids import ProducerIds
+from ottla.cluster.store import StoreError
+from ottla.cluster.view import ClusterView
+from ottla.core import options
+from ottla.core.config import Config
+from ottla.core.endpoints import Endpoint, parse_listeners
+from ottla.core.model import NodeId
+from ottla.core.pending import Pending
+from ottla.core.ports import DiskError
+from ottla.handlers.context import ConnectionState, Context
+from ottla.handlers.dispatch import Dispatch
+from ottla.host.clock import SystemClock
+from ottla.host.disk import OsDisk
+from ottla.host.lock import DirectoryInUse, DirectoryLock, lock_directory
+from ottla.host.offload import WorkerOffload
+from ottla.host.sqlite_store import FILE_NAME, SqliteStore
+from ottla.host.timers import TimerWheel
+from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
+from ottla.replication.table import PartitionTable
+from ottla.server.driver import Service
+from ottla.server.listener import CannotListen, ListenerLimits, Listeners
+from ottla.storage.checkpoints import (
+    META_PROPERTIES,
+    MetaProperties,
+    decode_meta_properties,
+    uuid_text,
+)
+from ottla.storage.directory import LogDirectory, WrongDirectory
+
+_log = logging.getLogger("ottla.node")
+
+
+class StartError(Exception):
+    """Why the node can't start: one sentence that says what to do."""
+
+
+class Node:
+    """One broker on one loop. `start` and `close` block; between them only the loop runs it."""
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.loop = loop
+        self.id = NodeId(config[options.NODE_ID])
+        self.path = options.data_directory(config)
+        self.clock = SystemClock()
+        self.timers = TimerWheel(loop)
+        wake = loop.call_soon_threadsafe
+        self.disk = OsDisk(wake)
+        self.offload = WorkerOffload(
+            wake,
+            budget_s=config[options.OFFLOAD_MS_MAX] / 1000,
+            tasks_max=config[options.OFFLOAD_TASKS_MAX],
+        )
+        self.directory = LogDirectory(
+            self.path,
+            self.disk,
+            self.clock,
+            self.timers,
+            "os" if config[options.FLUSH_POLICY] == "os" else "commit",
+        )
+        self.table = PartitionTable(self.directory, config, self.clock)
+        self.store: SqliteStore | None = None
+        self.view: ClusterView | None = None
+        self.listeners: Listeners | None = None
+        self.endpoints: list[Endpoint] = []
+        self._lock: DirectoryLock | None = None
+        self._opened = False
+
+    # --- start -----------------------------------------------------------------------------
+
+    def start(self) -> list[Endpoint]:
+        """Open everything and listen; where it listens. Raises StartError, InvalidConfig."""
+        try:
+            return self._start()
+        except (CannotListen, DirectoryInUse, WrongDirectory, StoreError) as error:
+            self.close(clean=False)
+            raise StartError(str(error)) from error
+        except DiskError as error:
+            self.close(clean=False)
+            raise StartError(f"the data directory can't be used: {error}") from error
+        except BaseException:
+            self.close(clean=False)
+            raise
+
+    def _start(self) -> list[Endpoint]:
+        self._lock = self._take_directory()
+        identity = decode_meta_properties(self.disk.read_file(f"{self.path}/{META_PROPERTIES}"))
+        self.store = store = SqliteStore(f"{self.path}/{FILE_NAME}")
+        self.view = view = ClusterView(store, self.id)
+        controller = Controller(store, view, self.config, self.id, os.urandom)
+        context = Context(
+            config=self.config,
+            node_id=self.id,
+            image=lambda: view.image,
+            table=self.table,
+            controller=controller,
+            next_producer_id=ProducerIds(store).next_producer_id,
+            clock=self.clock,
+            disk=self.disk,
+            timers=self.timers,
+            offload=self.offload,
+        )
+        # Bound before anything is written, so that a busy port leaves no trace; nobody is
+        # accepted before the loop runs.
+        self._listen(context)
+        me = self._advertised(self.endpoints[0])
+        rack = self.config[options.BROKER_RACK] or None
+        cluster_id = None if identity is None else identity.cluster_id
+        controller.start(NodeImage(self.id, me.host, me.port, rack), cluster_id).result()
+        lock = self._lock
+        self._opened = True
+        self.directory.open(
+            lambda _path: lock,
+            MetaProperties(view.image.cluster_id, self.id, uuid_text(os.urandom(16))),
+            self.table.settings_for(lambda: view.image),
+        )
+        self.table.load(view.image)
+        view.on_change(self.table.apply)
+        for partition, finding in self.directory.found:
+            _log.warning("%s: %s (%s)", partition, finding.case.value, finding.path)
+        store.start(self.loop.call_soon_threadsafe)
+        self._checkpoint_later()
+        return self.endpoints
+
+    def _take_directory(self) -> DirectoryLock:
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            return lock_directory(self.path)
+        except OSError as error:
+            raise StartError(
+                f"the data directory {self.path} can't be used: {error.strerror}; "
+                "choose another with --data-dir"
+            ) from error
+
+    def _listen(self, context: Context) -> None:
+        config = self.config
+        dispatch = Dispatch(context)
+        limits = ConnectionLimits(
+            frame_bytes_max=config[options.REQUEST_BYTES_MAX],
+            requests_max=config[options.CONNECTION_REQUESTS_MAX],
+            output_bytes_max=config[options.OUTPUT_BYTES_MAX],
+            first_frame_s=config[options.FIRST_FRAME_MS] / 1000,
+            frame_s=config[options.FRAME_MS] / 1000,
+            bytes_per_s_min=config[options.FRAME_RATE_MIN],
+            idle_s=_seconds(config[options.CONNECTION_IDLE_MS]),
+            write_s=config[options.WRITE_MS] / 1000,
+        )
+        service = Service(
+            loop=self.loop,
+            dispatcher=dispatch,
+            clock=self.clock,
+            timers=self.timers,
+            limits=limits,
+            memory=ReceiveMemory(config[options.QUEUED_BYTES_MAX]),
+        )
+        self.listeners = listeners = Listeners(
+            service,
+            ListenerLimits(
+                connections_max=config[options.CONNECTIONS_MAX],
+                connections_per_ip_max=config[options.CONNECTIONS_PER_IP_MAX],
+                connections_per_s_max=config[options.CONNECTION_RATE_MAX],
+                backlog=config[options.LISTEN_BACKLOG],
+                send_buffer_bytes=config[options.SEND_BUFFER_BYTES],
+                receive_buffer_bytes=config[options.RECEIVE_BUFFER_BYTES],
+            ),
+            lambda peer, endpoint: ConnectionState(peer, "PLAINTEXT", self._advertised(endpoint)),
+        )
+        hosts: dict[int, list[str]] = {}  # one free port serves all listeners that ask for any
+        for listener in parse_listeners(config[options.LISTENERS]):
+            hosts.setdefault(listener.endpoint.port, []).append(listener.endpoint.host)
+        for port, names in hosts.items():
+            self.endpoints += listeners.listen(names, port)
+
+    def _advertised(self, endpoint: Endpoint) -> Endpoint:
+        """What a client that came by `endpoint` is told: what was configured, else the same."""
+        given = parse_listeners(self.config[options.ADVERTISED_LISTENERS], "advertised.listeners")
+        if not given:
+            return endpoint
+        advertised = given[0].endpoint
+        return advertised if advertised.port else Endpoint(advertised.host, endpoint.port)
+
+    # --- while it runs ---------------------------------------------------------------------
+
+    def _checkpoint_later(self) -> None:
+        interval_s = max(self.config[options.RECOVERY_CHECKPOINT_MS], 1000) / 1000
+
+        def checkpoint() -> None:
+            for log in self.directory.logs.values():
+                log.expire_producers()
+            done = self.directory.checkpoint()
+            done.then(lambda: self._checkpointed(done))
+            self.timers.after(interval_s, checkpoint)
+
+        self.timers.after(interval_s, checkpoint)
+
+    @staticmethod
+    def _checkpointed(done: Pending[None]) -> None:
+        try:
+            done.result()
+        except DiskError as error:
+            # Recovery then reads a little more than it must; the next one may work.
+            _log.error("the recovery points could not be written: %s", error)
+
+    # --- stop ------------------------------------------------------------------------------
+
+    def drain(self) -> Pending[None]:
+        """Accept nothing more; done when every request in process is answered, or in time."""
+        assert self.listeners is not None, "only a started node is drained"
+        drained = self.listeners.stop()
+        self.timers.after(self.config[options.SHUTDOWN_MS] / 1000, self.listeners.close)
+        return drained
+
+    def close(self, *, clean: bool) -> None:
+        """Let go of everything. `clean` syncs all and marks the stop as clean. Raises DiskError.
+
+        Blocks; the loop must not be running any more.
+        """
+        if self.listeners is not None:
+            self.listeners.close()
+        try:
+            self.offload.close()
+            # Completes what is in flight: after this nothing touches a log from elsewhere.
+            self.disk.close()
+            if self._opened and clean:
+                image = self.view.image if self.view is not None else None
+                me = image.nodes.get(self.id) if image is not None else None
+                self.directory.stop(-1 if me is None else me.epoch)
+            elif self._opened:
+                self.directory.release()
+        finally:
+            if self.store is not None:
+                self.store.close()
+            if self._lock is not None:
+                self._lock.release()
+
+
+def _seconds(milliseconds: int) -> float:
+    """A time in ms, where -1 means for ever."""
+    return float("inf") if milliseconds < 0 else milliseconds / 1000
+
+
+def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
+    """Run a node in this process until SIGTERM or SIGINT; the exit code.
+
+    `given` maps Kafka's option names to text. `announce` is called once, with where the node
+    listens, when it does. Raises InvalidConfig and StartError, each with one sentence.
+    """
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    config = options.broker_config(given)
+    for name in config.ignored:
+        _log.info("%s has no effect here", name)
+    loop = asyncio.new_event_loop()
+    node = Node(config, loop)
+    try:
+        endpoints = node.start()
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stop, _stop, node, loop)
+        loop.call_soon(lambda: announce(str(endpoints[0])))
+        # What start made lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        loop.run_forever()
+        node.close(clean=True)
+    except DiskError as error:
+        _log.critical("stopped, but not cleanly: %s. The next start reads the logs", error)
+        return 1
+    finally:
+        with suppress(DiskError):
+            node.close(clean=False)
+        loop.close()
+    return 0
+
+
+def _stop(node: Node, loop: asyncio.AbstractEventLoop) -> None:
+    """First signal: drain, then stop. Another one: stop now."""
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(signal_)
+        loop.add_signal_handler(signal_, loop.stop)
+    node.drain().then(loop.stop)

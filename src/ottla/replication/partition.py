@@ -1,0 +1,250 @@
+"""Partition: one partition as its leader sees it.
+
+Owns the leader epoch, the high watermark and those who wait for it to move. The log below
+keeps the bytes; the handlers above know the messages. Must not wait, nor know a socket.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ottla.core.model import NO_TIMESTAMP, LeaderEpoch, Offset, TopicPartition
+from ottla.core.pending import Pending
+from ottla.core.ports import DiskError
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.core.model import FileSlice, TopicId
+    from ottla.core.ports import Clock
+    from ottla.records.batch import BatchView
+    from ottla.replication.settings import PartitionSettings
+    from ottla.storage.log import Log
+    from ottla.storage.segment import Cold
+
+
+class Appended:
+    """What an accepted batch was given. `end` is the offset after it: committed when passed."""
+
+    __slots__ = ("base_offset", "end", "log_append_time_ms")
+
+    def __init__(self, base_offset: Offset, end: Offset, log_append_time_ms: int) -> None:
+        self.base_offset = base_offset
+        self.end = end
+        self.log_append_time_ms = log_append_time_ms
+
+
+class ReadWaiter:
+    """A fetch that waits for `missing` more bytes, over all the partitions it reads.
+
+    Counted down by every partition it is registered with; `pending` completes once, when
+    enough has come or when a partition has something else to say (an error, a deletion).
+    """
+
+    __slots__ = ("missing", "partitions", "pending")
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self.pending: Pending[None] = Pending()
+        self.partitions: list[Partition] = []
+
+    def watch(self, partition: Partition) -> None:
+        partition.readers[id(self)] = self
+        self.partitions.append(partition)
+
+    def arrived(self, count: int) -> None:
+        self.missing -= count
+        if self.missing <= 0 and not self.pending.done:
+            self.pending.complete(None)
+
+    def leave(self) -> None:
+        """Stop watching. Idle partitions would otherwise keep the waiters of gone connections."""
+        for partition in self.partitions:
+            partition.readers.pop(id(self), None)
+        self.partitions.clear()
+        self.pending.abandon()
+
+
+class Partition:
+    """A partition led by this node.
+
+    Under `flush.policy=commit` the high watermark is what a sync round has covered; under `os`
+    it is the log end. It is kept as a position (offset, segment, bytes), captured and never
+    searched for, so that a fetch needs no scan to find where it must stop.
+    """
+
+    __slots__ = (
+        "_committing",
+        "clock",
+        "committed_by_sync",
+        "deleted",
+        "high_position",
+        "key",
+        "leader_epoch",
+        "log",
+        "min_insync_replicas",
+        "on_disk_error",
+        "opening",
+        "readers",
+        "rules",
+        "topic_id",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917  # a record of what a partition is
+        self,
+        key: TopicPartition,
+        topic_id: TopicId,
+        leader_epoch: LeaderEpoch,
+        log: Log,
+        settings: PartitionSettings,
+        clock: Clock,
+        on_disk_error: Callable[[DiskError], None],
+        *,
+        committed_by_sync: bool,
+    ) -> None:
+        self.key = key
+        self.topic_id = topic_id
+        self.leader_epoch = leader_epoch
+        self.log = log
+        self.clock = clock
+        self.configure(settings)
+        self.on_disk_error = on_disk_error
+        self.committed_by_sync = committed_by_sync
+        self.deleted = False
+        # What survived the start is on disk: recovery has synced what it kept.
+        self.high_position = log.end_position()
+        self.readers: dict[int, ReadWaiter] = {}
+        self._committing: deque[tuple[Offset, Pending[None]]] = deque()
+        log.on_flushed = self.flushed
+
+    def configure(self, settings: PartitionSettings) -> None:
+        """Take a topic's settings; they hold from the next batch on."""
+        self.rules = settings.rules
+        self.opening = settings.opening
+        self.min_insync_replicas = settings.min_insync_replicas
+        self.log.settings = settings.log
+
+    # --- offsets ---------------------------------------------------------------------------
+
+    @property
+    def high_watermark(self) -> Offset:
+        """Exclusive end of what readers may see."""
+        return self.high_position.offset
+
+    @property
+    def last_stable(self) -> Offset:
+        """Exclusive end of what read_committed may see: without transactions, the same."""
+        return self.high_position.offset
+
+    def check_epoch(self, current_leader_epoch: int) -> ErrorCode:
+        """Judge the epoch that a client believes in; -1 asks for no check (KIP-320)."""
+        if current_leader_epoch in (-1, self.leader_epoch):
+            return ErrorCode.NONE
+        if current_leader_epoch < self.leader_epoch:
+            return ErrorCode.FENCED_LEADER_EPOCH
+        return ErrorCode.UNKNOWN_LEADER_EPOCH
+
+    # --- produce ---------------------------------------------------------------------------
+
+    @property
+    def enough_in_sync(self) -> bool:
+        """Whether acks=all may be accepted. The leader is the only replica."""
+        return self.min_insync_replicas <= 1
+
+    def prepare(self, batch: BatchView) -> Pending[None] | None:
+        """None if `batch` can be appended now; else wait for this, and ask again."""
+        return self.log.prepare(batch.length, self.leader_epoch, batch.max_timestamp)
+
+    def append_as_leader(self, batch: BatchView) -> Appended | ErrorCode:
+        """Append a validated, prepared batch and give it its offsets.
+
+        A batch that an idempotent producer sends again is answered with the offsets that it
+        was given the first time, and is not stored twice.
+        """
+        log = self.log
+        if not log.usable:
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        if batch.producer_id >= 0:
+            verdict = log.producers.check(batch)
+            if verdict is not None:
+                if isinstance(verdict, ErrorCode):
+                    return verdict
+                end = Offset(verdict.base_offset + batch.last_offset_delta + 1)
+                return Appended(verdict.base_offset, end, verdict.log_append_time)
+        append_time = NO_TIMESTAMP
+        if self.rules.timestamp_type == "LogAppendTime":
+            append_time = self.clock.wall_ms()
+            batch.stamp_log_append_time(append_time)
+        try:
+            base_offset = log.append(batch, self.leader_epoch)
+        except DiskError as error:
+            self.on_disk_error(error)
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        if not self.committed_by_sync:
+            self._advance()
+        return Appended(base_offset, log.end, append_time)
+
+    def committed(self, end: Offset) -> Pending[None] | None:
+        """None if everything below `end` is committed; else completes when it is, or can't be.
+
+        Ask `is_committed` again afterwards: a log that failed completes its waiters too.
+        """
+        if self.high_position.offset >= end:
+            return None
+        pending: Pending[None] = Pending()
+        self._committing.append((end, pending))
+        return pending
+
+    def is_committed(self, end: Offset) -> bool:
+        return self.high_position.offset >= end
+
+    def flushed(self) -> None:
+        """A sync round has covered more of the log."""
+        if self.committed_by_sync:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Move the high watermark to what is committed, and wake who waited for it."""
+        before = self.high_position
+        log = self.log
+        after = log.flushed_position() if self.committed_by_sync else log.end_position()
+        assert before.offset <= after.offset <= log.end, self.key
+        self.high_position = after
+        committing = self._committing
+        while committing and committing[0][0] <= after.offset:
+            committing.popleft()[1].complete(None)
+        if self.readers:
+            # A new segment has no common origin with the last one: wake rather than reckon.
+            same = before.segment is after.segment
+            arrived = after.position - before.position if same else 1 << 31
+            for waiter in list(self.readers.values()):
+                waiter.arrived(arrived)
+
+    # --- fetch -----------------------------------------------------------------------------
+
+    def read(self, offset: Offset, bytes_max: int) -> FileSlice | Cold | ErrorCode | None:
+        """What a consumer at `offset` gets: whole batches up to the high watermark.
+
+        None when there is nothing yet. `Cold` when the bytes must be warmed first.
+        """
+        return self.log.read(offset, bytes_max, self.high_position)
+
+    # --- failure and end -------------------------------------------------------------------
+
+    def fail(self) -> None:
+        """The directory is offline: nothing that is not committed by now ever will be."""
+        self.log.failed = True
+        self._release_all()
+
+    def close(self, *, deleted: bool = False) -> None:
+        """Stop serving: whoever waits is told to look again, and finds the partition gone."""
+        self.deleted = deleted
+        self._release_all()
+
+    def _release_all(self) -> None:
+        committing, self._committing = self._committing, deque()
+        for _end, pending in committing:
+            pending.complete(None)
+        for waiter in list(self.readers.values()):
+            waiter.arrived(waiter.missing)

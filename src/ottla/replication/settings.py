@@ -1,0 +1,62 @@
+"""From a topic's configuration to what its partitions and their logs need of it.
+
+Owns the mapping between the options' vocabulary and that of `records` and `storage`, which know
+no option. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from ottla.core import options
+from ottla.core.config import Config
+from ottla.core.topic_config import topic_config
+from ottla.records.builder import codec_of
+from ottla.records.opening import Opening
+from ottla.records.validate import Depth, Rules, TimestampType
+from ottla.storage.settings import LogSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSettings:
+    """One topic's settings, as its partitions use them. `opening` None: batches stay closed."""
+
+    log: LogSettings
+    rules: Rules
+    opening: Opening | None
+    min_insync_replicas: int
+
+
+def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSettings:
+    """The settings of a topic whose own ones are `own`; the rest are the broker's."""
+    topic = topic_config(config, own)
+    rules = Rules(
+        message_max_bytes=topic.max_message_bytes,
+        segment_bytes=topic.segment_bytes,
+        compacted=topic.compact,
+        depth=cast(Depth, topic.record_validation),
+        timestamp_type=cast(TimestampType, topic.timestamp_type),
+        before_max_ms=topic.timestamp_before_max_ms,
+        after_max_ms=topic.timestamp_after_max_ms,
+        compression_type=topic.compression_type,
+    )
+    codec = codec_of(topic.compression_type)
+    opens = rules.walks or codec is not None
+    log = LogSettings(
+        segment_bytes=topic.segment_bytes,
+        segment_ms=topic.segment_ms,
+        segment_index_bytes=topic.segment_index_bytes,
+        index_interval_bytes=topic.index_interval_bytes,
+        flush_messages=topic.flush_messages,
+        flush_ms=topic.flush_ms,
+        producer_id_expiration_ms=config[options.PRODUCER_ID_EXPIRATION_MS],
+        producers_max=config[options.PRODUCER_IDS_MAX],
+    )
+    return PartitionSettings(
+        log=log,
+        rules=rules,
+        opening=Opening(rules, codec, topic.compression_level) if opens else None,
+        min_insync_replicas=topic.min_insync_replicas,
+    )

@@ -1,0 +1,192 @@
+"""PartitionTable: the partitions of this node, by name and by topic id.
+
+Owns which partitions are here, and what a failing disk means for them. Follows the cluster's
+image by its changes. Must not decide who leads, nor read or write a log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from errno import EDQUOT, ENOSPC
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ottla.cluster.changes import (
+    PartitionChanged,
+    PartitionsAdded,
+    TopicConfigChanged,
+    TopicCreated,
+    TopicDeleted,
+)
+from ottla.core import options
+from ottla.core.model import TopicId, TopicPartition
+from ottla.core.pending import Pending
+from ottla.core.ports import DiskError
+from ottla.protocol.errors import ErrorCode
+from ottla.replication.partition import Partition
+from ottla.replication.settings import PartitionSettings, partition_settings
+
+if TYPE_CHECKING:
+    from ottla.cluster.changes import Change
+    from ottla.cluster.image import ClusterImage, TopicImage
+    from ottla.core.config import Config
+    from ottla.core.ports import Clock
+    from ottla.storage.directory import LogDirectory
+    from ottla.storage.settings import LogSettings
+
+_log = logging.getLogger("ottla.replication")
+
+_FULL = (ENOSPC, EDQUOT)
+_FULL_EVERY_S = 10.0
+
+
+class PartitionTable:
+    """One node's partitions. `load` once the directory is open, then `apply` every change."""
+
+    def __init__(self, directory: LogDirectory, config: Config, clock: Clock) -> None:
+        self.directory = directory
+        self.failure: DiskError | None = None
+        """Why the log directory is offline; None while it is not."""
+        self._config = config
+        self._clock = clock
+        self._by_name: dict[str, list[Partition]] = {}
+        self._by_id: dict[TopicId, list[Partition]] = {}
+        self._committed_by_sync = config[options.FLUSH_POLICY] == "commit"
+        self._full_said_at = -_FULL_EVERY_S
+        directory.rounds.offline = self.take_offline
+
+    # --- finding ---------------------------------------------------------------------------
+
+    def get(self, topic: str, partition: int) -> Partition | ErrorCode:
+        """The partition, or UNKNOWN_TOPIC_OR_PARTITION."""
+        partitions = self._by_name.get(topic)
+        if partitions is None or not 0 <= partition < len(partitions):
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return partitions[partition]
+
+    def get_by_id(self, topic_id: TopicId, partition: int) -> Partition | ErrorCode:
+        """As `get`; UNKNOWN_TOPIC_ID where it is the topic that is unknown (KIP-516)."""
+        partitions = self._by_id.get(topic_id)
+        if partitions is None:
+            return ErrorCode.UNKNOWN_TOPIC_ID
+        if not 0 <= partition < len(partitions):
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return partitions[partition]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_name.values()))
+
+    # --- following the image ---------------------------------------------------------------
+
+    def load(self, image: ClusterImage) -> None:
+        """Take over every partition of the image, with its log if there is one. Raises DiskError.
+
+        A log that no topic of the image owns is set aside under a name of its own and kept: its
+        topic was deleted just before a crash, or the metadata is not that of this directory.
+        """
+        for key, log in list(self.directory.logs.items()):
+            topic = image.topics.get(key.topic)
+            if topic is None or topic.id != log.topic_id or key.partition >= len(topic.partitions):
+                aside = self.directory.set_aside(key)
+                _log.warning(
+                    "%s belongs to no topic that is known; kept as %s. Remove it if its topic was "
+                    "deleted; else bring back the metadata that it belongs to",
+                    key,
+                    aside,
+                )
+        for topic in image.topics.values():
+            self._add(topic, 0)
+
+    def settings_for(
+        self, image: Callable[[], ClusterImage]
+    ) -> Callable[[TopicPartition, TopicId], LogSettings]:
+        """What opening the directory asks for each log that it finds."""
+
+        def settings(key: TopicPartition, _topic_id: TopicId) -> LogSettings:
+            topic = image().topics.get(key.topic)
+            return self._settings({} if topic is None else topic.configs).log
+
+        return settings
+
+    def apply(self, change: Change) -> None:
+        """Do what a change of the image means here."""
+        match change:
+            case TopicCreated(topic):
+                self._add(topic, 0)
+            case PartitionsAdded(topic, first):
+                self._add(topic, first)
+            case TopicDeleted(topic):
+                self._remove(topic)
+            case TopicConfigChanged(topic_id, _, configs):
+                settings = self._settings(configs)
+                for partition in self._by_id.get(topic_id, ()):
+                    partition.configure(settings)
+            case PartitionChanged(topic_id, _, number, _, now):
+                self._by_id[topic_id][number].leader_epoch = now.leader_epoch
+            case _:
+                pass  # nodes come and go elsewhere
+
+    def _settings(self, configs: Mapping[str, str]) -> PartitionSettings:
+        return partition_settings(self._config, configs)
+
+    def _add(self, topic: TopicImage, first: int) -> None:
+        settings = self._settings(topic.configs)
+        partitions = self._by_name.setdefault(topic.name, [])
+        self._by_id[topic.id] = partitions
+        for number in range(first, len(topic.partitions)):
+            key = TopicPartition(topic.name, number)
+            log = self.directory.logs.get(key)
+            if log is None:
+                log = self.directory.create(key, topic.id, settings.log)
+            partition = Partition(
+                key,
+                topic.id,
+                topic.partitions[number].leader_epoch,
+                log,
+                settings,
+                self._clock,
+                self.disk_failed,
+                committed_by_sync=self._committed_by_sync,
+            )
+            partitions.append(partition)
+
+    def _remove(self, topic: TopicImage) -> None:
+        self._by_id.pop(topic.id, None)
+        for partition in self._by_name.pop(topic.name, ()):
+            partition.close(deleted=True)
+            gone = self.directory.delete(partition.key)
+            gone.then(partial(self._removed, partition.key, gone))
+
+    def _removed(self, key: TopicPartition, gone: Pending[None]) -> None:
+        try:
+            gone.result()
+        except DiskError as error:
+            _log.error("%s is deleted, but its files could not be removed: %s", key, error)
+
+    # --- a disk that fails -----------------------------------------------------------------
+
+    def disk_failed(self, error: DiskError) -> None:
+        """A write failed. A full disk refuses this append; anything else ends the directory."""
+        if error.errno not in _FULL:
+            self.take_offline(error)
+            return
+        now = self._clock.monotonic()
+        if now - self._full_said_at >= _FULL_EVERY_S:
+            self._full_said_at = now
+            _log.error("the disk is full: %s; produce is refused until there is space", error)
+
+    def take_offline(self, error: DiskError) -> None:
+        """Acknowledge nothing more from this directory (I30); what was synced can still be read."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        _log.critical(
+            "log directory %s is offline: %s. Nothing more is accepted or acknowledged; what was "
+            "acknowledged can still be read. Mend the disk, then restart",
+            self.directory.path,
+            error,
+        )
+        for partitions in self._by_name.values():
+            for partition in partitions:
+                partition.fail()
