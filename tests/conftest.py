@@ -5,10 +5,13 @@ Owns the two hypothesis profiles and the markers' effects. Fixtures of one suite
 
 import os
 
+from collections.abc import Generator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import reference
+from tests.processes import Broker
 
 SOAK = os.environ.get("OTTLA_SOAK") == "1"
 
@@ -37,3 +40,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="takes minutes: make soak"))
         if item.get_closest_marker("reference") and (reason := reference.missing()):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the brokers among its fixtures said."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for name, value in item.funcargs.items():
+            broker = getattr(value, "broker", value)
+            if isinstance(broker, Broker):
+                report.sections.append((f"what the broker of {name!r} said", broker.said()))
+    return report
