@@ -4,7 +4,6 @@ Owns the two hypothesis profiles and the markers' effects. Fixtures of one suite
 """
 
 import os
-
 from collections.abc import Generator
 
 import pytest

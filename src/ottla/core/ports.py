@@ -73,7 +73,7 @@ class File(Protocol):
         """Write all of `data`. Raises DiskError; what then lies past `position` is unknown."""
 
     def read(self, position: int, length: int) -> bytes:
-        """Up to `length` bytes, fewer only at the file's end. Blocks: at start and in tools only."""
+        """Up to `length` bytes, fewer only at the file's end. Blocks: at start and in tools."""
 
     def read_nowait(self, position: int, length: int) -> bytes | None:
         """As `read`, or None where the bytes are not in the page cache: then `Disk.warm` them."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.core import options
-from ottla.core.model import FileSlice, LeaderEpoch
+from ottla.core.model import FileSlice, LeaderEpoch, Offset
 from ottla.core.pending import when_all
 from ottla.handlers.fetch_sessions import (
     FINAL_EPOCH,
@@ -36,7 +36,7 @@ from ottla.protocol.messages.fetch import (
     PartitionData,
 )
 from ottla.replication.partition import Partition, ReadWaiter
-from ottla.storage.log import Cold
+from ottla.storage.segment import Cold
 
 if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
@@ -221,7 +221,7 @@ class Fetch:
         room = min(wanted.bytes_max, self.bytes_max - got)
         if room <= 0 and got:
             return data, partition
-        piece = partition.read(wanted.offset, max(room, 0))
+        piece = partition.read(Offset(wanted.offset), max(room, 0))
         if isinstance(piece, FileSlice):
             if got and piece.length > room:
                 piece.release()  # only the first batch of an answer may exceed its limits

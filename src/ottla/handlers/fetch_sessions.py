@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from ottla.core.model import TopicId
     from ottla.core.ports import Clock
     from ottla.protocol.messages.fetch import FetchRequest, PartitionData
 
@@ -40,7 +39,7 @@ class Wanted:
     def __init__(  # noqa: PLR0913, PLR0917  # the fields of a fetch's partition
         self,
         topic: str,
-        topic_id: TopicId,
+        topic_id: bytes,
         partition: int,
         offset: int,
         bytes_max: int,

@@ -29,7 +29,7 @@ from ottla.records.opening import Opened, Opening, open_batch
 from ottla.records.validate import Rejected, check_header
 
 if TYPE_CHECKING:
-    from ottla.core.model import Offset, TopicId
+    from ottla.core.model import Offset
     from ottla.handlers.context import Context, Request
     from ottla.records.batch import BatchView
     from ottla.replication.partition import Partition
@@ -120,7 +120,7 @@ class Produce:
         if len(self.items) > 1:
             self._refuse_repeated()
 
-    def _find(self, name: str, topic_id: TopicId, index: int) -> Partition | ErrorCode:
+    def _find(self, name: str, topic_id: bytes, index: int) -> Partition | ErrorCode:
         acks = self.acks
         if acks not in (ACKS_LEADER, ACKS_ALL, ACKS_NONE):
             return ErrorCode.INVALID_REQUIRED_ACKS

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class ErrorCode(IntEnum):
-    """A code as it stands in a response. `NONE` is success and is falsy, so `if error:` reads well."""
+    """A code as it stands in a response. NONE is success, and falsy: `if error:` reads well."""
 
     UNKNOWN_SERVER_ERROR = -1
     NONE = 0

@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 from crc32c import crc32c
 
 from ottla.core.model import NO_TIMESTAMP
+from ottla.core.ports import Buffer
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import (
     CODEC_MASK,
@@ -123,7 +124,7 @@ def check_records(batch: BatchView, rules: Rules, now_ms: int) -> Rejected | Non
     return settle(batch, _walk(batch, rules, now_ms))
 
 
-def check_records_bytes(batch: bytes, rules: Rules, now_ms: int) -> Rejected | int:
+def check_records_bytes(batch: Buffer, rules: Rules, now_ms: int) -> Rejected | int:
     """`check_records` for a worker: takes and gives what can be pickled.
 
     The batch's true greatest timestamp, which `settle` writes into its header.

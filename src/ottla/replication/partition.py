@@ -171,7 +171,7 @@ class Partition:
                 if isinstance(verdict, ErrorCode):
                     return verdict
                 end = Offset(verdict.base_offset + batch.last_offset_delta + 1)
-                return Appended(verdict.base_offset, end, verdict.log_append_time)
+                return Appended(verdict.base_offset, end, verdict.timestamp)
         append_time = NO_TIMESTAMP
         if self.rules.timestamp_type == "LogAppendTime":
             append_time = self.clock.wall_ms()

@@ -51,7 +51,7 @@ class PartitionTable:
         self._config = config
         self._clock = clock
         self._by_name: dict[str, list[Partition]] = {}
-        self._by_id: dict[TopicId, list[Partition]] = {}
+        self._by_id: dict[bytes, list[Partition]] = {}
         self._committed_by_sync = config[options.FLUSH_POLICY] == "commit"
         self._full_said_at = -_FULL_EVERY_S
         directory.rounds.offline = self.take_offline
@@ -65,7 +65,7 @@ class PartitionTable:
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return partitions[partition]
 
-    def get_by_id(self, topic_id: TopicId, partition: int) -> Partition | ErrorCode:
+    def get_by_id(self, topic_id: bytes, partition: int) -> Partition | ErrorCode:
         """As `get`; UNKNOWN_TOPIC_ID where it is the topic that is unknown (KIP-516)."""
         partitions = self._by_id.get(topic_id)
         if partitions is None:

@@ -35,7 +35,8 @@ from ottla.storage.rounds import FlushPolicy, Rounds
 from ottla.storage.settings import LogSettings
 
 _DELETE = "-delete"
-_SET_ASIDE = ("-delete", "-future", "-stray")
+_STRAY = "-stray"
+_SET_ASIDE = (_DELETE, _STRAY, "-future")
 _NOT_OURS = frozenset({"__cluster_metadata"})
 
 
@@ -208,6 +209,17 @@ class LogDirectory:
 
         log.when_made(close)
         return gone
+
+    def set_aside(self, partition: TopicPartition) -> str:
+        """Keep a log that nobody owns under a name of its own, as Kafka does; that name.
+
+        At start only: blocks. Raises DiskError.
+        """
+        log = self.logs.pop(partition)
+        log.close()
+        aside = f"{log.directory}.{log.topic_id.hex()}{_STRAY}"
+        self.disk.perform_now([RenamePath(log.directory, aside), SyncDirectory(self.path)])
+        return aside
 
     # -- checkpoints
 

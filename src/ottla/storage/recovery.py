@@ -16,10 +16,19 @@ from typing import NamedTuple
 from crc32c import crc32c
 
 from ottla.core.model import LeaderEpoch, Offset, TopicId
-from ottla.core.ports import CreateFile, Disk, File, Step, SyncDirectory, SyncFile, UnlinkFile
+from ottla.core.ports import (
+    CreateFile,
+    Disk,
+    File,
+    ReplaceFile,
+    Step,
+    SyncDirectory,
+    SyncFile,
+    UnlinkFile,
+)
 from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchView
 from ottla.storage import epochs as leader_epochs
-from ottla.storage.checkpoints import decode_epochs
+from ottla.storage.checkpoints import decode_epochs, encode_epochs
 from ottla.storage.epochs import LeaderEpochs
 from ottla.storage.index import (
     OFFSET_ENTRY,
@@ -86,7 +95,7 @@ class Recovery:
     hints: Hints
     findings: list[Finding] = field(default_factory=list)
     touched: list[File] = field(default_factory=list)
-    unlinks: list[Step] = field(default_factory=list)
+    edits: list[Step] = field(default_factory=list)
     unsound: set[Offset] = field(default_factory=set)
     """Segments whose indexes must be made anew."""
 
@@ -119,7 +128,8 @@ def open_log(
     if not failed:
         _make_durable(work)
     start = _start(segments, hints.start, end)
-    return Opened(topic_id, start, end, segments, epochs, producers, failed), work.findings
+    certain = hints.recovery_point if failed else end
+    return Opened(topic_id, start, certain, segments, epochs, producers, failed), work.findings
 
 
 def _start(segments: list[Segment], wanted: Offset, end: Offset) -> Offset:
@@ -147,7 +157,7 @@ def _sweep(work: Recovery, names: list[str]) -> list[str]:
         else:
             kept.append(name)
             continue
-        work.unlinks.append(UnlinkFile(path))
+        work.edits.append(UnlinkFile(path))
     return kept
 
 
@@ -287,7 +297,7 @@ def _end_log(
         segment.log.truncate(sound)
         for one in segments[keep:]:
             work.found(Case.EMPTY_SEGMENT, one.log.path)
-            work.unlinks += [UnlinkFile(file.path) for file in one.files()]
+            work.edits += [UnlinkFile(file.path) for file in one.files()]
             work.touched = [file for file in work.touched if file not in one.files()]
             one.close()
     del segments[keep:]
@@ -364,6 +374,9 @@ def _epochs(work: Recovery, segments: list[Segment], end: Offset) -> LeaderEpoch
     begin = Offset(0) if not entries else work.hints.recovery_point
     for batch in _batches_since(segments, begin):
         epochs.assign(LeaderEpoch(batch.leader_epoch), Offset(batch.base_offset))
+    if epochs.entries() != entries:
+        # The recovery point moves on, so what was learned here would not be learned again.
+        work.edits.append(ReplaceFile(path, encode_epochs(epochs.entries()), False))
     return epochs
 
 
@@ -387,7 +400,7 @@ def _producers(
                 work.found(Case.SNAPSHOT_UNSOUND, path)
         elif offset in bases:
             continue
-        work.unlinks.append(UnlinkFile(path))
+        work.edits.append(UnlinkFile(path))
     for batch in _batches_since(segments, begin or _FIRST):
         producers.update(batch)
     return producers
@@ -417,6 +430,6 @@ def _floor(index: SparseIndex, value: int) -> Entry | None:
 
 def _make_durable(work: Recovery) -> None:
     steps: list[Step] = [SyncFile(file) for file in work.touched]
-    steps += work.unlinks
+    steps += work.edits
     if steps:
         work.disk.perform_now([*steps, SyncDirectory(work.directory)])

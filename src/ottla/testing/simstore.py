@@ -31,7 +31,6 @@ from ottla.cluster.store import (
 )
 from ottla.core.pending import Pending
 
-
 _LINGERS = 0.97
 """How likely a transaction under way is to be overtaken once more: some outlast many others."""
 
