@@ -134,7 +134,7 @@ def test_sigterm_answers_what_is_in_flight(running):
 
 
 def test_the_module_runs_like_the_program():
-    command = [sys.executable, "-m", "ottla.cli.main", "--help"]
+    command = [sys.executable, "-m", "ottla", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert "serve" in done.stdout

@@ -186,7 +186,7 @@ def _load(shape: Shape, requests: Sequence[bytes], error_at: int, seconds: float
 @contextlib.contextmanager
 def own_broker(folder: str, options: Sequence[str]) -> Iterator[Target]:
     """`ottla serve` on a free port, with Kafka's idea of durability; stopped afterwards."""
-    command = [sys.executable, "-m", "ottla.cli.main", "serve", "--data-dir", f"{folder}/data"]
+    command = [sys.executable, "-m", "ottla", "serve", "--data-dir", f"{folder}/data"]
     command += ["--listen", "127.0.0.1:0"]
     command += [part for option in options for part in ("-o", option)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
