@@ -34,7 +34,8 @@ def test_a_topic_is_created_by_the_first_record(broker):
     [(error, message)] = results
     assert (error, message.offset()) == (None, 0)
 
-    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "unused"})
+    settings = {"group.id": "unused", "enable.auto.commit": False}  # there are no groups to ask
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, **settings})
     consumer.assign([TopicPartition("made-on-the-way", message.partition(), 0)])
     [record] = consumer.consume(1, timeout=30)
     consumer.close()

@@ -76,7 +76,6 @@ def test_nothing_on_the_way_to_serving_imports_the_command_line_or_http():
         "rich",
         "click",
         "http",
-        "urllib",
         "confluent_kafka",
         "cramjam",
         "multiprocessing",
