@@ -241,7 +241,10 @@ class ServerConnection(FrameBuffer):
 
     @property
     def full(self) -> bool:
-        """Whether no further request may be dispatched until answers have left."""
+        """Whether no further request may be dispatched until answers have left.
+
+        Answers that were joined count until all of them have left.
+        """
         return (
             self._held + len(self._slots) >= self._requests_max
             or self._held_bytes >= self._bytes_max

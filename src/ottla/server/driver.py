@@ -515,8 +515,8 @@ class Driver:
             self._give_up("bad frame", str(error) + (f": {error.hint}" if error.hint else ""))
         elif isinstance(error, CodecError):
             self._give_up("bad request", f"{self._name_current()}: {error}")
-        elif isinstance(error, OSError) and self._current is None:
-            self.close()  # our own send or sendfile: the peer is gone
+        elif isinstance(error, (ConnectionError, TimeoutError)) and self._current is None:
+            self.close()  # the peer is gone; any other error of a send may be the disk's
         else:
             what = "an answer" if isinstance(error, SliceCutShort) else self._name_current()
             _log.error("%s: %s failed", self.state.peer, what, exc_info=error)
