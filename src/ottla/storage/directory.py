@@ -108,7 +108,8 @@ class LogDirectory:
         raw = self.disk.read_file(path)
         found = checkpoints.decode_meta_properties(raw)
         if raw is None:
-            self.disk.perform_now([ReplaceFile(path, proposed.encode())])
+            above = self.path.rpartition("/")[0] or ("/" if self.path.startswith("/") else ".")
+            self.disk.perform_now([ReplaceFile(path, proposed.encode()), SyncDirectory(above)])
             found = proposed
         elif found is None:
             raise WrongDirectory(f"{path} can't be read: restore it, or use another directory")
@@ -185,19 +186,20 @@ class LogDirectory:
 
         def remove() -> None:
             steps = self._checkpoint_steps()
-            if self.rounds.failure is None and log.has_files:
+            if self.rounds.failure is None and log.on_disk:
+                steps.append(MakeDirectory(log.directory))  # may not have come about
                 steps += [RenamePath(log.directory, aside), SyncDirectory(self.path)]
                 steps.append(RemoveTree(aside))
             done = self.disk.perform(steps)
 
             def finish() -> None:
-                del self._leaving[partition]
                 try:
                     done.result()
                 except DiskError as error:
-                    leaving.fail(error)
+                    leaving.fail(error)  # stays: a namesake must not write among the old files
                     gone.fail(error)
                 else:
+                    del self._leaving[partition]
                     leaving.complete(None)
                     gone.complete(None)
 
@@ -241,7 +243,7 @@ class LogDirectory:
 
     def _checkpoint_steps(self) -> list[Step]:
         """Replace all three; one sync of the directory is enough for them."""
-        here = {name: log for name, log in self.logs.items() if log.has_files}
+        here = {name: log for name, log in self.logs.items() if log.on_disk}
         contents = {
             checkpoints.RECOVERY_POINTS: {name: log.recovery_point for name, log in here.items()},
             checkpoints.LOG_STARTS: {

@@ -29,6 +29,7 @@ from ottla.core.ports import (
     Step,
     SyncDirectory,
     SyncFile,
+    UnlinkFile,
 )
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
@@ -82,6 +83,7 @@ class Opened:
     epochs: LeaderEpochs = field(default_factory=LeaderEpochs)
     producers: ProducerStates = field(default_factory=ProducerStates)
     failed: bool = False
+    on_disk: bool = False
 
 
 class Log:
@@ -104,6 +106,7 @@ class Log:
         "epochs",
         "failed",
         "flushed",
+        "on_disk",
         "on_flushed",
         "producers",
         "recovery_point",
@@ -134,6 +137,8 @@ class Log:
         self.producers = opened.producers
         self.failed = opened.failed
         """A write could not be taken back, or recovery found damage: no appends any more."""
+        self.on_disk = opened.on_disk
+        """Whether there is, or may be, a directory of it."""
         self.closed = False
         self.recovery_point = opened.recovery_point
         """On disk for certain, whatever the policy; where recovery would begin."""
@@ -225,6 +230,7 @@ class Log:
         old = self._active
         steps: list[Step] = []
         if old is None:
+            self.on_disk = True
             steps.append(MakeDirectory(self.directory))
             metadata = encode_partition_metadata(self.topic_id)
             steps.append(ReplaceFile(f"{self.directory}/{PARTITION_METADATA}", metadata, False))
@@ -250,6 +256,7 @@ class Log:
             try:
                 files = done.result()
             except DiskError as error:
+                self._unmake(steps)
                 self._made(error)
                 return
             assert not self.closed, "closed while files were being made: see when_made"
@@ -265,6 +272,14 @@ class Log:
             self._made(None)
 
         done.then(finish)
+
+    def _unmake(self, steps: list[Step]) -> None:
+        """Remove what a refused roll has made: the next one may begin at another offset.
+
+        As well as it goes; what stays is empty, and recovery removes it.
+        """
+        paths = [step.path for step in steps if isinstance(step, CreateFile)]
+        self.disk.perform([UnlinkFile(path) for path in paths])
 
     def _begin_segment(self, files: list[File]) -> None:
         self._new_files += files[:-3]
@@ -477,17 +492,12 @@ class Log:
         self.recovery_point = self.end
 
     @property
-    def has_files(self) -> bool:
-        """Whether it was ever appended to."""
-        return bool(self.segments)
-
-    @property
     def segments_start(self) -> Offset:
         """The first offset for which there are bytes, whatever `start` says."""
         return self.segments[0].base_offset if self.segments else self.end
 
     def hold_until(self, ready: Pending[None]) -> None:
-        """Let `prepare` wait until then. Fails those who wait if `ready` fails."""
+        """Let `prepare` wait until then. If `ready` fails, so has the log."""
         assert self._waiting is None, "held while files are being made"
         self._waiting = []
 
@@ -495,6 +505,7 @@ class Log:
             try:
                 ready.result()
             except DiskError as error:
+                self.failed = True
                 self._made(error)
             else:
                 self._made(None)

@@ -56,7 +56,7 @@ class Case(Enum):
     SNAPSHOT_AHEAD = "A snapshot past the end describes records that were lost: removed."
     EPOCHS_UNSOUND = "A leader-epoch-checkpoint that can't be read is made anew from the batches."
     TORN_TAIL = "Nothing sound follows the last sound batch: a write that never finished. Cut."
-    EMPTY_SEGMENT = "A segment made for a batch that never arrived, after a cut: removed."
+    EMPTY_SEGMENT = "A segment made for batches that never arrived: removed."
     DAMAGED = (
         "Something sound follows bytes that are not, or they were on disk for certain: no torn "
         "write does that. Kept as evidence; readable below, no appends."
@@ -114,7 +114,9 @@ def open_log(
     """Open the log in `directory`; its files are sound and durable then. Raises DiskError."""
     work = Recovery(disk, directory, settings, hints)
     names = _sweep(work, disk.names(directory))
-    segments = [_open_segment(work, base, names) for base in _bases(names, ".log")]
+    segments = _without_strays(
+        work, [_open_segment(work, base, names) for base in _bases(names, ".log")]
+    )
     if hints.clean and segments and not _trust(work, segments):
         work.found(Case.END_MISSING, directory)
         hints = work.hints = replace(hints, clean=False)
@@ -129,7 +131,8 @@ def open_log(
         _make_durable(work)
     start = _start(segments, hints.start, end)
     certain = hints.recovery_point if failed else end
-    return Opened(topic_id, start, certain, segments, epochs, producers, failed), work.findings
+    opened = Opened(topic_id, start, certain, segments, epochs, producers, failed, True)
+    return opened, work.findings
 
 
 def _start(segments: list[Segment], wanted: Offset, end: Offset) -> Offset:
@@ -180,6 +183,21 @@ def _open_segment(work: Recovery, base: Offset, names: list[str]) -> Segment:
     segment.size = segment.log.size()
     segment.created_ms = work.hints.now_ms
     return segment
+
+
+def _without_strays(work: Recovery, segments: list[Segment]) -> list[Segment]:
+    """Without empty segments in the middle: a roll that the disk refused left them there."""
+    kept = [one for one in segments[:-1] if one.size > 0] + segments[-1:]
+    _discard(work, [one for one in segments if one not in kept])
+    return kept
+
+
+def _discard(work: Recovery, segments: list[Segment]) -> None:
+    for one in segments:
+        work.found(Case.EMPTY_SEGMENT, one.log.path)
+        work.edits += [UnlinkFile(file.path) for file in one.files()]
+        work.touched = [file for file in work.touched if file not in one.files()]
+        one.close()
 
 
 # -- after a clean stop
@@ -260,7 +278,12 @@ def sane(batch: BatchView) -> bool:
 def _verify(work: Recovery, segments: list[Segment]) -> bool:
     """Read everything from the recovery point on; cut a torn tail. True if the log is damaged."""
     certain = work.hints.recovery_point
+    # A log's start is durable before segments below it go. So one that begins later has lost its
+    # first segments; unless that was so at the recovery point (Kafka doesn't write a start that
+    # is a segment's).
     expected: Offset | None = None
+    if segments and segments[0].base_offset > max(work.hints.start, certain):
+        expected = work.hints.start
     for at, segment in enumerate(segments):
         if at + 1 < len(segments) and segments[at + 1].base_offset <= certain:
             expected = segments[at + 1].base_offset
@@ -283,7 +306,7 @@ def _end_log(
     """The log stops making sense at `sound` in a segment: torn, or (True) damaged?"""
     segment = segments[at]
     path = segment.log.path
-    keep = at if sound == 0 and at > 0 else at + 1
+    keep = at if segment.base_offset != expected and sound == 0 else at + 1
     damaged = expected < work.hints.recovery_point or any(
         contains_batch(one.log.read(sound if one is segment else 0, one.log.size()), expected)
         for one in segments[at:]
@@ -295,11 +318,7 @@ def _end_log(
     else:
         work.found(Case.TORN_TAIL, path, sound)
         segment.log.truncate(sound)
-        for one in segments[keep:]:
-            work.found(Case.EMPTY_SEGMENT, one.log.path)
-            work.edits += [UnlinkFile(file.path) for file in one.files()]
-            work.touched = [file for file in work.touched if file not in one.files()]
-            one.close()
+        _discard(work, segments[keep:])
     del segments[keep:]
     return damaged
 

@@ -1,0 +1,590 @@
+"""A disk in memory that loses, tears and refuses, as a seed says. The port `Disk`, unchanged users.
+
+Owns what a file system may do between two syncs: a file has a durable image and writes that may or
+may not have arrived, a directory durable names and changes of them that may or may not have.
+Must not be kinder than a real one: `crash` draws any state that the model allows.
+
+The model. Without a sync of the file, any subset of its 512-byte sectors written since may be
+there, and its size may have grown without them (zeros). Without a sync of the directory any subset
+of its new, renamed and removed names may be there, whatever the state of the files they name.
+Space is not modelled, except that a plan can refuse any call.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from errno import EIO, ENOENT
+from typing import Literal, NamedTuple, TypeAlias
+
+from ottla.core.model import FileSlice
+from ottla.core.pending import Pending
+from ottla.core.ports import (
+    Buffer,
+    CreateFile,
+    DiskError,
+    File,
+    MakeDirectory,
+    RemoveTree,
+    RenamePath,
+    ReplaceFile,
+    ReserveSpace,
+    Step,
+    SyncDirectory,
+    SyncFile,
+    UnlinkFile,
+)
+
+SECTOR = 512
+_PAGE = 4096
+
+CrashPolicy: TypeAlias = Literal["any", "prefix", "nothing", "everything"]
+"""What a crash keeps of each file's unsynced writes: a drawn mixture, a prefix with a torn end,
+none, or all (which is what `kill -9` leaves)."""
+
+
+class _Write(NamedTuple):
+    position: int
+    data: bytes
+
+
+class _Cut(NamedTuple):
+    size: int
+
+
+class Node:
+    """A file's content, apart from its names."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.durable = b""
+        self.pending: list[_Write | _Cut] = []
+        self.absent: set[int] = set()  # pages that a read without blocking doesn't find
+
+    def sync(self) -> None:
+        self.durable = bytes(self.data)
+        self.pending.clear()
+
+
+class _Link(NamedTuple):
+    name: str
+    node: Node | Folder
+
+
+class _Unlink(NamedTuple):
+    name: str
+
+
+class _Rename(NamedTuple):
+    source: str
+    target: str
+    node: Node | Folder
+
+
+class Folder:
+    """A directory's names, now and for certain."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Node | Folder] = {}
+        self.durable: dict[str, Node | Folder] = {}
+        self.pending: list[_Link | _Unlink | _Rename] = []
+
+    def change(self, operation: _Link | _Unlink | _Rename) -> None:
+        _apply(self.names, operation)
+        self.pending.append(operation)
+
+    def sync(self) -> None:
+        self.durable = dict(self.names)
+        self.pending.clear()
+
+
+def _apply(names: dict[str, Node | Folder], operation: _Link | _Unlink | _Rename) -> None:
+    match operation:
+        case _Link(name, node):
+            names[name] = node
+        case _Unlink(name):
+            names.pop(name, None)
+        case _Rename(source, target, node):
+            if names.get(source) is node:
+                del names[source]
+            names[target] = node
+
+
+@dataclass
+class Fault:
+    """Refuse calls of one kind: `skip` that match pass first, then `times` fail."""
+
+    action: str
+    """write, sync, truncate, create, replace, rename, remove, make directory, read, …"""
+    errno: int = EIO
+    path: str = ""
+    """Part of the path; empty matches all."""
+    skip: int = 0
+    times: int = 1
+    short: int = 0
+    """How many bytes a refused write leaves behind."""
+
+
+class SimFile:
+    """An open file of a SimDisk. Dead after a crash."""
+
+    def __init__(self, disk: SimDisk, path: str, node: Node) -> None:
+        self._disk = disk
+        self._path = path
+        self.node = node
+        self._boot = disk.boots
+        self.users = 0
+        self.closed = False
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def fileno(self) -> int:
+        self._alive()
+        return id(self) & 0x7FFFFFFF
+
+    def _alive(self) -> None:
+        assert self._boot == self._disk.boots, f"{self._path} was open before the crash"
+        assert not self.closed or self.users, f"{self._path} is closed"
+
+    def size(self) -> int:
+        self._alive()
+        return len(self.node.data)
+
+    def write(self, data: Buffer, position: int) -> None:
+        self._alive()
+        fault = self._disk.due("write", self._path)
+        raw = bytes(data)
+        if fault is not None:
+            self._put(raw[: fault.short], position)
+            raise _error("write", self._path, fault.errno)
+        self._put(raw, position)
+
+    def _put(self, raw: bytes, position: int) -> None:
+        if raw:
+            node = self.node
+            grown = position - len(node.data)
+            if grown > 0:
+                node.data += bytes(grown)
+            node.data[position : position + len(raw)] = raw
+            node.pending.append(_Write(position, raw))
+            pages = range(position // _PAGE, (position + len(raw) - 1) // _PAGE + 1)
+            node.absent.difference_update(pages)
+            self._disk.log.append(("write", self._path))
+
+    def read(self, position: int, length: int) -> bytes:
+        self._alive()
+        self._disk.blocks("read", self._path)
+        fault = self._disk.due("read", self._path)
+        if fault is not None:
+            raise _error("read", self._path, fault.errno)
+        self.node.absent.difference_update(self._pages(position, length))
+        return bytes(self.node.data[position : position + length])
+
+    def read_nowait(self, position: int, length: int) -> bytes | None:
+        self._alive()
+        if not self.node.absent.isdisjoint(self._pages(position, length)):
+            return None
+        return bytes(self.node.data[position : position + length])
+
+    def _pages(self, position: int, length: int) -> range:
+        end = min(position + length, len(self.node.data))
+        return range(position // _PAGE, (end - 1) // _PAGE + 1) if end > position else range(0)
+
+    def warm(self, position: int, length: int) -> None:
+        """What `Disk.warm` does to this file."""
+        self.node.absent.difference_update(self._pages(position, length))
+
+    def truncate(self, size: int) -> None:
+        self._alive()
+        fault = self._disk.due("truncate", self._path)
+        if fault is not None:
+            raise _error("truncate", self._path, fault.errno)
+        if size != len(self.node.data):
+            del self.node.data[size:]
+            self.node.data += bytes(size - len(self.node.data))
+            self.node.pending.append(_Cut(size))
+
+    def retain(self) -> None:
+        self._alive()
+        self.users += 1
+
+    def release(self) -> None:
+        assert self.users > 0, f"{self._path} was released more often than retained"
+        self.users -= 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _error(action: str, path: str, number: int) -> DiskError:
+    return DiskError(action, path, OSError(number, f"simulated error {number}"))
+
+
+class _Job:
+    """What a thread would do, one call at a time."""
+
+    def __init__(self, calls: Sequence[Callable[[], File | None]], stop: bool) -> None:
+        self.calls = list(calls)
+        self.stop_at_error = stop
+        self.files: list[File] = []
+        self.error: DiskError | None = None
+        self.pending: Pending[list[File]] = Pending()
+
+    def step(self) -> bool:
+        """Do one call; True when it was the last."""
+        if self.calls:
+            try:
+                file = self.calls.pop(0)()
+            except DiskError as error:
+                self.error = self.error or error
+                if self.stop_at_error:
+                    self.calls.clear()
+            else:
+                if file is not None:
+                    self.files.append(file)
+        return not self.calls
+
+    def settle(self) -> None:
+        if self.error is not None:
+            self.pending.fail(self.error)
+        else:
+            self.pending.complete(self.files)
+
+
+class SimDisk:
+    """The port `Disk`. What would wait is done by `step`, one call at a time, or by `run`."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = random.Random(seed)
+        self.root = Folder()
+        self.boots = 0
+        self.on_loop = False
+        """Whether a call that blocks is a fault of the caller."""
+        self.faults: list[Fault] = []
+        self.log: list[tuple[str, str]] = []
+        """What was done, in order: (write | sync | sync directory, path)."""
+        self._performs: list[_Job] = []  # one thread: in order
+        self._others: list[_Job] = []  # syncs and warms: in any order
+
+    # -- faults
+
+    def due(self, action: str, path: str) -> Fault | None:
+        """The fault that is planned for this call, if one is."""
+        for fault in self.faults:
+            if fault.action == action and fault.path in path:
+                if fault.skip > 0:
+                    fault.skip -= 1
+                elif fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def blocks(self, action: str, path: str) -> None:
+        """Refuse what blocks while the loop runs."""
+        assert not self.on_loop, f"{action} {path} would block the loop"
+
+    def _check(self, action: str, path: str) -> None:
+        fault = self.due(action, path)
+        if fault is not None:
+            raise _error(action, path, fault.errno)
+
+    # -- names
+
+    def _find(self, path: str) -> Node | Folder | None:
+        at: Node | Folder | None = self.root
+        for part in path.strip("/").split("/") if path.strip("/") else ():
+            if not isinstance(at, Folder):
+                return None
+            at = at.names.get(part)
+        return at
+
+    def _parent(self, path: str) -> tuple[Folder, str]:
+        above, _, name = path.strip("/").rpartition("/")
+        folder = self._find(above) if above else self.root
+        if not isinstance(folder, Folder):
+            raise _error("open", path, ENOENT)
+        return folder, name
+
+    def names(self, path: str) -> list[str]:
+        self.blocks("list", path)
+        found = self._find(path)
+        return sorted(found.names) if isinstance(found, Folder) else []
+
+    def read_file(self, path: str) -> bytes | None:
+        self.blocks("read", path)
+        self._check("read", path)
+        found = self._find(path)
+        return bytes(found.data) if isinstance(found, Node) else None
+
+    def open(self, path: str) -> File:
+        self.blocks("open", path)
+        self._check("open", path)
+        found = self._find(path)
+        if not isinstance(found, Node):
+            raise _error("open", path, ENOENT)
+        return SimFile(self, path, found)
+
+    # -- steps
+
+    def perform_now(self, steps: Sequence[Step]) -> list[File]:
+        self.blocks("perform", str(steps[:1]))
+        files = [self._do(step) for step in steps]
+        return [file for file in files if file is not None]
+
+    def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
+        job = _Job([self._call(step) for step in steps], stop=True)
+        self._performs.append(job)
+        return job.pending
+
+    def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
+        steps: list[Step] = [SyncFile(file) for file in files]
+        steps += [SyncDirectory(path) for path in directories]
+        self.random.shuffle(steps)
+        return self._submit(_Job([self._call(step) for step in steps], stop=False))
+
+    def warm(self, piece: FileSlice) -> Pending[None]:
+        file, position, length = piece.file, piece.position, piece.length
+        assert isinstance(file, SimFile)
+
+        def bring_in() -> None:
+            self._check("warm", file.path)
+            file.warm(position, length)
+
+        return self._submit(_Job([bring_in], stop=True))
+
+    def _submit(self, job: _Job) -> Pending[None]:
+        self._others.append(job)
+        result: Pending[None] = Pending()
+
+        def pass_on() -> None:
+            if job.error is not None:
+                result.fail(job.error)
+            else:
+                result.complete(None)
+
+        job.pending.then(pass_on)
+        return result
+
+    def _call(self, step: Step) -> Callable[[], File | None]:
+        return lambda: self._do(step)
+
+    def _do(self, step: Step) -> File | None:
+        match step:
+            case CreateFile(path, content):
+                return self._create(path, content)
+            case ReplaceFile(path, content, sync_directory):
+                self._replace(path, content, sync_directory)
+            case SyncFile(file):
+                assert isinstance(file, SimFile)
+                self._check("sync", file.path)
+                file.node.sync()
+                self.log.append(("sync", file.path))
+            case SyncDirectory(path):
+                self._check("sync directory", path)
+                folder = self._find(path)
+                if not isinstance(folder, Folder):
+                    raise _error("sync directory", path, ENOENT)
+                folder.sync()
+                self.log.append(("sync directory", path))
+            case ReserveSpace(file, _, _):
+                self._check("reserve", file.path)
+            case MakeDirectory(path):
+                self._check("make directory", path)
+                self._make_directory(path)
+            case RenamePath(source, target):
+                self._check("rename", source)
+                self._rename(source, target)
+            case UnlinkFile(path) | RemoveTree(path):
+                self._check("remove", path)
+                self._remove(path)
+        return None
+
+    def _create(self, path: str, content: bytes) -> SimFile:
+        self._check("create", path)
+        folder, name = self._parent(path)
+        node = folder.names.get(name)
+        if not isinstance(node, Node):
+            node = Node()
+            folder.change(_Link(name, node))
+        file = SimFile(self, path, node)
+        file.truncate(0)
+        if content:
+            file.write(content, 0)
+        return file
+
+    def _replace(self, path: str, content: bytes, sync_directory: bool) -> None:
+        self._check("replace", path)
+        aside = self._create(f"{path}.tmp", content)
+        self._check("sync", aside.path)
+        aside.node.sync()
+        aside.close()
+        self._check("rename", aside.path)
+        self._rename(aside.path, path)
+        if sync_directory:
+            self._do(SyncDirectory(path.rpartition("/")[0]))
+
+    def _make_directory(self, path: str) -> None:
+        at = self.root
+        for part in path.strip("/").split("/"):
+            below = at.names.get(part)
+            if not isinstance(below, Folder):
+                below = Folder()
+                at.change(_Link(part, below))
+            at = below
+
+    def _rename(self, source: str, target: str) -> None:
+        folder, name = self._parent(source)
+        beside, new_name = self._parent(target)
+        assert folder is beside, "renames between directories are not modelled"
+        node = folder.names.get(name)
+        if node is None:
+            raise _error("rename", source, ENOENT)
+        folder.change(_Rename(name, new_name, node))
+
+    def _remove(self, path: str) -> None:
+        try:
+            folder, name = self._parent(path)
+        except DiskError:
+            return
+        if name in folder.names:
+            folder.change(_Unlink(name))
+
+    # -- time passes
+
+    @property
+    def busy(self) -> bool:
+        """Whether something asked for is not done yet."""
+        return bool(self._performs or self._others)
+
+    def step(self) -> None:
+        """Do one call of one job that waits; complete its Pending when it was the last."""
+        queues = [queue for queue in (self._performs, self._others) if queue]
+        if not queues:
+            return
+        queue = self.random.choice(queues)
+        job = queue[0] if queue is self._performs else self.random.choice(queue)
+        blocked, self.on_loop = self.on_loop, False
+        try:
+            done = job.step()
+        finally:
+            self.on_loop = blocked
+        if done:
+            queue.remove(job)
+            job.settle()
+
+    def run(self) -> None:
+        """Do all that waits, and what that leads to."""
+        while self.busy:
+            self.step()
+
+    def evict(self) -> None:
+        """Forget all pages: every read without blocking finds nothing until they are warmed."""
+        for node in _nodes(self.root):
+            node.absent = set(range(-(-len(node.data) // _PAGE)))
+
+    def kill(self) -> None:
+        """The process dies, the machine doesn't: what was written is there, what waited is not."""
+        self.boots += 1
+        self._performs.clear()
+        self._others.clear()
+
+    def crash(self, policy: CrashPolicy = "any") -> None:
+        """The power fails. Draws a state that may be found afterwards; it is durable then."""
+        self.kill()
+        seen: set[int] = set()
+        self._crash_folder(self.root, policy, seen)
+        self.evict()
+
+    def _crash_folder(self, folder: Folder, policy: CrashPolicy, seen: set[int]) -> None:
+        if id(folder) in seen:
+            return
+        seen.add(id(folder))
+        names = dict(folder.durable)
+        for operation in self._kept(folder.pending, policy):
+            _apply(names, operation)
+        folder.names, folder.durable = names, dict(names)
+        folder.pending.clear()
+        for below in list(names.values()):
+            if isinstance(below, Folder):
+                self._crash_folder(below, policy, seen)
+            elif id(below) not in seen:
+                seen.add(id(below))
+                self._crash_node(below, policy)
+
+    def _kept(
+        self, pending: list[_Link | _Unlink | _Rename], policy: CrashPolicy
+    ) -> list[_Link | _Unlink | _Rename]:
+        match policy:
+            case "nothing":
+                return []
+            case "everything":
+                return pending
+            case "prefix":
+                return pending[: self.random.randint(0, len(pending))]
+        share = self.random.choice((0.0, 0.5, 0.9, 1.0))
+        return [operation for operation in pending if self.random.random() < share]
+
+    def _crash_node(self, node: Node, policy: CrashPolicy) -> None:
+        kind: str = policy
+        if policy == "any":
+            kind = self.random.choice(("nothing", "everything", "prefix", "prefix", "sectors"))
+        image = bytearray(node.durable)
+        match kind:
+            case "everything":
+                image = bytearray(node.data)
+            case "prefix":
+                self._keep_prefix(image, node.pending)
+            case "sectors":
+                self._keep_sectors(image, node.pending)
+        if policy == "any" and self.random.random() < 0.2 and len(node.data) > len(image):
+            image += bytes(self.random.randint(0, len(node.data) - len(image)))  # a zero tail
+        node.data = image
+        node.sync()
+
+    def _keep_prefix(self, image: bytearray, pending: list[_Write | _Cut]) -> None:
+        """The first operations, and a part of the next one up to a sector's end."""
+        count = self.random.randint(0, len(pending))
+        for operation in pending[:count]:
+            _redo(image, operation)
+        if count < len(pending):
+            torn = pending[count]
+            if isinstance(torn, _Write):
+                end = torn.position + self.random.randint(0, len(torn.data))
+                end -= end % SECTOR
+                _redo(image, _Write(torn.position, torn.data[: max(end - torn.position, 0)]))
+
+    def _keep_sectors(self, image: bytearray, pending: list[_Write | _Cut]) -> None:
+        share = self.random.choice((0.5, 0.9, 0.97))
+        for operation in pending:
+            if isinstance(operation, _Cut):
+                if self.random.random() < share:
+                    _redo(image, operation)
+                continue
+            at = 0
+            while at < len(operation.data):
+                length = SECTOR - (operation.position + at) % SECTOR
+                if self.random.random() < share:
+                    piece = operation.data[at : at + length]
+                    _redo(image, _Write(operation.position + at, piece))
+                at += length
+
+
+def _redo(image: bytearray, operation: _Write | _Cut) -> None:
+    match operation:
+        case _Cut(size):
+            del image[size:]
+            image += bytes(size - len(image))
+        case _Write(position, data) if data:
+            if position > len(image):
+                image += bytes(position - len(image))
+            image[position : position + len(data)] = data
+
+
+def _nodes(folder: Folder) -> list[Node]:
+    found: list[Node] = []
+    for below in folder.names.values():
+        found += _nodes(below) if isinstance(below, Folder) else [below]
+    return found
