@@ -26,6 +26,7 @@ _ACCEPTS_PER_TURN = 64
 _PAUSE_S = 0.1  # how long accepting rests when the process has no descriptor left
 _FREE_PORT_TRIES = 20
 
+_EVERY_ADDRESS = ("0.0.0.0", "::")
 _NOTHING_FREE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -53,7 +54,7 @@ class Listeners:
     """All listening sockets of a node and the connections that came by them.
 
     `connected(peer, endpoint)` makes the state of a new connection: who came ("host:port"), and
-    by which of the addresses that `listen` returned.
+    by which address: one that `listen` returned or, of a wildcard, the one that was used.
     """
 
     def __init__(
@@ -238,7 +239,11 @@ class Listeners:
             sock.close()
             return
         self._per_ip[ip] = here + 1
-        state = self._connected(peer, self._listening[listening])
+        endpoint = self._listening[listening]
+        if endpoint.host in _EVERY_ADDRESS:
+            # Nobody can connect to "every address": the one that was used is known to work.
+            endpoint = Endpoint(*sock.getsockname()[:2])
+        state = self._connected(peer, endpoint)
         driver = Driver(self._service, sock, state, self._closed)
         self._drivers[driver] = ip
 
