@@ -285,7 +285,8 @@ def _verify(work: Recovery, segments: list[Segment]) -> bool:
     if segments and segments[0].base_offset > max(work.hints.start, certain):
         expected = work.hints.start
     for at, segment in enumerate(segments):
-        if at + 1 < len(segments) and segments[at + 1].base_offset <= certain:
+        # The round that got past the next one's base has also synced this one's indexes.
+        if at + 1 < len(segments) and segments[at + 1].base_offset < certain:
             expected = segments[at + 1].base_offset
             _learn(work, segment, expected)
             continue
