@@ -11,9 +11,9 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from ottla.core.model import LeaderEpoch, Offset, TopicId, TopicPartition
+from ottla.core.value import Value
 
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
@@ -141,8 +141,7 @@ def _fields(raw: bytes | None, separator: str) -> dict[str, str] | None:
     return fields
 
 
-@dataclass(frozen=True, slots=True)
-class MetaProperties:
+class MetaProperties(Value):
     """meta.properties: whose directory this is. Ids in Kafka's text form."""
 
     cluster_id: str

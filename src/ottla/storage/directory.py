@@ -76,6 +76,10 @@ class LogDirectory:
         self.found: list[Found] = []
         self._lock: Lock | None = None
         self._leaving: dict[TopicPartition, Pending[None]] = {}
+        # Starts that moved: who waits for the next writing of their checkpoint, and its logs.
+        self._moving: list[Pending[None]] = []
+        self._moved: dict[Log, None] = {}
+        self._writing_starts = False
 
     # -- start
 
@@ -241,14 +245,60 @@ class LogDirectory:
         done.then(finish)
         return result
 
+    def move_start(self, log: Log, offset: Offset) -> Pending[None]:
+        """Records before `offset` are gone, for good when this is done. Fails with DiskError.
+
+        What moves while the checkpoint is being written goes into the next writing. Segments
+        below the start follow later: recovery removes what is left of them.
+        """
+        log.set_start(offset)
+        self._moved[log] = None
+        pending: Pending[None] = Pending()
+        self._moving.append(pending)
+        if not self._writing_starts:
+            self._write_starts()
+        return pending
+
+    def _write_starts(self) -> None:
+        self._writing_starts = True
+        waiting, self._moving = self._moving, []
+        moved, self._moved = self._moved, {}
+        path = f"{self.path}/{checkpoints.LOG_STARTS}"
+        done = self.disk.perform([ReplaceFile(path, checkpoints.encode_offsets(self._starts()))])
+
+        def finish() -> None:
+            self._writing_starts = False
+            try:
+                done.result()
+            except DiskError as error:
+                for pending in waiting:
+                    pending.fail(error)
+            else:
+                steps = [step for log in moved for step in log.drop_below_start()]
+                if steps:
+                    # Not waited for: what it leaves, the next start removes.
+                    self.disk.perform(steps)
+                for pending in waiting:
+                    pending.complete(None)
+            if self._moving and not self._writing_starts:
+                self._write_starts()
+
+        done.then(finish)
+
+    def _starts(self) -> dict[TopicPartition, Offset]:
+        """Starts that the files don't tell, as Kafka writes them."""
+        return {
+            name: log.start
+            for name, log in self.logs.items()
+            if log.on_disk and log.start > log.segments_start
+        }
+
     def _checkpoint_steps(self) -> list[Step]:
         """Replace all three; one sync of the directory is enough for them."""
         here = {name: log for name, log in self.logs.items() if log.on_disk}
         contents = {
             checkpoints.RECOVERY_POINTS: {name: log.recovery_point for name, log in here.items()},
-            checkpoints.LOG_STARTS: {
-                name: log.start for name, log in here.items() if log.start > log.segments_start
-            },
+            checkpoints.LOG_STARTS: self._starts(),
             checkpoints.HIGH_WATERMARKS: {name: log.flushed for name, log in here.items()},
         }
         steps: list[Step] = [

@@ -10,9 +10,9 @@ An append is synchronous: `prepare` in the same breath before it has seen to fil
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId
@@ -31,6 +31,7 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
+from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.storage import epochs as leader_epochs
@@ -72,16 +73,15 @@ class TimeHit(NamedTuple):
     leader_epoch: LeaderEpoch
 
 
-@dataclass(slots=True)
-class Opened:
+class Opened(Value):
     """What is known of a log when it is opened: nothing for a new one, `recovery` for the rest."""
 
     topic_id: TopicId
     start: Offset = _FIRST
     recovery_point: Offset = _FIRST
-    segments: list[Segment] = field(default_factory=list)
-    epochs: LeaderEpochs = field(default_factory=LeaderEpochs)
-    producers: ProducerStates = field(default_factory=ProducerStates)
+    segments: Sequence[Segment] = ()
+    epochs: LeaderEpochs | None = None
+    producers: ProducerStates | None = None
     failed: bool = False
     on_disk: bool = False
 
@@ -132,9 +132,9 @@ class Log:
         self.rounds = rounds
         self.settings = settings
         self.topic_id = opened.topic_id
-        self.segments = opened.segments
-        self.epochs = opened.epochs
-        self.producers = opened.producers
+        self.segments = list(opened.segments)
+        self.epochs = LeaderEpochs() if opened.epochs is None else opened.epochs
+        self.producers = ProducerStates() if opened.producers is None else opened.producers
         self.failed = opened.failed
         """A write could not be taken back, or recovery found damage: no appends any more."""
         self.on_disk = opened.on_disk
@@ -148,6 +148,7 @@ class Log:
         self.start = opened.start
         self.end = self.flushed = opened.start if self._active is None else self._active.end
         self._move(self.start, self.flushed, self.end)
+        self.epochs.raise_start(self.start)
         self._flushed_at = self.end_position()
         # Since the last sync round: closed segments, files to sync once, directories.
         self._rolled: list[Segment] = []
@@ -368,7 +369,8 @@ class Log:
                 file.close()
             if self.closed:
                 return
-            self.recovery_point = position.offset
+            # Not back: segments may have gone meanwhile, and with them what there was to recover.
+            self.recovery_point = max(self.recovery_point, position.offset)
             if self.rounds.policy == "commit":
                 self._move(self.start, position.offset, self.end)
                 self._flushed_at = position
@@ -450,9 +452,37 @@ class Log:
     # -- the rest of its life
 
     def set_start(self, offset: Offset) -> None:
-        """Records before `offset` are no longer there for readers. Never moves back."""
+        """Records before `offset` are no longer there for readers. Never moves back.
+
+        Durable once the directory's checkpoint of starts is written: `LogDirectory.move_start`.
+        """
         if offset > self.start:
             self._move(offset, self.flushed, self.end)
+            self.epochs.raise_start(offset)
+
+    def drop_below_start(self) -> list[Step]:
+        """Let go of segments that lie wholly below `start`; the steps remove their files.
+
+        Only once `start` is durable. The one with the high watermark stays: readers are bounded
+        by it. What is being sent keeps its file open.
+        """
+        bound = self.flushed_position().segment
+        count = 0
+        for segment, after in pairwise(self.segments):
+            if after.base_offset > self.start or segment is bound:
+                break
+            count += 1
+        if not count or self.closed:
+            return []
+        gone = self.segments[:count]
+        del self.segments[:count], self._bases[:count]
+        self._rolled = [segment for segment in self._rolled if segment not in gone]
+        self.recovery_point = max(self.recovery_point, self.segments[0].base_offset)
+        paths = [file.path for segment in gone for file in segment.files()]
+        paths += [stem(self.directory, segment.base_offset) + ".snapshot" for segment in gone]
+        for segment in gone:
+            segment.close()
+        return [*map(UnlinkFile, paths), SyncDirectory(self.directory)]
 
     def expire_producers(self) -> None:
         """Forget idle producers; to be called every few minutes."""
@@ -490,6 +520,11 @@ class Log:
         self._move(self.start, self.end, self.end)
         self._flushed_at = self.end_position()
         self.recovery_point = self.end
+
+    @property
+    def size(self) -> int:
+        """Bytes of its segments."""
+        return sum(segment.size for segment in self.segments)
 
     @property
     def segments_start(self) -> Offset:

@@ -56,6 +56,7 @@ class Case(Enum):
     SNAPSHOT_AHEAD = "A snapshot past the end describes records that were lost: removed."
     EPOCHS_UNSOUND = "A leader-epoch-checkpoint that can't be read is made anew from the batches."
     TORN_TAIL = "Nothing sound follows the last sound batch: a write that never finished. Cut."
+    BELOW_START = "A segment wholly below the log's start was on its way out: removed."
     EMPTY_SEGMENT = "A segment made for batches that never arrived: removed."
     DAMAGED = (
         "Something sound follows bytes that are not, or they were on disk for certain: no torn "
@@ -98,12 +99,18 @@ class Recovery:
     edits: list[Step] = field(default_factory=list)
     unsound: set[Offset] = field(default_factory=set)
     """Segments whose indexes must be made anew."""
+    read_from: Offset | None = None
+    """Where the reading of batches began; None: all was trusted."""
+    epochs_read: list[tuple[LeaderEpoch, Offset]] = field(default_factory=list)
+    producers_read: bool = False
+    """Whether any batch read had a producer: if not, there is no need to look again."""
 
     def found(self, case: Case, path: str, position: int = 0) -> None:
         self.findings.append(Finding(case, path, position))
 
 
-CHUNK = 4 << 20
+CHUNK = 1 << 20
+HEADERS_CHUNK = 64 << 10
 LEFTOVER_SUFFIXES = (".tmp", ".deleted", ".cleaned", ".swap")
 _SEARCH_BUDGET = 1 << 30
 
@@ -117,6 +124,7 @@ def open_log(
     segments = _without_strays(
         work, [_open_segment(work, base, names) for base in _bases(names, ".log")]
     )
+    segments = _without_deleted(work, segments)
     if hints.clean and segments and not _trust(work, segments):
         work.found(Case.END_MISSING, directory)
         hints = work.hints = replace(hints, clean=False)
@@ -192,9 +200,17 @@ def _without_strays(work: Recovery, segments: list[Segment]) -> list[Segment]:
     return kept
 
 
-def _discard(work: Recovery, segments: list[Segment]) -> None:
+def _without_deleted(work: Recovery, segments: list[Segment]) -> list[Segment]:
+    """Without segments below the start: a crash came between its checkpoint and their removal."""
+    start = work.hints.start
+    gone = [one for one, after in pairwise(segments) if after.base_offset <= start]
+    _discard(work, gone, Case.BELOW_START)
+    return segments[len(gone) :]
+
+
+def _discard(work: Recovery, segments: list[Segment], case: Case = Case.EMPTY_SEGMENT) -> None:
     for one in segments:
-        work.found(Case.EMPTY_SEGMENT, one.log.path)
+        work.found(case, one.log.path)
         work.edits += [UnlinkFile(file.path) for file in one.files()]
         work.touched = [file for file in work.touched if file not in one.files()]
         one.close()
@@ -211,7 +227,7 @@ def _trust(work: Recovery, segments: list[Segment]) -> bool:
     _learn(work, last, last.base_offset)
     entry = last.offsets.last
     position = 0 if entry is None else entry[1]
-    for batch, at in batches(last.log, position, last.size):
+    for batch, at in batches(last.log, position, last.size, whole=False):
         last.end = Offset(batch.last_offset + 1)
         position = at + batch.length
     return position == last.size and last.end == work.hints.recovery_point
@@ -238,24 +254,27 @@ def _learn(work: Recovery, segment: Segment, end: Offset) -> None:
 # -- after any other stop
 
 
-def batches(file: File, position: int, size: int) -> Iterator[tuple[BatchView, int]]:
-    """Whole batches with sane headers, and where they lie; ends at the first that is not one.
+def batches(
+    file: File, position: int, size: int, whole: bool = True
+) -> Iterator[tuple[BatchView, int]]:
+    """Batches with sane headers, and where they lie; ends at the first that is not one.
 
-    Reads 4 MiB at a time. Checks no checksum: the view in each is valid until the next.
+    Checks no checksum. Each has all of its bytes if `whole`; its view is valid until the next.
     """
     chunk = memoryview(b"")
     chunk_at = position
+    chunk_bytes = CHUNK if whole else HEADERS_CHUNK
     while position + HEADER_SIZE <= size:
         at = position - chunk_at
         if at + HEADER_SIZE > len(chunk):
-            chunk, chunk_at, at = memoryview(file.read(position, CHUNK)), position, 0
+            chunk, chunk_at, at = memoryview(file.read(position, chunk_bytes)), position, 0
             if len(chunk) < HEADER_SIZE:
                 return
         batch = BatchView(chunk, at)
         if not sane(batch) or position + batch.length > size:
             return
-        if at + batch.length > len(chunk):
-            chunk = memoryview(file.read(position, max(CHUNK, batch.length)))
+        if whole and at + batch.length > len(chunk):
+            chunk = memoryview(file.read(position, max(chunk_bytes, batch.length)))
             chunk_at = position
             batch = BatchView(chunk)
             if len(chunk) < batch.length:
@@ -336,7 +355,9 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
         index.clear()
     segment.size = 0
     epoch = -1
-    for batch, position in batches(segment.log, 0, size):
+    if work.read_from is None:
+        work.read_from = segment.base_offset
+    for batch, position in batches(segment.log, 0, size, whole=verify_from is not None):
         if batch.base_offset < segment.end or batch.leader_epoch < epoch:
             break
         if batch.last_offset - segment.base_offset > POSITION_MAX:
@@ -344,7 +365,11 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
         checked = verify_from is not None and batch.last_offset >= verify_from
         if checked and crc32c(batch.view[CRC_START:]) != batch.crc:
             break
-        epoch = batch.leader_epoch
+        if batch.leader_epoch != epoch:
+            epoch = batch.leader_epoch
+            work.epochs_read.append((LeaderEpoch(epoch), Offset(batch.base_offset)))
+        if batch.producer_id >= 0:
+            work.producers_read = True
         segment.note(batch, position, work.settings.index_interval_bytes)
     for index in indexes:
         index.settle()
@@ -391,9 +416,11 @@ def _epochs(work: Recovery, segments: list[Segment], end: Offset) -> LeaderEpoch
     epochs.truncate(end)
     if work.hints.clean and entries is not None:
         return epochs
-    begin = Offset(0) if not entries else work.hints.recovery_point
-    for batch in _batches_since(segments, begin):
-        epochs.assign(LeaderEpoch(batch.leader_epoch), Offset(batch.base_offset))
+    if not entries and segments and work.read_from != segments[0].base_offset:
+        for batch in _batches_since(segments, _FIRST):
+            epochs.assign(LeaderEpoch(batch.leader_epoch), Offset(batch.base_offset))
+    for epoch, offset in work.epochs_read:
+        epochs.assign(epoch, offset)
     if epochs.entries() != entries:
         # The recovery point moves on, so what was learned here would not be learned again.
         work.edits.append(ReplaceFile(path, encode_epochs(epochs.entries()), False))
@@ -421,8 +448,10 @@ def _producers(
         elif offset in bases:
             continue
         work.edits.append(UnlinkFile(path))
-    for batch in _batches_since(segments, begin or _FIRST):
-        producers.update(batch)
+    begin = begin or _FIRST
+    if work.producers_read or work.read_from is None or begin < work.read_from:
+        for batch in _batches_since(segments, begin):
+            producers.update(batch)
     return producers
 
 
@@ -432,7 +461,7 @@ def _batches_since(segments: list[Segment], offset: Offset) -> Iterator[BatchVie
             continue
         entry = _floor(segment.offsets, offset - segment.base_offset)
         position = 0 if entry is None else entry[1]
-        for batch, _ in batches(segment.log, position, segment.size):
+        for batch, _ in batches(segment.log, position, segment.size, whole=False):
             if batch.base_offset >= offset:
                 yield batch
 

@@ -6,13 +6,12 @@ the configuration builds one, and may replace it on a live log at any time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ottla.core.value import Value
 
 _NEVER = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class LogSettings:
+class LogSettings(Value):
     """Sizes in bytes, times in milliseconds; the defaults are Kafka's."""
 
     segment_bytes: int = 1 << 30
