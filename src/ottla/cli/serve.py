@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from ottla import __version__
 from ottla.cli.errors import BadInput, CommandError, nearest
@@ -56,17 +55,19 @@ _VALUED = {
 _FLAGS = ("--verbose", "-v", "--help", "-h")
 
 
-@dataclass(slots=True)
 class Arguments:
     """What was typed behind `serve`, in the order of typing, not yet understood."""
 
-    data_dir: str | None = None
-    listen: list[str] = field(default_factory=list)
-    advertise: str | None = None
-    config: str | None = None
-    options: dict[str, str] = field(default_factory=dict)
-    verbose: bool = False
-    help: bool = False
+    __slots__ = ("advertise", "config", "data_dir", "help", "listen", "options", "verbose")
+
+    def __init__(self) -> None:
+        self.data_dir: str | None = None
+        self.listen: list[str] = []
+        self.advertise: str | None = None
+        self.config: str | None = None
+        self.options: dict[str, str] = {}
+        self.verbose = False
+        self.help = False
 
 
 def run(argv: Sequence[str]) -> int:

@@ -7,35 +7,31 @@ comparing images. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ottla.cluster.image import ClusterImage, Node, PartitionImage, TopicImage
 from ottla.core.model import NodeId, TopicId
+from ottla.core.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class TopicCreated:
+class TopicCreated(Value):
     topic: TopicImage
 
 
-@dataclass(frozen=True, slots=True)
-class TopicDeleted:
+class TopicDeleted(Value):
     """`topic` is as it was last."""
 
     topic: TopicImage
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionsAdded:
+class PartitionsAdded(Value):
     """A topic has more partitions: those from `first` on are new."""
 
     topic: TopicImage
     first: int
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionChanged:
+class PartitionChanged(Value):
     """A partition's leader, epoch, replicas or ISR changed."""
 
     topic_id: TopicId
@@ -45,8 +41,7 @@ class PartitionChanged:
     now: PartitionImage
 
 
-@dataclass(frozen=True, slots=True)
-class TopicConfigChanged:
+class TopicConfigChanged(Value):
     """`configs` is everything that is set now."""
 
     topic_id: TopicId
@@ -54,15 +49,13 @@ class TopicConfigChanged:
     configs: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeChanged:
+class NodeChanged(Value):
     """A node registered, again or for the first time."""
 
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
-class NodeGone:
+class NodeGone(Value):
     node_id: NodeId
 
 
@@ -91,21 +84,20 @@ def apply(image: ClusterImage, change: Change) -> ClusterImage:
         case PartitionChanged(topic_id, _, partition, _, now):
             topic = image.by_id[topic_id]
             partitions = (*topic.partitions[:partition], now, *topic.partitions[partition + 1 :])
-            return _with_topic(image, replace(topic, partitions=partitions))
+            return _with_topic(image, topic.replace(partitions=partitions))
         case TopicConfigChanged(topic_id, _, configs):
-            return _with_topic(image, replace(image.by_id[topic_id], configs=configs))
+            return _with_topic(image, image.by_id[topic_id].replace(configs=configs))
         case NodeChanged(node):
-            return replace(image, nodes={**image.nodes, node.id: node})
+            return image.replace(nodes={**image.nodes, node.id: node})
         case NodeGone(node_id):
             nodes = {id_: node for id_, node in image.nodes.items() if id_ != node_id}
-            return replace(image, nodes=nodes)
+            return image.replace(nodes=nodes)
 
 
 def _with_topic(image: ClusterImage, topic: TopicImage) -> ClusterImage:
     before = image.by_id.get(topic.id)
     added = len(topic.partitions) - (len(before.partitions) if before else 0)
-    return replace(
-        image,
+    return image.replace(
         topics={**image.topics, topic.name: topic},
         by_id={**image.by_id, topic.id: topic},
         partitions_count=image.partitions_count + added,
@@ -116,8 +108,7 @@ def _without_topic(image: ClusterImage, topic: TopicImage) -> ClusterImage:
     topics, by_id = dict(image.topics), dict(image.by_id)
     del topics[topic.name]
     gone = by_id.pop(topic.id)
-    return replace(
-        image,
+    return image.replace(
         topics=topics,
         by_id=by_id,
         partitions_count=image.partitions_count - len(gone.partitions),

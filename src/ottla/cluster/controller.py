@@ -9,7 +9,6 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
 from ottla.cluster import keys
@@ -38,14 +37,14 @@ from ottla.core import options
 from ottla.core.config import Config
 from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId
 from ottla.core.pending import Pending, completed
+from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 
 START_ATTEMPTS_MAX = 10
 _UNSURE = "The metadata store did not say in time whether this was done."
 
 
-@dataclass(frozen=True, slots=True)
-class TopicRef:
+class TopicRef(Value):
     """A topic as a request names it: by name, or by id if `name` is None."""
 
     name: str | None = None
@@ -145,7 +144,7 @@ class Controller:
                 if one.leader == node.id or (one.leader == NO_NODE and node.id in one.isr):
                     # An offset lost with a torn tail must not be given out twice in one epoch.
                     epoch = LeaderEpoch(one.leader_epoch + 1)
-                    now = replace(one, leader=node.id, leader_epoch=epoch)
+                    now = one.replace(leader=node.id, leader_epoch=epoch)
                     compares.append(
                         UnchangedSince(keys.partition_key(topic.id, partition), one.epoch)
                     )
@@ -248,7 +247,7 @@ class Controller:
             message = f"Topic '{new.name}' collides with existing topic: {other}"
             return Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, message)
         coming = sum(len(one.topic.partitions) for one in self._creating.values())
-        within = replace(image, partitions_count=image.partitions_count + coming)
+        within = image.replace(partitions_count=image.partitions_count + coming)
         first_node = int.from_bytes(self._random_bytes(2), "big")
         return plan(new, within, self._config, self._new_topic_id(), first_node)
 

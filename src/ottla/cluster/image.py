@@ -7,15 +7,16 @@ change. Whoever holds an image may keep it across a wait: it never changes under
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 from ottla.core.model import LeaderEpoch, NodeId, TopicId
+from ottla.core.value import Value
 
 NO_NODE = NodeId(-1)
+_EMPTY: Mapping[Any, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Value):
     """A member of the cluster. `epoch` is the revision at which it registered (KIP-631)."""
 
     id: NodeId
@@ -25,8 +26,7 @@ class Node:
     epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionImage:
+class PartitionImage(Value):
     """Who leads a partition and who keeps it. `epoch` is the revision of its last change.
 
     `leader` is -1 while nobody leads. The first of `replicas` is the preferred leader.
@@ -39,24 +39,22 @@ class PartitionImage:
     epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class TopicImage:
+class TopicImage(Value):
     """A topic; `partitions[n]` is partition n. `configs` holds what was set, as text."""
 
     name: str
     id: TopicId
     partitions: tuple[PartitionImage, ...]
-    configs: Mapping[str, str] = field(default_factory=dict)
+    configs: Mapping[str, str] = _EMPTY
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterImage:
+class ClusterImage(Value):
     """The cluster as of `revision` of its store. Never change what its mappings hold."""
 
     cluster_id: str
     controller_id: NodeId = NO_NODE
-    nodes: Mapping[NodeId, Node] = field(default_factory=dict)
-    topics: Mapping[str, TopicImage] = field(default_factory=dict)
-    by_id: Mapping[TopicId, TopicImage] = field(default_factory=dict)
+    nodes: Mapping[NodeId, Node] = _EMPTY
+    topics: Mapping[str, TopicImage] = _EMPTY
+    by_id: Mapping[TopicId, TopicImage] = _EMPTY
     partitions_count: int = 0
     revision: int = 0

@@ -9,10 +9,10 @@ Must not know what keys or values mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ottla.core.pending import Pending
+from ottla.core.value import Value
 
 
 class StoreError(Exception):
@@ -27,8 +27,7 @@ class StoreTooNew(StoreError):
     """What is stored was written by a newer version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """A key's value and the revisions of the transactions that created and last wrote it."""
 
     value: bytes
@@ -36,8 +35,7 @@ class Entry:
     mod_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Value):
     """Every key under a prefix, as of one revision."""
 
     revision: int
@@ -47,30 +45,26 @@ class Snapshot:
 # What a transaction requires. Each maps to a compare of etcd.
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(Value):
     """There is no such key."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(Value):
     """There is such a key."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class UnchangedSince:
+class UnchangedSince(Value):
     """The key was last written at exactly this revision."""
 
     key: str
     mod_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class SameSince:
+class SameSince(Value):
     """The key was created at exactly this revision and not deleted since: it is that one still."""
 
     key: str
@@ -83,21 +77,18 @@ Compare: TypeAlias = Absent | Present | UnchangedSince | SameSince
 # What it writes. A transaction writes a key at most once.
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Value):
     key: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Value):
     """Delete a key; fine if it is not there."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeletePrefix:
+class DeletePrefix(Value):
     """Delete every key that begins so."""
 
     prefix: str
@@ -106,22 +97,19 @@ class DeletePrefix:
 Write: TypeAlias = Put | Delete | DeletePrefix
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Value):
     """Every compare held and every write is durable, at this revision."""
 
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Value):
     """A compare did not hold: nothing was written. `revision` is the store's when it looked."""
 
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Value):
     """Nobody can tell: the transaction was applied, was not, or still may be.
 
     So whoever gives up must not say "no". Repeating the same transaction is safe where its
@@ -132,8 +120,7 @@ class Unknown:
 Outcome: TypeAlias = Applied | Failed | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(Value):
     """All that one transaction changed; None stands for a key that is gone.
 
     With no entries it only says that the store has moved on to `revision`.
@@ -143,8 +130,7 @@ class Update:
     entries: Mapping[str, Entry | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Compacted:
+class Compacted(Value):
     """History before `revision` is no longer kept: read again, then watch from there."""
 
     revision: int

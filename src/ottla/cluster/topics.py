@@ -7,7 +7,6 @@ Pure: reads an image, returns values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
 from ottla.cluster.names import METADATA_TOPIC, name_fault
@@ -15,14 +14,16 @@ from ottla.core import options
 from ottla.core.config import Config, InvalidConfig
 from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId
 from ottla.core.topic_config import check_topic_config
+from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 
 USE_DEFAULT = -1
 """For a count of partitions or replicas: the broker's default (KIP-464)."""
 
+_NO_CONFIGS: Mapping[str, str | None] = {}
 
-@dataclass(frozen=True, slots=True)
-class NewTopic:
+
+class NewTopic(Value):
     """A topic that someone asks for. `assignments` are (partition, its replicas) in any order.
 
     A config of None is what a client sent as null.
@@ -32,11 +33,10 @@ class NewTopic:
     partitions_count: int = USE_DEFAULT
     replication_factor: int = USE_DEFAULT
     assignments: Sequence[tuple[int, Sequence[int]]] = ()
-    configs: Mapping[str, str | None] = field(default_factory=dict)
+    configs: Mapping[str, str | None] = _NO_CONFIGS
 
 
-@dataclass(frozen=True, slots=True)
-class TopicResult:
+class TopicResult(Value):
     """What became of one topic of a request. `topic` is as created (or deleted) if `error` is NONE.
 
     `name` is None only where a deletion named an id that no topic has.
@@ -49,8 +49,7 @@ class TopicResult:
     topic: TopicImage | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Value):
     """Why a topic can't be made."""
 
     error: ErrorCode

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 
 from ottla.cluster import keys
@@ -65,7 +64,7 @@ class ClusterView:
         self._store.watch(keys.ROOT, snapshot.revision + 1, self._on_event)
 
     def _take(self, snapshot: Snapshot) -> None:
-        self.image = replace(keys.image_of(snapshot), controller_id=self.image.controller_id)
+        self.image = keys.image_of(snapshot).replace(controller_id=self.image.controller_id)
         fence = snapshot.entries.get(self._fence_key)
         self.fence = fence.mod_revision if fence else 0
 
@@ -82,7 +81,7 @@ class ClusterView:
         fence = event.entries.get(self._fence_key)
         if fence is not None:
             self.fence = fence.mod_revision
-        self._move(replace(image, revision=event.revision), changes)
+        self._move(image.replace(revision=event.revision), changes)
 
     def _catch_up(self, pending: Pending[Snapshot]) -> None:
         before = self.image

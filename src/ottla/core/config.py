@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
+
+from ottla.core.value import Value
 
 T = TypeVar("T", bool, int, float, str)
 Scope = Literal["broker", "topic"]
@@ -33,8 +34,7 @@ class BrokerName(NamedTuple):
     factor: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Option(Generic[T]):
+class Option(Value, Generic[T]):
     """One option.
 
     A topic option's broker-wide default is set by the first of `broker_names` that is given,

@@ -7,11 +7,11 @@ can wait returns a `Pending`, completed on the loop. Must not hold any implement
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
+from ottla.core.value import Value
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -91,23 +91,20 @@ class File(Protocol):
 # Steps are values, so that a simulated disk can crash between any two of them.
 
 
-@dataclass(frozen=True, slots=True)
-class MakeDirectory:
+class MakeDirectory(Value):
     """Make a directory and its parents; fine if it is there."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class CreateFile:
+class CreateFile(Value):
     """Make or truncate a file, write `content`; its File is in the result of `perform`."""
 
     path: str
     content: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplaceFile:
+class ReplaceFile(Value):
     """Put a whole new content in place of a small file: write aside, fsync, rename.
 
     The directory is synced too when `sync_directory`: needed where something depends on it.
@@ -118,30 +115,26 @@ class ReplaceFile:
     sync_directory: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class RenamePath:
+class RenamePath(Value):
     """Rename a file or directory; does not sync the directory."""
 
     source: str
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class UnlinkFile:
+class UnlinkFile(Value):
     """Remove a file; fine if it is not there."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveTree:
+class RemoveTree(Value):
     """Remove a directory with all in it; fine if it is not there."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReserveSpace:
+class ReserveSpace(Value):
     """Ask for `length` bytes of blocks from `position` on, without changing the file's length.
 
     A hint: where the file system can't, nothing happens.
@@ -152,15 +145,13 @@ class ReserveSpace:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class SyncDirectory:
+class SyncDirectory(Value):
     """Make the names in a directory durable."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class SyncFile:
+class SyncFile(Value):
     """Make a file's bytes durable (fdatasync)."""
 
     file: File

@@ -8,11 +8,11 @@ classes of their own, filled from this one by whoever builds a log.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
 from ottla.core import topic_options
 from ottla.core.config import Config, InvalidConfig, Option
+from ottla.core.value import Value
 
 T = TypeVar("T", bool, int, float, str)
 
@@ -23,8 +23,7 @@ _LEVELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TopicConfig:
+class TopicConfig(Value):
     """One topic's settings. Names are the options' names; times in ms, sizes in bytes.
 
     `retention_ms` and `retention_bytes` are -1 for "no limit". `compression_level` is that of

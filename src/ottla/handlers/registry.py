@@ -6,14 +6,12 @@ fields are read and its rules hold. Importing this imports no handler and no mes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Permission = Literal["", "READ", "WRITE", "DESCRIBE", "CREATE", "DELETE", "CLUSTER", "IDEMPOTENT"]
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
+class Api(NamedTuple):
     """One API key.
 
     `module` is the name of the handler in `ottla.handlers` and of the messages in

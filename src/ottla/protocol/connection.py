@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from struct import Struct
 
 from ottla.core.model import FileSlice
+from ottla.core.value import Value
 from ottla.protocol.frame import SIZE_BYTES, Chunk
 
 _unpack_size = Struct(">i").unpack_from
@@ -35,8 +35,7 @@ class PeerError(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(Value):
     """What one connection may take. Sizes in bytes, times in seconds.
 
     Reaching `frame_bytes_max` or one of the times closes the connection; reaching

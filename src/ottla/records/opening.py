@@ -6,10 +6,10 @@ be pickled, because a large batch is opened by a worker. No topic needs it by de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from ottla.core.ports import Buffer
+from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView, RecordError
 from ottla.records.builder import recompress
@@ -23,8 +23,7 @@ _INLINE_RECORDS_MAX: Final = 256
 """About what can be opened in the time that handing a batch to the worker takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Value):
     """What was found in a batch: its true greatest timestamp, and itself packed anew if asked."""
 
     max_timestamp: int
@@ -40,8 +39,7 @@ class Opened:
         return batch
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Value):
     """How a topic's batches are opened. `codec` None: as the producer packed them."""
 
     rules: Rules

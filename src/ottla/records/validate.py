@@ -10,13 +10,14 @@ Kafka 4.3.1, the check says so; all was asked of a running one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 from crc32c import crc32c
 
 from ottla.core.model import NO_TIMESTAMP
 from ottla.core.ports import Buffer
+from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import (
     CODEC_MASK,
@@ -49,8 +50,7 @@ Depth: TypeAlias = Literal["header", "records"]
 TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Value):
     """What a topic's settings ask of a batch. Sizes in bytes, `*_ms` in milliseconds.
 
     Defaults are Kafka's, `depth` ours. Picklable, so that a worker can apply it.
@@ -64,11 +64,11 @@ class Rules:
     before_max_ms: int = UNLIMITED
     after_max_ms: int = 3_600_000
     compression_type: str = "producer"
-    walks: bool = field(init=False)
-    """Whether `check_records` must follow `check_header`: always where keys are needed."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "walks", self.compacted or self.depth == "records")
+    @property
+    def walks(self) -> bool:
+        """Whether `check_records` must follow `check_header`: always where keys are needed."""
+        return self.compacted or self.depth == "records"
 
     @property
     def decompressed_max(self) -> int:
@@ -76,8 +76,7 @@ class Rules:
         return min(64 * self.message_max_bytes, DECOMPRESSED_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Value):
     """Why a batch is refused, in the terms of a Produce answer.
 
     `record_errors`: index in the batch and what is wrong, for the versions that tell (8+).
@@ -85,7 +84,7 @@ class Rejected:
 
     error: ErrorCode
     message: str | None = None
-    record_errors: list[tuple[int, str | None]] = field(default_factory=list)
+    record_errors: Sequence[tuple[int, str | None]] = ()
 
 
 def check_header(

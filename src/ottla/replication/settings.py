@@ -7,20 +7,19 @@ no option. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from ottla.core import options
 from ottla.core.config import Config
 from ottla.core.topic_config import topic_config
+from ottla.core.value import Value
 from ottla.records.builder import codec_of
 from ottla.records.opening import Opening
 from ottla.records.validate import Depth, Rules, TimestampType
 from ottla.storage.settings import LogSettings
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionSettings:
+class PartitionSettings(Value):
     """One topic's settings, as its partitions use them. `opening` None: batches stay closed."""
 
     log: LogSettings

@@ -10,11 +10,11 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ottla.core.endpoints import Endpoint
 from ottla.core.pending import Pending
+from ottla.core.value import Value
 from ottla.server.driver import Driver, Service
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ class CannotListen(Exception):
     """An address that can't be listened on. The text is one sentence that says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerLimits:
+class ListenerLimits(Value):
     """Counts of connections, and sizes in bytes (-1: what the system gives).
 
     Past `connections_max` or `connections_per_ip_max` a connection is closed as soon as it is

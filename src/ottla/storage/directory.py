@@ -286,12 +286,9 @@ class LogDirectory:
         done.then(finish)
 
     def _starts(self) -> dict[TopicPartition, Offset]:
-        """Starts that the files don't tell, as Kafka writes them."""
-        return {
-            name: log.start
-            for name, log in self.logs.items()
-            if log.on_disk and log.start > log.segments_start
-        }
+        """Every start but 0. Kafka leaves out those that are a segment's; but without a recovery
+        point, which is in another file, such a log looks as if it had lost its first segments."""
+        return {name: log.start for name, log in self.logs.items() if log.on_disk and log.start}
 
     def _checkpoint_steps(self) -> list[Step]:
         """Replace all three; one sync of the directory is enough for them."""
