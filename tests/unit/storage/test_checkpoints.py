@@ -1,0 +1,70 @@
+"""Kafka's small text files, as Kafka 4.3.1 writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ottla.core.model import TopicPartition
+from ottla.storage import checkpoints
+from ottla.storage.checkpoints import MetaProperties
+
+
+def test_an_offset_checkpoint_is_kafkas():
+    raw = b"0\n2\nt 1 13128\nt 0 16872\n"
+    offsets = {TopicPartition("t", 1): 13128, TopicPartition("t", 0): 16872}
+    assert checkpoints.decode_offsets(raw) == offsets
+    assert checkpoints.encode_offsets(offsets) == raw
+
+
+@pytest.mark.parametrize("raw", [b"", None])
+def test_an_empty_offset_checkpoint_knows_nothing(raw):
+    assert checkpoints.decode_offsets(raw) == {}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"1\n0\n", b"0\n2\nt 1 5\n", b"0\n1\nt 1\n", b"0\n1\nt x 5\n", b"0\n1\nt 1 -5\n",
+     b"0\n1\nt 1 5", b"\xff\n", b"0\n1\nt 1 99999999999999999999\n"],
+)  # fmt: skip
+def test_a_checkpoint_that_makes_no_sense_is_not_believed(raw):
+    assert checkpoints.decode_offsets(raw) is None
+
+
+def test_leader_epochs_are_kafkas():
+    assert checkpoints.decode_epochs(b"0\n1\n0 0\n") == [(0, 0)]
+    assert checkpoints.encode_epochs([(0, 0), (2, 7)]) == b"0\n2\n0 0\n2 7\n"
+
+
+@pytest.mark.parametrize("rows", [b"1 0\n1 5\n", b"1 5\n2 5\n", b"2 0\n1 5\n"])
+def test_leader_epochs_that_do_not_rise_are_not_believed(rows):
+    assert checkpoints.decode_epochs(b"0\n2\n" + rows) is None
+
+
+def test_partition_metadata_is_kafkas():
+    raw = b"version: 0\ntopic_id: VYDyrQwmRIez94fBM7_PGA"
+    topic_id = checkpoints.decode_partition_metadata(raw)
+    assert topic_id is not None
+    assert len(topic_id) == 16
+    assert checkpoints.encode_partition_metadata(topic_id) == raw
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"version: 1\ntopic_id: VYDyrQwmRIez94fBM7_PGA", b"x"])
+def test_partition_metadata_that_makes_no_sense_names_no_topic(raw):
+    assert checkpoints.decode_partition_metadata(raw) is None
+
+
+def test_meta_properties_of_kafka_are_read():
+    raw = b"#\n#Wed Nov 25\nnode.id=1\ndirectory.id=FdH\nversion=1\ncluster.id=o33\n"
+    found = checkpoints.decode_meta_properties(raw)
+    assert found == MetaProperties("o33", 1, "FdH")
+    assert checkpoints.decode_meta_properties(found.encode()) == found
+
+
+def test_the_clean_marker_is_kafkas():
+    assert checkpoints.encode_clean_marker(11) == b'{"version":0,"brokerEpoch":11}'
+    assert checkpoints.decode_clean_marker(b'{"version":0,"brokerEpoch":11}') == 11
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"{}", b"[]", b"{", b'{"version":1,"brokerEpoch":1}'])
+def test_no_other_marker_counts_as_clean(raw):
+    assert checkpoints.decode_clean_marker(raw) is None
