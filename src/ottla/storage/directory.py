@@ -262,7 +262,8 @@ class LogDirectory:
     def _write_starts(self) -> None:
         self._writing_starts = True
         waiting, self._moving = self._moving, []
-        moved, self._moved = self._moved, {}
+        # What is written now: a start may move on before segments are let go.
+        moved, self._moved = {log: log.start for log in self._moved}, {}
         path = f"{self.path}/{checkpoints.LOG_STARTS}"
         done = self.disk.perform([ReplaceFile(path, checkpoints.encode_offsets(self._starts()))])
 
@@ -274,7 +275,7 @@ class LogDirectory:
                 for pending in waiting:
                     pending.fail(error)
             else:
-                steps = [step for log in moved for step in log.drop_below_start()]
+                steps = [step for log, start in moved.items() for step in log.drop_below(start)]
                 if steps:
                     # Not waited for: what it leaves, the next start removes.
                     self.disk.perform(steps)

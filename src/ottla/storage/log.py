@@ -460,16 +460,17 @@ class Log:
             self._move(offset, self.flushed, self.end)
             self.epochs.raise_start(offset)
 
-    def drop_below_start(self) -> list[Step]:
+    def drop_below(self, start: Offset) -> list[Step]:
         """Let go of segments that lie wholly below `start`; the steps remove their files.
 
-        Only once `start` is durable. The one with the high watermark stays: readers are bounded
-        by it. What is being sent keeps its file open.
+        `start` is at or before the log's, and durable as its start. The one with the high
+        watermark stays: readers are bounded by it. What is being sent keeps its file open.
         """
+        assert start <= self.start, f"{self.directory}: {start} is not below {self.start}"
         bound = self.flushed_position().segment
         count = 0
         for segment, after in pairwise(self.segments):
-            if after.base_offset > self.start or segment is bound:
+            if after.base_offset > start or segment is bound:
                 break
             count += 1
         if not count or self.closed:
