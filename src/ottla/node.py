@@ -79,6 +79,7 @@ class Node:
         self.table = PartitionTable(self.directory, config, self.clock)
         self.store: SqliteStore | None = None
         self.view: ClusterView | None = None
+        self.context: Context | None = None
         self.listeners: Listeners | None = None
         self.endpoints: list[Endpoint] = []
         self._lock: DirectoryLock | None = None
@@ -106,7 +107,7 @@ class Node:
         self.store = store = SqliteStore(f"{self.path}/{FILE_NAME}")
         self.view = view = ClusterView(store, self.id)
         controller = Controller(store, view, self.config, self.id, os.urandom)
-        context = Context(
+        self.context = context = Context(
             config=self.config,
             node_id=self.id,
             image=lambda: view.image,
@@ -146,8 +147,7 @@ class Node:
             return lock_directory(self.path)
         except OSError as error:
             raise StartError(
-                f"the data directory {self.path} can't be used: {error.strerror}; "
-                "choose another with --data-dir"
+                f"the data directory {self.path} can't be used: {error.strerror}; choose another"
             ) from error
 
     def _listen(self, context: Context) -> None:
@@ -220,6 +220,15 @@ class Node:
             _log.error("the recovery points could not be written: %s", error)
 
     # --- stop ------------------------------------------------------------------------------
+
+    def forget_in_child(self) -> None:
+        """In a process forked from the node's: give back what would keep its clients waiting.
+
+        Sockets only, which the child's copies would hold open after the node has closed its own.
+        Nothing else may be touched, for the loop's selector, the store and the files are shared.
+        """
+        if self.listeners is not None:
+            self.listeners.forget_in_child()
 
     def drain(self) -> Pending[None]:
         """Accept nothing more; done when every request in process is answered, or in time."""

@@ -20,7 +20,7 @@ class DirectoryInUse(Exception):
     def __init__(self, directory: str, holder: str) -> None:
         super().__init__(
             f"the data directory {directory} is in use by {holder}: "
-            "stop that one first, or choose another directory with --data-dir"
+            "stop that one first, or choose another directory"
         )
         self.directory = directory
 
@@ -68,6 +68,16 @@ def lock_directory(directory: str) -> DirectoryLock:
         identity = (status.st_dev, status.st_ino)
         _held.add(identity)
         return DirectoryLock(fd, identity)
+
+
+def _forget() -> None:
+    """A forked process holds none of its parent's locks, and none of its threads is in here."""
+    global _guard  # noqa: PLW0603  # another thread may have held it when the process forked
+    _guard = threading.Lock()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:

@@ -490,6 +490,10 @@ class Driver:
         self._socket.close()
         self._on_close(self)
 
+    def forget_in_child(self) -> None:
+        """In a forked process: close its copy of the socket; the connection is the parent's."""
+        self._socket.close()
+
     def _abandon(self, slots: list[Slot]) -> None:
         for slot in slots:
             assert isinstance(slot, Waiting), "only a parked request leaves its slot empty"

@@ -117,6 +117,16 @@ class Listeners:
         for driver in list(self._drivers):
             driver.close()
 
+    def forget_in_child(self) -> None:
+        """In a forked process: close its copies of all sockets, without a word to the loop.
+
+        The loop's selector is the parent's too, and must not lose what the parent waits for.
+        """
+        for sock in self._listening:
+            sock.close()
+        for driver in self._drivers:
+            driver.forget_in_child()
+
     # --- binding -----------------------------------------------------------------------------
 
     def _bind_all(self, hosts: list[str], port: int) -> dict[socket.socket, Endpoint]:

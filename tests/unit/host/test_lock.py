@@ -40,7 +40,7 @@ def test_a_second_holder_in_the_process_is_refused_with_a_sentence(tmp_path):
     with pytest.raises(DirectoryInUse) as caught:
         lock_directory(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
-    assert "--data-dir" in str(caught.value)
+    assert "choose another directory" in str(caught.value)
     lock.release()
 
 
@@ -82,3 +82,17 @@ def test_a_released_lock_can_be_taken_again_and_released_twice(tmp_path):
 def test_a_directory_that_is_not_there_is_not_in_use(tmp_path):
     with pytest.raises(FileNotFoundError):
         lock_directory(str(tmp_path / "none"))
+
+
+def test_a_forked_process_holds_none_of_its_parents_locks_and_frees_none(tmp_path):
+    lock = lock_directory(str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        try:
+            lock_directory(str(tmp_path))
+        except DirectoryInUse as refused:
+            os._exit(0 if "another process" in str(refused) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert end(other_process(tmp_path)) == 3
+    lock.release()
