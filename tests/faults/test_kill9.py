@@ -91,9 +91,9 @@ def read_numbers(bootstrap: str, topic: str) -> dict[tuple[int, int], int]:
     from confluent_kafka import Consumer, TopicPartition
 
     found: dict[tuple[int, int], int] = {}
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "unused", "fetch.wait.max.ms": 50}
-    )
+    # Without committing: there are no groups yet, and close() would look for one for 45 s.
+    settings = {"group.id": "unused", "enable.auto.commit": False, "fetch.wait.max.ms": 50}
+    consumer = Consumer({"bootstrap.servers": bootstrap, **settings})
     try:
         ends = {}
         for partition in range(PARTITIONS_COUNT):
