@@ -7,7 +7,7 @@ can wait returns a `Pending`, completed on the loop. Must not hold any implement
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
@@ -170,6 +170,13 @@ Step: TypeAlias = (
 )
 
 
+class Space(NamedTuple):
+    """Bytes of a file system: all, and those that we may still use."""
+
+    total: int
+    usable: int
+
+
 class Disk(Protocol):
     """A file system. The first group blocks: at start, at stop and in tools only."""
 
@@ -195,6 +202,9 @@ class Disk(Protocol):
 
     def warm(self, piece: FileSlice) -> Pending[None]:
         """Bring a slice's pages into the page cache. Doesn't release the slice."""
+
+    def space(self, path: str) -> Pending[Space]:
+        """How much room the file system below `path` has."""
 
 
 class OffloadError(Exception):

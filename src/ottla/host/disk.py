@@ -28,6 +28,7 @@ from ottla.core.ports import (
     RenamePath,
     ReplaceFile,
     ReserveSpace,
+    Space,
     Step,
     SyncDirectory,
     SyncFile,
@@ -301,6 +302,10 @@ class OsDisk:
         pending = self._submit(self._warms, [lambda: self._warm(file, position, length)], [file], 1)
         return cast("Pending[None]", pending)
 
+    def space(self, path: str) -> Pending[Space]:
+        pending = self._submit(self._warms, [lambda: _space(path)], [], 1)
+        return cast("Pending[Space]", pending)
+
     def close(self) -> None:
         """Finish what was asked for, end the threads, complete every Pending. On the loop's thread.
 
@@ -426,6 +431,14 @@ def _deliver(job: _Job) -> None:
         job.pending.fail(job.error)
     else:
         job.pending.complete(job.value)
+
+
+def _space(path: str) -> Space:
+    try:
+        found = os.statvfs(path)
+    except OSError as error:
+        raise DiskError("ask for the space of", path, error) from error
+    return Space(found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail)
 
 
 def _attempt(action: str, path: str, call: Callable[[], object]) -> None:

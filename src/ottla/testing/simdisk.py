@@ -30,6 +30,7 @@ from ottla.core.ports import (
     RenamePath,
     ReplaceFile,
     ReserveSpace,
+    Space,
     Step,
     SyncDirectory,
     SyncFile,
@@ -354,6 +355,20 @@ class SimDisk:
             file.warm(position, length)
 
         return self._submit(_Job([bring_in], stop=True))
+
+    def space(self, path: str) -> Pending[Space]:
+        result: Pending[Space] = Pending()
+        job = _Job([lambda: self._check("ask for the space of", path)], stop=True)
+        self._others.append(job)
+
+        def pass_on() -> None:
+            if job.error is not None:
+                result.fail(job.error)
+            else:
+                result.complete(Space(1 << 40, 1 << 39))
+
+        job.pending.then(pass_on)
+        return result
 
     def _submit(self, job: _Job) -> Pending[None]:
         self._others.append(job)

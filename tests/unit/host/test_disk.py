@@ -324,3 +324,10 @@ def test_a_step_that_syncs_or_reserves_pins_its_file(loop, disk, tmp_path):
     file.close()
     loop.until(pending)
     assert file.fileno() == -1
+
+
+def test_the_space_of_a_file_system_is_told_and_a_missing_path_is_an_error(loop, disk, tmp_path):
+    space = loop.until(disk.space(str(tmp_path)))
+    assert 0 < space.usable <= space.total
+    with pytest.raises(DiskError):
+        loop.until(disk.space(f"{tmp_path}/missing"))
