@@ -69,7 +69,7 @@ class Context:
     """The node, as handlers see it: one object for all requests.
 
     `image()` is the metadata in force now; a handler that parks asks again when it resumes.
-    `disk` is for warming what a read found cold, and nothing else.
+    `disk` is for warming what a read found cold and for asking how much space there is.
     `next_producer_id()` draws from durable blocks, and may have to wait for a new one.
     `kept` is for handlers that keep something between requests, under the module's name (fetch
     sessions); each of them bounds what it keeps.

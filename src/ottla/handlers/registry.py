@@ -44,9 +44,12 @@ APIS: tuple[Api, ...] = (
     _api(18, "ApiVersions", "api_versions", (0, 4), ""),
     _api(19, "CreateTopics", "create_topics", (2, 7), "CREATE"),
     _api(20, "DeleteTopics", "delete_topics", (1, 6), "DELETE"),
+    _api(21, "DeleteRecords", "delete_records", (0, 2), "DELETE"),
     _api(22, "InitProducerId", "init_producer_id", (0, 5), "IDEMPOTENT"),
     _api(23, "OffsetForLeaderEpoch", "offset_for_leader_epoch", (2, 4), "DESCRIBE"),
+    _api(35, "DescribeLogDirs", "describe_log_dirs", (1, 5), "CLUSTER"),
     _api(60, "DescribeCluster", "describe_cluster", (0, 2), "CLUSTER"),
+    _api(61, "DescribeProducers", "describe_producers", (0, 0), "READ"),
 )
 
 API: dict[int, Api] = {api.key: api for api in APIS}

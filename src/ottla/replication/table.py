@@ -7,9 +7,10 @@ image by its changes. Must not decide who leads, nor read or write a log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from errno import EDQUOT, ENOSPC
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ottla.cluster.changes import (
@@ -20,7 +21,7 @@ from ottla.cluster.changes import (
     TopicDeleted,
 )
 from ottla.core import options
-from ottla.core.model import TopicId, TopicPartition
+from ottla.core.model import Offset, TopicId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
@@ -74,8 +75,25 @@ class PartitionTable:
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return partitions[partition]
 
+    def __iter__(self) -> Iterator[Partition]:
+        """All of them, topic by topic."""
+        return chain.from_iterable(self._by_name.values())
+
     def __len__(self) -> int:
         return sum(map(len, self._by_name.values()))
+
+    # --- deleting records --------------------------------------------------------------------
+
+    def delete_records(self, partition: Partition, offset: Offset) -> Pending[None] | ErrorCode:
+        """Records before `offset` are gone for good once this is done. Fails with DiskError.
+
+        OFFSET_OUT_OF_RANGE past the high watermark; what lies below the start is gone already.
+        """
+        if not partition.log.usable:
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        if not 0 <= offset <= partition.high_watermark:
+            return ErrorCode.OFFSET_OUT_OF_RANGE
+        return self.directory.move_start(partition.log, offset)
 
     # --- following the image ---------------------------------------------------------------
 

@@ -6,21 +6,23 @@ sees what the wire leaves of a request, and a test what it leaves of an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
 from ottla.cluster.image import ClusterImage, Node, PartitionImage, TopicImage
 from ottla.core.endpoints import Endpoint
-from ottla.core.model import LeaderEpoch, NodeId, Offset, ProducerId, TopicId
+from ottla.core.model import LeaderEpoch, NodeId, Offset, ProducerId, TopicId, TopicPartition
 from ottla.core.options import broker_config
 from ottla.core.pending import Pending
+from ottla.core.ports import DiskError, Space
 from ottla.handlers.context import ConnectionState, Context, Request
 from ottla.handlers.registry import API
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.epochs import LeaderEpochs
+from ottla.storage.producers import ProducerStates
 
 ENDPOINT = Endpoint("here.example", 9092)
 
@@ -29,10 +31,13 @@ def topic_id(number: int) -> TopicId:
     return TopicId(number.to_bytes(16, "big"))
 
 
-def topic_image(name: str, number: int, partitions: int = 1, leader: int = 0) -> TopicImage:
+def topic_image(
+    name: str, number: int, partitions: int = 1, leader: int = 0, **configs: str
+) -> TopicImage:
     node = NodeId(0)
     one = PartitionImage(NodeId(leader), LeaderEpoch(3), (node,), (node,))
-    return TopicImage(name, topic_id(number), (one,) * partitions)
+    own = {key.replace("_", "."): value for key, value in configs.items()}
+    return TopicImage(name, topic_id(number), (one,) * partitions, own)
 
 
 def cluster_image(*topics: TopicImage) -> ClusterImage:
@@ -63,7 +68,9 @@ class FakeLog:
     def __init__(self, start: int = 0, end: int = 0) -> None:
         self.start = Offset(start)
         self.end = Offset(end)
+        self.size = 0
         self.epochs = LeaderEpochs()
+        self.producers = ProducerStates()
         self.places: list[Callable[[], Any]] = []
         self.asked: list[int | str] = []
 
@@ -77,8 +84,11 @@ class FakeLog:
 
 
 class FakePartition:
-    def __init__(self, log: FakeLog, high_watermark: int | None = None) -> None:
+    def __init__(
+        self, log: FakeLog, high_watermark: int | None = None, key: tuple[str, int] = ("?", 0)
+    ) -> None:
         self.log = log
+        self.key = TopicPartition(*key)
         self.leader_epoch = LeaderEpoch(3)
         self.high_watermark = log.end if high_watermark is None else Offset(high_watermark)
         self.last_stable = self.high_watermark
@@ -92,9 +102,27 @@ class FakePartition:
         return ErrorCode.UNKNOWN_LEADER_EPOCH
 
 
+class FakeDirectory:
+    path = "/data"
+
+
 class FakeTable:
     def __init__(self) -> None:
         self.partitions: dict[tuple[str, int], FakePartition] = {}
+        self.failure: DiskError | None = None
+        self.directory = FakeDirectory()
+        self.deletions: list[Pending[None]] = []
+
+    def __iter__(self) -> Iterator[FakePartition]:
+        return iter(self.partitions.values())
+
+    def delete_records(self, partition: FakePartition, offset: int) -> Pending[None] | ErrorCode:
+        """Moves the start at once; the test says when that is durable."""
+        if not 0 <= offset <= partition.high_watermark:
+            return ErrorCode.OFFSET_OUT_OF_RANGE
+        partition.log.start = Offset(max(offset, partition.log.start))
+        self.deletions.append(Pending())
+        return self.deletions[-1]
 
     def get(self, topic: str, partition: int) -> FakePartition | ErrorCode:
         found = self.partitions.get((topic, partition))
@@ -120,6 +148,11 @@ class FakeOffload:
 class FakeDisk:
     def __init__(self) -> None:
         self.warming: list[Pending[None]] = []
+        self.spaces: list[Pending[Space]] = []
+
+    def space(self, _path: str) -> Pending[Space]:
+        self.spaces.append(Pending())
+        return self.spaces[-1]
 
     def warm(self, _piece: object) -> Pending[None]:
         self.warming.append(Pending())
@@ -175,7 +208,8 @@ class FakeNode:
         self.connection = ConnectionState("10.0.0.9:5", "PLAINTEXT", ENDPOINT)
 
     def partition(self, topic: str, number: int, log: FakeLog, **more: int) -> FakePartition:
-        self.table.partitions[topic, number] = FakePartition(log, **more)
+        made = FakePartition(log, more.get("high_watermark"), (topic, number))
+        self.table.partitions[topic, number] = made
         return self.table.partitions[topic, number]
 
     def ask(self, body: Any, version: int) -> Any:

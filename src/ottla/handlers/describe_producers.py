@@ -1,0 +1,90 @@
+"""DescribeProducers, key 61, versions 0 to 0.
+
+Who has written to a partition of late: the idempotent producers that its log remembers (KIP-664).
+Without transactions none has one open: its start is -1, and so is the coordinator's epoch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.cluster.names import name_fault
+from ottla.core import options
+from ottla.handlers.reply import Reply
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.describe_producers import (
+    DescribeProducersRequest,
+    DescribeProducersResponse,
+    PartitionResponse,
+    ProducerState,
+    TopicResponse,
+)
+
+if TYPE_CHECKING:
+    from ottla.handlers.context import Context, Request
+
+NOT_HERE = "This server does not host this topic-partition."
+
+
+def handle(context: Context, request: Request[DescribeProducersRequest]) -> Reply:
+    """Each partition on its own; one that is named twice is answered twice."""
+    asked = request.body.topics
+    count = sum(len(topic.partition_indexes) for topic in asked)
+    too_many = count > context.config[options.REQUEST_PARTITIONS_MAX]
+    topics = []
+    for topic in asked:
+        error, message = _topic_fault(context, topic.name, too_many)
+        topics.append(
+            TopicResponse(
+                name=topic.name,
+                partitions=[
+                    PartitionResponse(
+                        partition_index=number, error_code=error, error_message=message
+                    )
+                    if error
+                    else _producers(context, topic.name, number)
+                    for number in topic.partition_indexes
+                ],
+            )
+        )
+    return Reply(DescribeProducersResponse(topics=topics))
+
+
+def _topic_fault(context: Context, name: str, too_many: bool) -> tuple[ErrorCode, str | None]:
+    if too_many:
+        return ErrorCode.INVALID_REQUEST, "The request names too many partitions."
+    if fault := name_fault(name):
+        return ErrorCode.INVALID_TOPIC_EXCEPTION, fault
+    if name not in context.image().topics:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, NOT_HERE
+    return ErrorCode.NONE, None
+
+
+def _producers(context: Context, topic: str, number: int) -> PartitionResponse:
+    partition = context.table.get(topic, number)
+    if isinstance(partition, ErrorCode):
+        # As Kafka: only an unknown topic is explained.
+        return PartitionResponse(partition_index=number, error_code=partition)
+    return PartitionResponse(
+        partition_index=number,
+        active_producers=[
+            ProducerState(
+                producer_id=producer_id,
+                producer_epoch=epoch,
+                last_sequence=sequence,
+                last_timestamp=timestamp,
+                coordinator_epoch=coordinator_epoch,
+                current_txn_start_offset=transaction_start,
+            )
+            for (
+                producer_id,
+                epoch,
+                sequence,
+                _offset,
+                _delta,
+                timestamp,
+                coordinator_epoch,
+                transaction_start,
+            ) in partition.log.producers.entries()
+        ],
+    )
