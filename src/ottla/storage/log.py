@@ -212,7 +212,7 @@ class Log:
             return False
         if (
             active.size + size > min(settings.segment_bytes, POSITION_MAX)
-            or self.end + offsets - active.base_offset > POSITION_MAX
+            or self.end + offsets - active.base_offset > POSITION_MAX + 1
             or active.offsets.count >= settings.index_entries_max
             or active.times.count >= settings.time_entries_max
         ):

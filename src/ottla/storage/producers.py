@@ -11,12 +11,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from crc32c import crc32c
-
 from ottla.core.model import Offset, ProducerId
 from ottla.core.ports import Buffer
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
+from ottla.records.crc import crc32c
 
 BATCHES_KEPT = 5
 """As many as a client may have in flight while it is idempotent."""

@@ -13,8 +13,6 @@ from enum import Enum
 from itertools import pairwise
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from ottla.core.model import LeaderEpoch, Offset, TopicId
 from ottla.core.ports import (
     CreateFile,
@@ -27,6 +25,7 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchView
+from ottla.records.crc import crc32c
 from ottla.storage import epochs as leader_epochs
 from ottla.storage.checkpoints import decode_epochs, encode_epochs
 from ottla.storage.epochs import LeaderEpochs
@@ -347,7 +346,7 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
     """Learn a segment from its batches and make its indexes anew; the end of the sound ones.
 
     Checksums from `verify_from` on (None: nowhere): what lies before was on disk for certain.
-    A batch is sound if it follows: offsets rise, leader epochs don't fall.
+    A batch is sound if it follows: offsets go on, leader epochs don't fall.
     """
     size = segment.log.size()
     indexes = (segment.offsets, segment.times)
@@ -362,9 +361,12 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
             break
         if batch.last_offset - segment.base_offset > POSITION_MAX:
             break
-        checked = verify_from is not None and batch.last_offset >= verify_from
-        if checked and crc32c(batch.view[CRC_START:]) != batch.crc:
-            break
+        if verify_from is not None and batch.last_offset >= verify_from:
+            # The checksum doesn't cover the base offset, but it can only be the next one.
+            if batch.base_offset != segment.end and not work.settings.compacted:
+                break
+            if crc32c(batch.view[CRC_START:]) != batch.crc:
+                break
         if batch.leader_epoch != epoch:
             epoch = batch.leader_epoch
             work.epochs_read.append((LeaderEpoch(epoch), Offset(batch.base_offset)))

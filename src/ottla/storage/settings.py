@@ -26,6 +26,9 @@ class LogSettings(Value):
     producers_max: int = 100_000
     """Producers remembered per partition; past it the one idle longest is forgotten."""
 
+    compacted: bool = False
+    """Whether offsets may be missing: recovery takes a gap for damage where they may not."""
+
     @property
     def index_entries_max(self) -> int:
         """Entries of the offset index at which a segment is full."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId
-from ottla.core.ports import MakeDirectory
+from ottla.core.ports import MakeDirectory, SyncDirectory
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.reader import Record
@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self, policy: FlushPolicy = "commit", settings: LogSettings | None = None) -> None:
         self.disk = SimDisk(1)
-        self.disk.perform_now([MakeDirectory("/data")])
+        self.disk.perform_now([MakeDirectory("/data"), SyncDirectory("/")])
         self.loop = SimLoop()
         self.rounds = Rounds(self.disk, self.loop, policy)
         self.settings = settings or LogSettings()

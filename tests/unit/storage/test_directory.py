@@ -1,0 +1,189 @@
+"""A log directory: identity, lock, clean marker, checkpoints, logs that come and go."""
+
+from __future__ import annotations
+
+from errno import EIO
+
+import pytest
+
+from ottla.core.model import LeaderEpoch, TopicId, TopicPartition
+from ottla.core.ports import CreateFile, DiskError
+from ottla.storage.checkpoints import MetaProperties
+from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
+from ottla.storage.settings import LogSettings
+from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simloop import SimLoop
+
+from .conftest import TOPIC_ID, make_batch
+
+ME = MetaProperties("cluster", 0, "directory")
+T0 = TopicPartition("t", 0)
+MARKER = "/data/.kafka_cleanshutdown"
+
+
+class Lock:
+    def __init__(self) -> None:
+        self.held = True
+
+    def release(self) -> None:
+        self.held = False
+
+
+class World:
+    def __init__(self) -> None:
+        self.disk = SimDisk(1)
+        self.loop = SimLoop()
+        self.lock = Lock()
+
+    def start(self, me: MetaProperties = ME) -> LogDirectory:
+        self.lock = Lock()
+        directory = LogDirectory("/data", self.disk, self.loop, self.loop, "commit")
+        directory.open(lambda _: self.lock, me, lambda _name, _id: LogSettings())
+        return directory
+
+    def settle(self) -> None:
+        while self.loop.turn() or self.disk.busy:
+            self.disk.step()
+
+    def append(self, directory: LogDirectory, name: TopicPartition = T0) -> None:
+        log = directory.logs.get(name) or directory.create(name, TOPIC_ID, LogSettings())
+        batch = make_batch()
+        if log.prepare(batch.length, LeaderEpoch(1), 0) is not None:
+            self.settle()
+        log.append(batch, LeaderEpoch(1))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_new_directory_gets_an_identity_and_an_old_one_keeps_its_own(world):
+    world.start().stop(1)
+    other = MetaProperties("cluster", 0, "another")
+    assert world.start(other).identity == ME
+
+
+@pytest.mark.parametrize("me", [MetaProperties("x", 0, "d"), MetaProperties("cluster", 1, "d")])
+def test_a_directory_of_others_is_refused_and_let_go(world, me):
+    world.start().stop(1)
+    with pytest.raises(WrongDirectory):
+        world.start(me)
+    assert not world.lock.held
+
+
+def test_a_clean_stop_is_marked_and_the_mark_is_gone_durably_before_anything_is_written(world):
+    directory = world.start()
+    world.append(directory)
+    directory.stop(7)
+    assert world.disk.read_file(MARKER) == b'{"version":0,"brokerEpoch":7}'
+    assert not world.lock.held
+    directory = world.start()
+    assert directory.was_clean
+    world.disk.crash("nothing")
+    assert world.disk.read_file(MARKER) is None
+
+
+def test_a_stop_after_a_failed_sync_is_not_clean(world):
+    directory = world.start()
+    world.append(directory)
+    world.disk.faults = [Fault("sync", EIO)]
+    world.settle()
+    directory.stop(7)
+    assert world.disk.read_file(MARKER) is None
+
+
+def test_a_stop_that_can_not_sync_is_not_clean_and_lets_go(world):
+    directory = world.start()
+    world.append(directory)
+    world.disk.faults = [Fault("sync", EIO)]
+    with pytest.raises(DiskError):
+        directory.stop(7)
+    assert world.disk.read_file(MARKER) is None
+    assert not world.lock.held
+
+
+def test_everything_survives_a_power_cut_after_a_clean_stop(world):
+    directory = world.start()
+    world.append(directory)
+    directory.stop(1)
+    world.disk.crash("nothing")
+    log = world.start().logs[T0]
+    assert (log.end, log.topic_id) == (1, TOPIC_ID)
+
+
+def test_checkpoints_name_what_is_durable(world):
+    directory = world.start()
+    world.append(directory)
+    world.settle()
+    world.append(directory)
+    done = directory.checkpoint()
+    while not done.done:
+        world.disk.step()
+    assert world.disk.read_file("/data/recovery-point-offset-checkpoint") == b"0\n1\nt 0 1\n"
+    assert world.disk.read_file("/data/log-start-offset-checkpoint") == b"0\n0\n"
+
+
+def test_a_raised_start_is_still_raised_after_a_restart(world):
+    directory = world.start()
+    world.append(directory)
+    world.append(directory)
+    world.settle()
+    directory.logs[T0].set_start(1)
+    directory.stop(1)
+    assert world.start().logs[T0].start == 1
+
+
+def test_a_deleted_log_is_gone_and_a_namesake_begins_anew(world):
+    directory = world.start()
+    world.append(directory)
+    gone = directory.delete(T0)
+    log = directory.create(T0, TopicId(bytes(16)), LogSettings())
+    waiting = log.prepare(80, LeaderEpoch(1), 0)
+    assert waiting is not None
+    world.settle()
+    assert gone.done
+    assert waiting.done
+    assert "t-0" not in world.disk.names("/data")
+    world.append(directory)
+    assert log.end == 1
+
+
+def test_a_log_that_could_not_be_deleted_keeps_its_namesake_out(world):
+    directory = world.start()
+    world.append(directory)
+    world.disk.faults = [Fault("rename", EIO)]
+    gone = directory.delete(T0)
+    world.settle()
+    with pytest.raises(DiskError):
+        gone.result()
+    assert directory.create(T0, TopicId(bytes(16)), LogSettings()).failed
+
+
+def test_a_log_is_not_deleted_under_a_round_that_syncs_its_directory(world):
+    directory = world.start()
+    world.append(directory)
+    world.loop.run()
+    directory.delete(T0)
+    world.settle()
+    assert directory.rounds.failure is None
+
+
+def test_what_was_on_its_way_out_is_removed_at_the_next_start(world):
+    world.start().stop(1)
+    world.disk._make_directory("/data/t-1.0123-delete")
+    world.disk.perform_now([CreateFile("/data/t-1.0123-delete/x")])
+    world.start()
+    assert "t-1.0123-delete" not in world.disk.names("/data")
+
+
+@pytest.mark.parametrize(
+    ("name", "partition"),
+    [
+        ("t-0", ("t", 0)), ("a-b.c-12", ("a-b.c", 12)), ("t", None), ("-0", None), ("t-01", None),
+        ("t-x", None), ("t-0.abc-delete", None), ("t-0-future", None), ("t-0-stray", None),
+        ("__cluster_metadata-0", None), ("__consumer_offsets-3", ("__consumer_offsets", 3)),
+    ],
+)  # fmt: skip
+def test_a_directory_name_says_which_partition_it_is(name, partition):
+    assert partition_of(name) == partition
