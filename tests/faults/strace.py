@@ -5,13 +5,13 @@ Owns the parsing of `strace -f -yy -xx -s N`. Must not know Kafka.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 # pid, then a whole call, a call that was interrupted, or the rest of one.
-_WHOLE = re.compile(r"^(\d+) +[\d.]+ (\w+)\((.*)\) += (-?\d+)")
+_WHOLE = re.compile(r"^(\d+) +[\d.]+ (\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?")
 _BEGUN = re.compile(r"^(\d+) +[\d.]+ (\w+)\((.*?) *<unfinished \.\.\.>")
-_ENDED = re.compile(r"^(\d+) +[\d.]+ <\.\.\. (\w+) resumed>(.*)\) += (-?\d+)")
+_ENDED = re.compile(r"^(\d+) +[\d.]+ <\.\.\. (\w+) resumed>.*\) += (-?\d+)(?:<(.*)>)?")
 _FILE = re.compile(r"(?:^|[\[{, ])(\d+)<(.*?)>(?=[,)]|$)")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
@@ -25,11 +25,15 @@ class Call:
     begun: int
     returned: int = -1
     result: int = -1
-    path: str = field(init=False)
+    opened: str = ""
 
-    def __post_init__(self) -> None:
+    @property
+    def path(self) -> str:
+        """The file or socket that the call is about: what it opened, else its first descriptor."""
+        if self.opened:
+            return _text(self.opened)
         found = _FILE.search(self.arguments)
-        self.path = _text(found[2]) if found else ""
+        return _text(found[2]) if found else ""
 
     def data(self) -> bytes:
         """The bytes in its arguments, of every buffer, cut to what the call took."""
@@ -52,10 +56,10 @@ def calls(file: Path) -> Iterator[Call]:
     open_calls: dict[str, Call] = {}
     for number, line in enumerate(file.read_text(errors="replace").splitlines()):
         if found := _WHOLE.match(line):
-            yield Call(found[2], found[3], number, number, int(found[4]))
+            yield Call(found[2], found[3], number, number, int(found[4]), found[5] or "")
         elif found := _BEGUN.match(line):
             open_calls[found[1]] = Call(found[2], found[3], number)
         elif (found := _ENDED.match(line)) and found[1] in open_calls:
             call = open_calls.pop(found[1])
-            call.returned, call.result = number, int(found[4])
+            call.returned, call.result, call.opened = number, int(found[3]), found[4] or ""
             yield call

@@ -16,10 +16,11 @@ from tests.faults.strace import Call, calls
 from tests.processes import Broker
 
 CONNECTIONS_COUNT, REQUESTS_COUNT, DEPTH = 4, 40, 4
-CALLS = "write,pwrite64,pwritev,pwritev2,writev,fdatasync,fsync,sendto,sendmsg,sendmmsg"
+CALLS = "openat,write,pwrite64,pwritev,pwritev2,writev,fdatasync,fsync,sendto,sendmsg,sendmmsg"
 WRITES = {"write", "pwrite64", "pwritev", "pwritev2", "writev"}
 SENDS = {"sendto", "sendmsg", "sendmmsg", "write", "writev"}
 SYNCS = {"fdatasync", "fsync"}
+NUMBERS = set(range(1, CONNECTIONS_COUNT * REQUESTS_COUNT + 1))
 TOPIC = "synced"
 
 
@@ -41,7 +42,7 @@ def request(number: int) -> bytes:
 def exchange(address: tuple[str, int]) -> None:
     """Several connections, each with some requests in flight; every answer is without an error."""
     socks = [socket.create_connection(address, timeout=60) for _ in range(CONNECTIONS_COUNT)]
-    numbers = iter(range(1, CONNECTIONS_COUNT * REQUESTS_COUNT + 1))
+    numbers = iter(sorted(NUMBERS))
     expected: dict[int, list[int]] = {sock.fileno(): [] for sock in socks}
     for _ in range(REQUESTS_COUNT // DEPTH):
         for sock in socks:
@@ -101,42 +102,48 @@ def answers(traced: list[Call]) -> dict[int, int]:
     return begun
 
 
-def test_every_answer_leaves_after_a_sync_begun_after_its_write_returned(traced):
-    written: dict[int, tuple[str, int]] = {}
+def written(traced: list[Call]) -> dict[int, Call]:
+    """Correlation id -> the call that wrote its record to a log."""
+    found = {}
     for call in traced:
         if call.name in WRITES and call.path.endswith(".log"):
             for number in re.findall(rb"marker-(\d{6})-marker", call.data()):
-                written[int(number)] = (call.path, call.returned)
-    syncs = [call for call in traced if call.name in SYNCS and call.result == 0]
-    sent = answers(traced)
-    count = CONNECTIONS_COUNT * REQUESTS_COUNT
-    assert set(range(1, count + 1)) <= written.keys() & sent.keys(), "strace did not see everything"
+                found[int(number)] = call
+    return found
 
+
+def synced_between(traced: list[Call], path: str, begin: int, end: int) -> bool:
+    """Whether a sync of `path` began after `begin` and had returned before `end`."""
+    return any(
+        call.path == path and call.begun > begin and call.returned < end
+        for call in traced
+        if call.name in SYNCS and call.result == 0
+    )
+
+
+def test_every_answer_leaves_after_a_sync_begun_after_its_write_returned(traced):
+    writes, sent = written(traced), answers(traced)
+    assert writes.keys() & sent.keys() >= NUMBERS, "strace did not see everything"
     early = [
         number
-        for number in range(1, count + 1)
-        if not any(
-            sync.path == written[number][0]
-            and sync.begun > written[number][1]
-            and sync.returned < sent[number]
-            for sync in syncs
-        )
+        for number in NUMBERS
+        if not synced_between(traced, writes[number].path, writes[number].returned, sent[number])
     ]
     assert early == []
 
 
-def test_a_new_file_s_name_is_synced_before_the_first_answer_about_it(traced):
-    """The directory of a partition: else a power cut takes the whole file, synced or not."""
-    first_answer = min(
-        begun
-        for number, begun in answers(traced).items()
-        if 1 <= number <= CONNECTIONS_COUNT * REQUESTS_COUNT
-    )
-    partitions = {
-        str(Path(call.path).parent)
-        for call in traced
-        if call.name in WRITES and call.path.endswith(".log") and call.returned < first_answer
-    }
-    synced = {call.path for call in traced if call.name in SYNCS and call.returned < first_answer}
-    assert partitions
-    assert partitions <= synced
+def test_a_file_s_name_is_synced_before_the_first_answer_about_it(traced):
+    """The directory too: else a power cut takes the whole file, however well it was synced."""
+    writes, sent = written(traced), answers(traced)
+    made: dict[str, int] = {}
+    for call in traced:
+        if call.name == "openat" and "O_CREAT" in call.arguments and call.path.endswith(".log"):
+            made.setdefault(call.path, call.returned)
+    files = {call.path for call in writes.values()}
+    assert files == made.keys() & files
+    early = []
+    for file in files:
+        first_answer = min(sent[number] for number in NUMBERS if writes[number].path == file)
+        if not synced_between(traced, str(Path(file).parent), made[file], first_answer):
+            early.append(file)
+    assert early == []
