@@ -11,6 +11,7 @@ from typing import Any
 
 from ottla.core import options
 from ottla.core.config import INT_MAX, LONG_MAX, Option
+from ottla.core.group_options import GROUP_OPTIONS
 from ottla.core.topic_options import TOPIC_OPTIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "CONFIG.md"
@@ -22,7 +23,8 @@ HEAD = """\
 
 Options have Kafka's own names, defaults and bounds (4.3.1), except where the text says otherwise.
 They come, the later winning, from a file (`ottla serve --config FILE`, TOML or Kafka's
-`.properties`) and from the command line (`-o NAME=VALUE`). Sizes are in bytes; times, where the
+`.properties`), from the command line (`-o NAME=VALUE`) and, for options said to be live, from what
+clients set while the broker runs (`kafka-configs.sh`), for all brokers or for one. Sizes are in bytes; times, where the
 name says `ms`, in milliseconds. In TOML tables are flattened, so `[log]` with `dir = "data"` is
 `log.dir`; where one name continues another, quote the longer: `"max.connections.per.ip" = 100`.
 
@@ -31,13 +33,25 @@ A misspelt option is an error, with the nearest name as a hint. Names that ordin
 ([list](#passed-over)).
 """
 
-_LIMITS = ((LONG_MAX, "2^63-1"), (INT_MAX, "2^31-1"), (-LONG_MAX, ""))
+_LIMITS = (
+    (1.7976931348623157e308, "no limit"),
+    (LONG_MAX, "2^63-1"),
+    (INT_MAX, "2^31-1"),
+    (-LONG_MAX, ""),
+)
 
 TOPIC_HEAD = """\
 ## Options of topics
 
-Set for one topic when it is created. The default for all topics is set by the broker's name for
-the option; where several are given, the first listed wins.
+Set for one topic when it is created, or changed at any time. The default for all topics is set by
+the broker's name for the option; where several are given, the first listed wins. A broker's name
+whose unit is the option's own can be changed while the broker runs.
+"""
+
+GROUP_HEAD = """\
+## Options of groups
+
+Set for one consumer group at any time. The default is the value of the broker's option.
 """
 
 
@@ -48,9 +62,13 @@ def page() -> str:
     parts = [
         HEAD,
         "## Options of the broker\n",
-        "| name | default | takes | meaning |",
-        "|--|--|--|--|",
-        *(f"| `{o.name}` | {_default(o)} | {_takes(o)} | {_cell(o.doc)} |" for o in broker),
+        "| name | default | takes | live | meaning |",
+        "|--|--|--|--|--|",
+        *(
+            f"| `{o.name}` | {_default(o)} | {_takes(o)} | {'yes' if o.live else ''} "
+            f"| {_cell(o.doc)} |"
+            for o in broker
+        ),
         "",
         TOPIC_HEAD,
         "| name | broker's name | default | takes | meaning |",
@@ -58,6 +76,14 @@ def page() -> str:
         *(
             f"| `{o.name}` | {_names(o)} | {_default(o)} | {_takes(o)} | {_cell(o.doc)} |"
             for o in topic
+        ),
+        "",
+        GROUP_HEAD,
+        "| name | broker's name | default | takes | meaning |",
+        "|--|--|--|--|--|",
+        *(
+            f"| `{o.name}` | {_names(o)} | {_default(o)} | {_takes(o)} | {_cell(o.doc)} |"
+            for o in GROUP_OPTIONS.values()
         ),
         "",
         "## Passed over\n",
@@ -99,7 +125,7 @@ def _takes(option: Option[Any]) -> str:
 
 
 def _names(option: Option[Any]) -> str:
-    return ", ".join(f"`{name}`" for name, _factor in option.broker_names)
+    return ", ".join(f"`{name}`" for name, *_ in option.broker_names)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,17 +8,19 @@ uses an option.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from ottla.core.value import Value
 
 T = TypeVar("T", bool, int, float, str)
-Scope = Literal["broker", "topic"]
+Scope = Literal["broker", "topic", "group"]
 
+SHORT_MAX = (1 << 15) - 1
 INT_MAX = (1 << 31) - 1
 LONG_MAX = (1 << 63) - 1
-"""The bounds of Kafka's INT and LONG."""
+"""The bounds of Kafka's SHORT, INT and LONG."""
 
 _TRUTH = {"true": True, "false": False}
 
@@ -27,11 +29,32 @@ class InvalidConfig(Exception):
     """A value that an option does not take. The text names the option and what it takes."""
 
 
+class Kind(IntEnum):
+    """Types of values, numbered as on the wire (DescribeConfigs v3)."""
+
+    BOOLEAN = 1
+    STRING = 2
+    INT = 3
+    SHORT = 4
+    LONG = 5
+    DOUBLE = 6
+    LIST = 7
+
+
 class BrokerName(NamedTuple):
-    """A broker option that sets a topic option's default; `factor` is its unit in the topic's."""
+    """A broker option that sets a topic option's default; `factor` is its unit in the topic's.
+
+    `unset` says that the name itself has no default: another one of the same option has it.
+    """
 
     name: str
     factor: int = 1
+    unset: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether it can be changed while the broker runs: in Kafka, if it has the topic's unit."""
+        return self.factor == 1
 
 
 class Option(Value, Generic[T]):
@@ -40,7 +63,9 @@ class Option(Value, Generic[T]):
     A topic option's broker-wide default is set by the first of `broker_names` that is given,
     as in Kafka (`log.retention.ms` before `log.retention.minutes` before `log.retention.hours`).
     `also` are values taken though they lie outside the bounds; with `many`, the value is a list
-    of `one_of` separated by commas, which may be empty.
+    of `one_of` separated by commas, which may be empty. `listed` is any list of text; an empty
+    value of a `nullable` one is shown as null. `check` says what the value should have been, or
+    nothing, where bounds can't. A group option's default is the value of its one broker name.
     """
 
     name: str
@@ -54,13 +79,33 @@ class Option(Value, Generic[T]):
     one_of: tuple[str, ...] = ()
     many: bool = False
     broker_names: tuple[BrokerName, ...] = ()
+    listed: bool = False
+    nullable: bool = False
+    check: Callable[[str], str] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What Kafka calls the type of the values."""
+        if isinstance(self.default, bool):
+            return Kind.BOOLEAN
+        if isinstance(self.default, str):
+            return Kind.LIST if self.many or self.listed else Kind.STRING
+        if isinstance(self.default, float):
+            return Kind.DOUBLE
+        if self.at_most is None or SHORT_MAX < self.at_most <= INT_MAX or self.at_most < SHORT_MAX:
+            return Kind.INT
+        return Kind.SHORT if self.at_most == SHORT_MAX else Kind.LONG
 
     def parse(self, text: str, name: str | None = None) -> T:
-        """The value that `text` names. Raises InvalidConfig, which calls the option `name`."""
-        value = self._convert(text.strip(), name or self.name)
+        """The value that `text` names. Raises InvalidConfig, which calls the option `name`.
+
+        The sentence is Kafka's own, since clients see it and people search for it.
+        """
+        name = name or self.name
+        value = self._convert(text.strip(), name)
         fault = self._fault(value)
         if fault:
-            raise InvalidConfig(f"{name or self.name} must be {fault}, not {text.strip()!r}")
+            raise InvalidConfig(f"Invalid value {value} for configuration {name}: {fault}")
         return cast(T, value)
 
     def _convert(self, text: str, name: str) -> bool | int | float | str:
@@ -75,37 +120,69 @@ class Option(Value, Generic[T]):
                 raise ValueError  # int() would take it, but nobody means it
             return kind(text)  # type: ignore[no-any-return]  # int or float
         except (KeyError, ValueError):
-            wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-            raise InvalidConfig(f"{name} takes {wanted}, not {text!r}") from None
+            wanted = "Expected value to be either true or false"
+            if kind is not bool:
+                wanted = f"Not a number of type {self.kind.name}"
+            message = f"Invalid value {text} for configuration {name}: {wanted}"
+            raise InvalidConfig(message) from None
 
     def _fault(self, value: bool | int | float | str) -> str:
         """What the value should have been, or nothing."""
         if isinstance(value, str):
+            if self.check is not None:
+                return self.check(value)
             if not self.one_of:
                 return ""
             parts = value.split(",") if self.many else [value]
             if all(part in self.one_of for part in parts) or (self.many and not value):
                 return ""
-            return f"{'some' if self.many else 'one'} of {', '.join(self.one_of)}"
+            return f"String must be one of: {', '.join(self.one_of)}"
         if value in self.also:
             return ""
         if math.isnan(value):
-            return "a number"
-        if self.at_least is not None and value < self.at_least:
-            return f"at least {self.at_least}"
-        if self.at_most is not None and value > self.at_most:
-            return f"at most {self.at_most}"
+            return "Value must be a number"
+        least, most = self.at_least, self.at_most
+        if (least is not None and value < least) or (most is not None and value > most):
+            if self.also:
+                also = " or ".join(map(str, self.also))
+                return f"Value must be between {least} and {most} or equal to {also}"
+            if least is not None and value < least:
+                return f"Value must be at least {least}"
+            return f"Value must be no more than {most}"
         return ""
+
+    def text(self, value: T) -> str | None:
+        """The value as Kafka would show it; `parse` takes it back."""
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, float):
+            # Java writes 1.7E308 where Python writes 1.7e+308.
+            return repr(value).replace("e+", "E").replace("e", "E")
+        return None if value == "" and self.nullable else str(value)
+
+
+Name: TypeAlias = "tuple[Option[Any], BrokerName]"
 
 
 class Config:
     """The broker's values in force: what was given by name, else each option's default.
 
-    `given` is what was given, as text; `ignored` lists given names that Kafka knows and that
-    mean nothing here, for a line of warning.
+    Three layers, the later over the earlier, each as text by name: `given` at the start (a file,
+    the command line), `cluster_wide` and `own` while it runs, for all brokers and for this one.
+    `ignored` lists names given at the start that Kafka knows and that mean nothing here, for a
+    line of warning. `names` is every name that can be given, with its option.
     """
 
-    __slots__ = ("_values", "given", "ignored")
+    __slots__ = (
+        "_listeners",
+        "_options",
+        "_values",
+        "cluster_wide",
+        "given",
+        "ignored",
+        "names",
+        "own",
+    )
 
     def __init__(
         self,
@@ -114,34 +191,88 @@ class Config:
         ignorable: frozenset[str] = frozenset(),
     ) -> None:
         """Parse every given value. Raises InvalidConfig for a bad value or an unknown name."""
-        self.given = dict(given)
+        self.given: Mapping[str, str] = dict(given)
+        self.cluster_wide: Mapping[str, str] = {}
+        self.own: Mapping[str, str] = {}
         self.ignored: list[str] = []
-        self._values: dict[str, Any] = {}
-        taken: set[str] = set()
-        for option in options:
-            for name, factor in option.broker_names or (BrokerName(option.name),):
-                taken.add(name)
-                if name not in given:
-                    continue
-                value = option.parse(given[name], name) if factor == 1 else None
-                if value is None:
-                    value = _in_unit(option, given[name], name, factor)
-                self._values.setdefault(option.name, value)
+        self._listeners: list[Callable[[], None]] = []
+        self._options = tuple(option for option in options if option.scope != "group")
+        self.names: dict[str, Name] = {
+            name.name: (option, name)
+            for option in self._options
+            for name in option.broker_names or (BrokerName(option.name),)
+        }
         for name in given:
-            if name in taken:
+            if name in self.names:
                 continue
             if name not in ignorable:
-                raise InvalidConfig(_unknown(name, options, taken))
+                raise InvalidConfig(_unknown(name, self._options, self.names))
             self.ignored.append(name)
+        self._values: dict[str, Any] = self._resolved(given)
+
+    def _resolved(self, given: Mapping[str, str]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        # By the options' own order, in which the first name given wins.
+        for name, (option, (_, factor, _)) in self.names.items():
+            if name in given:
+                value = (
+                    option.parse(given[name], name)
+                    if factor == 1
+                    else _in_unit(option, given[name], name, factor)
+                )
+                values.setdefault(option.name, value)
+        return values
 
     def __getitem__(self, option: Option[T]) -> T:
         """The value in force. For a topic option: the broker's default for it."""
         return cast(T, self._values.get(option.name, option.default))
 
-    def source(self, option: Option[Any]) -> str | None:
-        """The name under which the value was given; None where the default holds."""
-        names = option.broker_names or (BrokerName(option.name),)
-        return next((name for name, _ in names if name in self.given), None)
+    @property
+    def texts(self) -> dict[str, str]:
+        """What is in force of what was given, by name."""
+        return {**self.given, **self.cluster_wide, **self.own}
+
+    # --- while it runs ---------------------------------------------------------------------
+
+    def check(self, name: str, text: str) -> None:
+        """Whether an option takes a value while the broker runs. Raises InvalidConfig."""
+        self.names[name][0].parse(text, name)
+
+    def is_live(self, name: str) -> bool:
+        """Whether the option can be changed while the broker runs."""
+        option, one = self.names[name]
+        return option.live and one.live
+
+    def override(self, cluster_wide: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
+        """Take what is set while the broker runs, in place of what was; tell all listeners.
+
+        Returns the faults of what could not be taken and is passed over: another version of
+        ottla may have let it in.
+        """
+        faults: list[str] = []
+        self.cluster_wide = self._sound(cluster_wide, faults)
+        self.own = self._sound(own, faults)
+        self._values = self._resolved(self.texts)
+        for listener in self._listeners:
+            listener()
+        return faults
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every `override`. Who reads a value each time needs none."""
+        self._listeners.append(listener)
+
+    def _sound(self, given: Mapping[str, str], faults: list[str]) -> dict[str, str]:
+        sound: dict[str, str] = {}
+        for name, text in given.items():
+            try:
+                if name not in self.names or not self.is_live(name):
+                    raise InvalidConfig(f"{name} can't be changed while the broker runs")
+                self.check(name, text)
+            except InvalidConfig as fault:
+                faults.append(str(fault))
+            else:
+                sound[name] = text
+        return sound
 
 
 def _in_unit(option: Option[Any], text: str, name: str, factor: int) -> int:
@@ -149,7 +280,8 @@ def _in_unit(option: Option[Any], text: str, name: str, factor: int) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise InvalidConfig(f"{name} takes a whole number, not {text!r}") from None
+        message = f"Invalid value {text} for configuration {name}: Not a number of type INT"
+        raise InvalidConfig(message) from None
     return cast(int, option.parse(str(number * factor if number >= 0 else -1), name))
 
 

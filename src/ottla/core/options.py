@@ -12,7 +12,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from ottla.core.config import INT_MAX, LONG_MAX, Config, InvalidConfig, Option
+from ottla.core.group_options import COORDINATOR_OPTIONS
 from ottla.core.topic_options import TOPIC_OPTIONS
+
+_NOT_OVERRIDES = "Value must be address:count, separated by commas"
+
+
+def _overrides_fault(text: str) -> str:
+    try:
+        overrides(text)
+    except ValueError:
+        return _NOT_OVERRIDES
+    return ""
+
+
+def overrides(text: str) -> dict[str, int]:
+    """`max.connections.per.ip.overrides`, parsed. Raises ValueError for anything else."""
+    found: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        address, _, count = part.rpartition(":")
+        if not address or not (count.isascii() and count.isdecimal()):
+            raise ValueError(text)
+        found[address.strip().removeprefix("[").removesuffix("]")] = int(count)
+    return found
+
 
 # --- who this node is, and where it is reached ---------------------------------------------
 
@@ -22,20 +45,29 @@ LISTENERS = Option(
     "PLAINTEXT://127.0.0.1:9092,PLAINTEXT://[::1]:9092",
     "Where to listen, separated by commas. Port 0 picks a free one. `--listen` sets it. "
     "Kafka listens on every interface; ottla on loopback only, until there is authentication.",
+    listed=True,
 )
 ADVERTISED_LISTENERS = Option(
     "advertised.listeners",
     "",
     "The addresses that clients are told to use; empty: those of `listeners`. `--advertise` "
     "sets it.",
+    listed=True,
+    nullable=True,
 )
-BROKER_RACK = Option("broker.rack", "", "The rack this node stands in; empty: none.")
+BROKER_RACK = Option("broker.rack", "", "The rack this node stands in; empty: none.", nullable=True)
 
 # --- data ----------------------------------------------------------------------------------
 
-LOG_DIR = Option("log.dir", "./ottla-data", "The data directory. `--data-dir` sets it.")
+LOG_DIR = Option(
+    "log.dir", "./ottla-data", "The data directory. `--data-dir` sets it.", listed=True
+)
 LOG_DIRS = Option(
-    "log.dirs", "", "The data directory; set, it takes the place of `log.dir`. One, for now."
+    "log.dirs",
+    "",
+    "The data directory; set, it takes the place of `log.dir`. One, for now.",
+    listed=True,
+    nullable=True,
 )
 FLUSH_POLICY = Option(
     "flush.policy",
@@ -84,6 +116,28 @@ RECOVERY_CHECKPOINT_MS = Option(
     at_least=0,
     at_most=INT_MAX,
 )
+CLEANER_ENABLE = Option("log.cleaner.enable", True, "Whether logs are compacted at all.")
+CLEANER_BACKOFF_MS = Option(
+    "log.cleaner.backoff.ms",
+    15_000,
+    "How long to rest when there is nothing to compact.",
+    live=True,
+    at_least=0,
+    at_most=LONG_MAX,
+)
+CLEANER_BUFFER_BYTES = Option(
+    "log.cleaner.dedupe.buffer.size",
+    134_217_728,
+    "Memory for the keys of one compaction.",
+    live=True,
+    at_most=LONG_MAX,
+)
+CLEANER_RATE_MAX = Option(
+    "log.cleaner.io.max.bytes.per.second",
+    1.7976931348623157e308,
+    "The most that compaction reads and writes together in a second.",
+    live=True,
+)
 PRODUCER_ID_EXPIRATION_MS = Option(
     "producer.id.expiration.ms",
     86_400_000,
@@ -115,7 +169,7 @@ DEFAULT_REPLICATION_FACTOR = Option(
     1,
     "Replicas of a topic whose creator doesn't say.",
     at_least=1,
-    at_most=(1 << 15) - 1,
+    at_most=INT_MAX,
 )
 AUTO_CREATE_TOPICS = Option(
     "auto.create.topics.enable",
@@ -207,21 +261,32 @@ CONNECTIONS_MAX = Option(
     "max.connections",
     10_000,
     "Connections at one time; further ones are closed at once. Kafka has no limit by default.",
-    at_least=1,
+    live=True,
+    at_least=0,
     at_most=INT_MAX,
 )
 CONNECTIONS_PER_IP_MAX = Option(
     "max.connections.per.ip",
     1024,
     "Connections at one time from one address. Kafka has no limit by default.",
-    at_least=1,
+    live=True,
+    at_least=0,
     at_most=INT_MAX,
+)
+CONNECTIONS_PER_IP_OVERRIDES = Option(
+    "max.connections.per.ip.overrides",
+    "",
+    "Other limits than `max.connections.per.ip`, as address:count separated by commas. Kafka "
+    "takes names of machines as well.",
+    live=True,
+    check=_overrides_fault,
 )
 CONNECTION_RATE_MAX = Option(
     "max.connection.creation.rate",
     500,
     "New connections a second; past it accepting pauses. Kafka has no limit by default.",
-    at_least=1,
+    live=True,
+    at_least=0,
     at_most=INT_MAX,
 )
 CONNECTION_IDLE_MS = Option(
@@ -260,6 +325,13 @@ OUTPUT_BYTES_MAX = Option(
     "Bytes of answers waiting in memory for one connection; past it reading from it pauses. "
     "ottla's own.",
     at_least=1024,
+    at_most=INT_MAX,
+)
+DESCRIBED_PARTITIONS_MAX = Option(
+    "max.request.partition.size.limit",
+    2000,
+    "Partitions that one answer to DescribeTopicPartitions holds; the rest comes by its cursor.",
+    at_least=1,
     at_most=INT_MAX,
 )
 REQUEST_PARTITIONS_MAX = Option(
@@ -326,6 +398,7 @@ FETCH_SESSION_EVICTION_MS = Option(
 
 ALL: tuple[Option[Any], ...] = (
     *(value for value in list(globals().values()) if isinstance(value, Option)),
+    *COORDINATOR_OPTIONS,
     *TOPIC_OPTIONS.values(),
 )
 
@@ -338,26 +411,19 @@ IGNORED = frozenset(
         "controller.listener.names",
         "controller.quorum.bootstrap.servers",
         "controller.quorum.voters",
-        "group.initial.rebalance.delay.ms",
         "inter.broker.listener.name",
         "leader.imbalance.check.interval.seconds",
         "listener.security.protocol.map",
-        "log.cleaner.enable",
         "log.cleaner.threads",
         "metadata.log.dir",
         "num.io.threads",
         "num.network.threads",
         "num.recovery.threads.per.data.dir",
         "num.replica.fetchers",
-        "offsets.topic.num.partitions",
-        "offsets.topic.replication.factor",
         "process.roles",
         "queued.max.requests",
         "share.coordinator.state.topic.min.isr",
         "share.coordinator.state.topic.replication.factor",
-        "transaction.state.log.min.isr",
-        "transaction.state.log.num.partitions",
-        "transaction.state.log.replication.factor",
     }
 )
 """Names of Kafka's that stand in ordinary `server.properties` files and have no effect here."""

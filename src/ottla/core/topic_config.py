@@ -7,8 +7,8 @@ classes of their own, filled from this one by whoever builds a log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 from ottla.core import topic_options
 from ottla.core.config import Config, InvalidConfig, Option
@@ -106,27 +106,8 @@ def check_topic_config(config: Config, own: Mapping[str, str]) -> TopicConfig:
     settings = topic_config(config, own)
     if settings.min_compaction_lag_ms > settings.max_compaction_lag_ms:
         raise InvalidConfig(
-            f"min.compaction.lag.ms ({settings.min_compaction_lag_ms}) must not exceed "
-            f"max.compaction.lag.ms ({settings.max_compaction_lag_ms})"
+            f"conflict topic config setting min.compaction.lag.ms "
+            f"({settings.min_compaction_lag_ms}) > max.compaction.lag.ms "
+            f"({settings.max_compaction_lag_ms})"
         )
     return settings
-
-
-class Described(NamedTuple):
-    """A setting as tools show it. `source` says who set it."""
-
-    name: str
-    text: str
-    source: Literal["topic", "broker", "default"]
-
-
-def described(config: Config, own: Mapping[str, str]) -> Iterator[Described]:
-    """Every setting of a topic, by name, with what is in force."""
-    for name in sorted(topic_options.TOPIC_OPTIONS):
-        option = topic_options.TOPIC_OPTIONS[name]
-        if name in own:
-            yield Described(name, own[name], "topic")
-        else:
-            value = config[option]
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            yield Described(name, text, "broker" if config.source(option) else "default")

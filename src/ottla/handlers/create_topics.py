@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.cluster.topics import NewTopic, TopicResult
-from ottla.core.topic_config import described
+from ottla.core.config_entries import created_entries
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.create_topics import (
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
 DETAILS_SINCE = 5
-# Numbers of org.apache.kafka.clients.admin.ConfigEntry.ConfigSource, as on the wire.
-SOURCES = {"topic": 1, "broker": 4, "default": 5}
 
 
 def handle(context: Context, request: Request[CreateTopicsRequest]) -> Reply | Parked:
@@ -78,7 +76,7 @@ def _result(result: TopicResult, config: Config, with_details: bool) -> Creatabl
         answer.num_partitions = len(topic.partitions)
         answer.replication_factor = len(topic.partitions[0].replicas)
         answer.configs = [
-            CreatableTopicConfigs(name=one.name, value=one.text, config_source=SOURCES[one.source])
-            for one in described(config, topic.configs)
+            CreatableTopicConfigs(name=one.name, value=one.text, config_source=one.source)
+            for one in created_entries(config, topic.configs)
         ]
     return answer
