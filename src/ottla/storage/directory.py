@@ -96,6 +96,7 @@ class LogDirectory:
         """
         self.disk.perform_now([MakeDirectory(self.path)])
         self._lock = lock(self.path)
+        opened = False
         try:
             self._identify(proposed)
             marker = f"{self.path}/{checkpoints.CLEAN_MARKER}"
@@ -103,9 +104,10 @@ class LogDirectory:
             self.was_clean = checkpoints.decode_clean_marker(raw) is not None
             self.disk.perform_now([UnlinkFile(marker), SyncDirectory(self.path)])
             self._open_logs(settings_for)
-        except BaseException:
-            self.release()
-            raise
+            opened = True
+        finally:
+            if not opened:
+                self.release()
 
     def _identify(self, proposed: MetaProperties) -> None:
         path = f"{self.path}/{checkpoints.META_PROPERTIES}"
