@@ -55,15 +55,20 @@ class StartError(Exception):
 class Node:
     """One broker on one loop. `start` and `close` block; between them only the loop runs it."""
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, config: Config, loop: asyncio.AbstractEventLoop, *, durable: bool = True
+    ) -> None:
+        """Nothing is opened yet. `durable` of False leaves out every sync, nothing else: for a
+        directory that goes when the node does."""
         self.config = config
+        self.durable = durable
         self.loop = loop
         self.id = NodeId(config[options.NODE_ID])
         self.path = options.data_directory(config)
         self.clock = SystemClock()
         self.timers = TimerWheel(loop)
         wake = loop.call_soon_threadsafe
-        self.disk = OsDisk(wake)
+        self.disk = OsDisk(wake, durable=durable)
         self.offload = WorkerOffload(
             wake,
             budget_s=config[options.OFFLOAD_MS_MAX] / 1000,
@@ -104,7 +109,7 @@ class Node:
     def _start(self) -> list[Endpoint]:
         self._lock = self._take_directory()
         identity = decode_meta_properties(self.disk.read_file(f"{self.path}/{META_PROPERTIES}"))
-        self.store = store = SqliteStore(f"{self.path}/{FILE_NAME}")
+        self.store = store = SqliteStore(f"{self.path}/{FILE_NAME}", durable=self.durable)
         self.view = view = ClusterView(store, self.id)
         controller = Controller(store, view, self.config, self.id, os.urandom)
         self.context = context = Context(

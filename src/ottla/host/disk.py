@@ -237,9 +237,16 @@ class OsDisk:
     reads hold up neither. `portable` (or OTTLA_PORTABLE=1) forces every fallback.
     """
 
-    def __init__(self, wake_loop: WakeLoop, *, portable: bool | None = None) -> None:
-        """`wake_loop` is first called when a `perform`, `sync` or `warm` completes."""
+    def __init__(
+        self, wake_loop: WakeLoop, *, portable: bool | None = None, durable: bool = True
+    ) -> None:
+        """`wake_loop` is first called when a `perform`, `sync` or `warm` completes.
+
+        `durable` of False is for files that nobody opens again: all goes its way, with the syncs
+        themselves left out.
+        """
         self._mailbox = Mailbox(wake_loop)
+        self._durable = durable
         if portable is None:
             portable = os.environ.get("OTTLA_PORTABLE") == "1"
         self._portable = portable or not linux.AVAILABLE
@@ -379,7 +386,8 @@ class OsDisk:
         try:
             if content:
                 file.write(content, 0)
-            _attempt("sync", aside, lambda: _sync_whole(file.fileno()))
+            if self._durable:
+                _attempt("sync", aside, lambda: _sync_whole(file.fileno()))
         finally:
             file.close()
         _attempt("rename", aside, lambda: os.replace(aside, path))
@@ -393,10 +401,14 @@ class OsDisk:
         return lambda: self._sync_directory(path)
 
     def _sync(self, file: File) -> None:
+        if not self._durable:
+            return
         sync = _sync_whole if self._portable else os.fdatasync
         _attempt("sync", file.path, lambda: sync(file.fileno()))
 
     def _sync_directory(self, path: str) -> None:
+        if not self._durable:
+            return
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

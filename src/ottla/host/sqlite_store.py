@@ -108,9 +108,13 @@ class SqliteStore:
     Outcome of its transaction.
     """
 
-    def __init__(self, path: str) -> None:
-        """Open or make the file. Raises StoreCorrupt, StoreTooNew, StoreError."""
+    def __init__(self, path: str, *, durable: bool = True) -> None:
+        """Open or make the file. Raises StoreCorrupt, StoreTooNew, StoreError.
+
+        `durable` of False is for a file that nobody opens again: nothing is synced.
+        """
         self._path = path
+        self._durable = durable
         self._connection = self._open()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -309,9 +313,9 @@ class SqliteStore:
             connection = sqlite3.connect(
                 self._path, isolation_level=None, check_same_thread=False, timeout=5
             )
+            connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
             if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
                 raise StoreError(f"{self._path} is on a file system that SQLite's WAL can't use")
-            connection.execute("PRAGMA synchronous=FULL")
             self._upgrade(connection)
             if connection.execute("SELECT count(*) FROM revision").fetchone() != (1,):
                 raise StoreCorrupt(f"the metadata store {self._path} has lost its revision")

@@ -331,3 +331,19 @@ def test_the_space_of_a_file_system_is_told_and_a_missing_path_is_an_error(loop,
     assert 0 < space.usable <= space.total
     with pytest.raises(DiskError):
         loop.until(disk.space(f"{tmp_path}/missing"))
+
+
+def test_a_disk_that_need_not_last_does_everything_but_sync(loop, tmp_path, monkeypatch):
+    def refuse(fd):
+        raise AssertionError("synced")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(os, "fdatasync", refuse, raising=False)
+    disk = OsDisk(loop.wake, durable=False)
+    path = f"{tmp_path}/small"
+    [file] = disk.perform_now([ReplaceFile(path, b"new"), CreateFile(f"{tmp_path}/made")])
+    assert disk.read_file(path) == b"new"
+    done = disk.sync([file], [str(tmp_path)])
+    disk.close()
+    assert done.result() is None
+    file.close()
