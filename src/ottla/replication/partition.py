@@ -154,7 +154,12 @@ class Partition:
 
     def prepare(self, batch: BatchView) -> Pending[None] | None:
         """None if `batch` can be appended now; else wait for this, and ask again."""
-        return self.log.prepare(batch.length, self.leader_epoch, batch.max_timestamp)
+        return self.log.prepare(
+            batch.length,
+            self.leader_epoch,
+            batch.max_timestamp,
+            batch.last_offset_delta + 1,
+        )
 
     def append_as_leader(self, batch: BatchView) -> Appended | ErrorCode:
         """Append a validated, prepared batch and give it its offsets.
