@@ -101,9 +101,9 @@ def read_numbers(bootstrap: str, topic: str) -> dict[tuple[int, int], int]:
             assert low == 0
             ends[partition] = high
         consumer.assign([TopicPartition(topic, p, 0) for p in ends if ends[p]])
-        while len(found) < sum(ends.values()):
-            messages = consumer.consume(10_000, timeout=30)
-            assert messages, f"{sum(ends.values()) - len(found)} records below the end did not come"
+        while missing := sum(ends.values()) - len(found):
+            messages = consumer.consume(min(missing, 10_000), timeout=30)
+            assert messages, f"{missing} records below the end did not come"
             for message in messages:
                 assert message.error() is None
                 place = (message.partition(), message.offset())
