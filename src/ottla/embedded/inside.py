@@ -1,0 +1,208 @@
+"""The node as its own process asks it: handlers without a connection.
+
+Owns what the driver is to a connection: seeing a request through its waits to its answer. Every
+method runs on the node's loop. Must not decide anything that a handler decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from ottla.cluster.controller import TopicRef
+from ottla.cluster.topics import NewTopic, TopicResult
+from ottla.core.endpoints import Endpoint
+from ottla.core.model import FileSlice
+from ottla.core.pending import Pending
+from ottla.embedded.errors import KafkaError, raise_for
+from ottla.embedded.records import Placed
+from ottla.handlers.context import ConnectionState, Context, Request
+from ottla.handlers.registry import API
+from ottla.handlers.reply import Parked
+from ottla.protocol.errors import ErrorCode
+
+BY_NAME_UNTIL = 12
+"""The last version of Produce and Fetch that names topics; later ones have their ids."""
+FETCH_BYTES_MAX = 1 << 20
+
+
+class Offsets(NamedTuple):
+    """The offsets that a partition can be read at: from `start` up to before `high_watermark`."""
+
+    start: int
+    high_watermark: int
+
+
+class Inside:
+    """What can be asked of a running node."""
+
+    def __init__(self, context: Context, endpoint: Endpoint) -> None:
+        self.context = context
+        self._state = ConnectionState("the embedding process", "PLAINTEXT", endpoint)
+
+    async def ask(self, body: Any, version: int | None = None) -> Any:
+        """The response to a request message, by the handler that a client's would reach.
+
+        Raises KafkaError where the API is not served.
+        """
+        api = API.get(type(body).KEY)
+        if api is None:
+            message = f"{type(body).__name__} is not served by this version of ottla"
+            raise KafkaError(ErrorCode.UNSUPPORTED_VERSION, message)
+        handle = import_module(f"ottla.handlers.{api.module}").handle
+        request = Request(api.key, version or api.highest, 0, "ottla", body, self._state)
+        outcome = handle(self.context, request)
+        while isinstance(outcome, Parked):
+            try:
+                await settled(outcome.pending, outcome.deadline_s)
+            except asyncio.CancelledError:
+                outcome.pending.abandon()
+                if outcome.abandon is not None:
+                    outcome.abandon()
+                raise
+            outcome = outcome.resume()
+        return outcome.body
+
+    # --- topics ----------------------------------------------------------------------------
+
+    async def create_topic(self, new: NewTopic) -> None:
+        pending = self.context.controller.create_topics([new])
+        await self._topic_result(pending, f"creating topic {new.name!r}")
+
+    async def auto_create(self, name: str) -> None:
+        pending = self.context.controller.auto_create([name])
+        await self._topic_result(pending, f"creating topic {name!r}")
+
+    async def delete_topic(self, name: str) -> None:
+        pending = self.context.controller.delete_topics([TopicRef(name)])
+        await self._topic_result(pending, f"deleting topic {name!r}")
+
+    @staticmethod
+    async def _topic_result(pending: Pending[list[TopicResult]], what: str) -> None:
+        await settled(pending)
+        [result] = pending.result()
+        raise_for(result.error, result.message, what)
+
+    # --- offsets ---------------------------------------------------------------------------
+
+    async def offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, Offsets]:
+        found = {}
+        for number in partitions:
+            partition = self.context.table.get(topic, number)
+            if isinstance(partition, ErrorCode):
+                raise_for(partition, None, f"asking for the offsets of {topic}-{number}")
+            else:
+                found[number] = Offsets(partition.log.start, partition.high_watermark)
+        return found
+
+    async def offset_for_time(self, topic: str, partition: int, timestamp: int) -> int:
+        """The first record's at or after `timestamp`; -1 if there is none."""
+        from ottla.protocol.messages.list_offsets import (
+            ListOffsetsPartition,
+            ListOffsetsRequest,
+            ListOffsetsTopic,
+        )
+
+        asked = ListOffsetsPartition(partition_index=partition, timestamp=timestamp)
+        body = ListOffsetsRequest(
+            replica_id=-1, topics=[ListOffsetsTopic(name=topic, partitions=[asked])]
+        )
+        answer = (await self.ask(body)).topics[0].partitions[0]
+        what = f"looking for a time in {topic}-{partition}"
+        raise_for(answer.error_code, None, what)
+        return int(answer.offset)
+
+    # --- records ---------------------------------------------------------------------------
+
+    async def append(
+        self, topic: str, batches: Mapping[int, memoryview], timeout_ms: int
+    ) -> dict[int, Placed]:
+        """Append a batch to each partition with acks=all. Raises KafkaError for the first refusal.
+
+        Those that were not refused are appended all the same.
+        """
+        from ottla.protocol.messages.produce import (
+            PartitionProduceData,
+            ProduceRequest,
+            TopicProduceData,
+        )
+
+        data = [
+            PartitionProduceData(index=number, records=batch) for number, batch in batches.items()
+        ]
+        body = ProduceRequest(
+            acks=-1,
+            timeout_ms=timeout_ms,
+            topic_data=[TopicProduceData(name=topic, partition_data=data)],
+        )
+        answer = await self.ask(body, BY_NAME_UNTIL)
+        placed = {}
+        for one in answer.responses[0].partition_responses:
+            details = [detail.batch_index_error_message for detail in one.record_errors]
+            message = one.error_message or next(filter(None, details), None)
+            raise_for(one.error_code, message, f"appending to {topic}-{one.index}")
+            placed[one.index] = Placed(one.base_offset, one.log_append_time_ms)
+        return placed
+
+    async def fetch(
+        self, topic: str, offsets: Mapping[int, int], wait_s: float
+    ) -> dict[int, bytes]:
+        """Batches of each partition from its offset on; waits up to `wait_s` for the first."""
+        from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+
+        wanted = [
+            FetchPartition(
+                partition=number, fetch_offset=offset, partition_max_bytes=FETCH_BYTES_MAX
+            )
+            for number, offset in offsets.items()
+        ]
+        body = FetchRequest(
+            max_wait_ms=round(wait_s * 1000),
+            min_bytes=1,
+            max_bytes=FETCH_BYTES_MAX,
+            topics=[FetchTopic(topic=topic, partitions=wanted)],
+        )
+        parts = (await self.ask(body, BY_NAME_UNTIL)).responses[0].partitions
+        try:
+            for part in parts:
+                raise_for(part.error_code, None, f"reading {topic}-{part.partition_index}")
+            return {part.partition_index: await self._bytes_of(part.records) for part in parts}
+        finally:
+            release([part.records for part in parts])
+
+    async def _bytes_of(self, records: bytes | FileSlice) -> bytes:
+        if not isinstance(records, FileSlice):
+            return records
+        file, position, length = records.file, records.position, records.length
+        found = file.read_nowait(position, length)
+        if found is None:
+            warmed = self.context.disk.warm(records)
+            await settled(warmed)
+            warmed.result()
+            found = file.read(position, length)
+        return found
+
+
+def release(pieces: Sequence[bytes | FileSlice]) -> None:
+    """Let go of the files that slices pin."""
+    for piece in pieces:
+        if isinstance(piece, FileSlice):
+            piece.release()
+
+
+async def settled(pending: Pending[Any], deadline_s: float | None = None) -> None:
+    """Return when `pending` is done, or abandoned after `deadline_s`."""
+    if pending.done:
+        return
+    done = asyncio.get_running_loop().create_future()
+
+    def tell() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    pending.then(tell)
+    await asyncio.wait((done,), timeout=deadline_s)
+    if not pending.done:
+        pending.abandon()
