@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from ottla import __version__
 from ottla.cluster.controller import Controller
 from ottla.cluster.image import Node as NodeImage
 from ottla.cluster.producer_ids import ProducerIds
@@ -22,7 +23,7 @@ from ottla.cluster.view import ClusterView
 from ottla.core import options
 from ottla.core.config import Config
 from ottla.core.endpoints import Endpoint, parse_listeners
-from ottla.core.model import NodeId
+from ottla.core.model import NodeId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.handlers.context import ConnectionState, Context
@@ -44,6 +45,7 @@ from ottla.storage.checkpoints import (
     uuid_text,
 )
 from ottla.storage.directory import LogDirectory, WrongDirectory
+from ottla.storage.recovery import Case, Finding
 
 _log = logging.getLogger("ottla.node")
 
@@ -141,7 +143,7 @@ class Node:
         self.table.load(view.image)
         view.on_change(self.table.apply)
         for partition, finding in self.directory.found:
-            _log.warning("%s: %s (%s)", partition, finding.case.value, finding.path)
+            _tell_finding(partition, finding)
         store.start(self.loop.call_soon_threadsafe)
         self._checkpoint_later()
         return self.endpoints
@@ -271,21 +273,76 @@ def _seconds(milliseconds: int) -> float:
     return float("inf") if milliseconds < 0 else milliseconds / 1000
 
 
+_NOTEWORTHY = {
+    Case.TORN_TAIL: logging.WARNING,
+    Case.END_MISSING: logging.WARNING,
+    Case.DAMAGED: logging.ERROR,
+}
+"""What was found in the files and means that something was lost; the rest is housekeeping."""
+
+
+def _tell_finding(partition: TopicPartition, finding: Finding) -> None:
+    level = _NOTEWORTHY.get(finding.case, logging.INFO)
+    _log.log(
+        level,
+        "%s: %s (%s, byte %d)%s",
+        partition,
+        finding.case.value,
+        finding.path,
+        finding.position,
+        "; try: ottla log verify" if level == logging.ERROR else "",
+        extra={"fields": {"event": "recovery", "case": finding.case.name.lower()}},
+    )
+
+
+def _tell_opened(node: Node) -> None:
+    """One line about the start: who runs where, and in what state the logs were."""
+    directory = node.directory
+    count = len(directory.logs)
+    if not count:
+        state = "no logs yet"
+    elif directory.was_clean:
+        state = f"{count} log{'s' * (count != 1)}, closed cleanly"
+    else:
+        state = (
+            f"{count} log{'s' * (count != 1)}, not closed cleanly: read and mended, findings: "
+            f"{len(directory.found) or 'none'}"
+        )
+    _log.info(
+        "ottla %s, node %d of cluster %s, opened %s: %s",
+        __version__,
+        node.id,
+        node.view.image.cluster_id if node.view is not None else "?",
+        node.path,
+        state,
+        extra={
+            "fields": {
+                "event": "opened",
+                "version": __version__,
+                "node": int(node.id),
+                "directory": node.path,
+                "logs": count,
+                "clean": directory.was_clean,
+                "findings": len(directory.found),
+            }
+        },
+    )
+
+
 def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
     """Run a node in this process until SIGTERM or SIGINT; the exit code.
 
     `given` maps Kafka's option names to text. `announce` is called once, with where the node
     listens, when it does. Raises InvalidConfig and StartError, each with one sentence.
     """
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = options.broker_config(given)
     for name in config.ignored:
-        _log.info("%s has no effect here", name)
+        _log.warning("the option %s is known but has no effect in ottla; it may be removed", name)
     loop = asyncio.new_event_loop()
     node = Node(config, loop)
     try:
         endpoints = node.start()
+        _tell_opened(node)
         for stop in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(stop, _stop, node, loop)
         loop.call_soon(lambda: announce(str(endpoints[0])))
@@ -294,8 +351,13 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
         gc.freeze()
         loop.run_forever()
         node.close(clean=True)
+        _log.info("stopped cleanly", extra={"fields": {"event": "stopped"}})
     except DiskError as error:
-        _log.critical("stopped, but not cleanly: %s. The next start reads the logs", error)
+        _log.critical(
+            "stopped, but not cleanly: %s. The next start reads the logs from where they were "
+            "last known to be on disk, and cuts what was torn",
+            error,
+        )
         return 1
     finally:
         with suppress(DiskError):
@@ -306,6 +368,12 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
 
 def _stop(node: Node, loop: asyncio.AbstractEventLoop) -> None:
     """First signal: drain, then stop. Another one: stop now."""
+    _log.info(
+        "stopping: requests in process are answered first, for at most %g s; another signal cuts "
+        "them off",
+        node.config[options.SHUTDOWN_MS] / 1000,
+        extra={"fields": {"event": "stopping"}},
+    )
     for signal_ in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(signal_)
         loop.add_signal_handler(signal_, loop.stop)

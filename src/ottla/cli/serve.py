@@ -16,6 +16,7 @@ from ottla.cli.errors import BadInput, CommandError, nearest
 
 DATA_DIR = "./ottla-data"
 LISTEN = ("127.0.0.1:9092", "[::1]:9092")
+LOG_FORMATS = ("text", "json")
 WILDCARDS = frozenset({"", "*", "0.0.0.0", "::"})
 
 HELP = f"""\
@@ -33,7 +34,9 @@ Options:
   --config FILE          Options from FILE: TOML, or Kafka's own .properties.
   -o KEY=VALUE           Set one option by Kafka's name, such as -o num.partitions=3; may be
                          given several times. Sizes are in bytes, times in milliseconds.
-  -v, --verbose          Say more on stderr.
+  --log-format FORMAT    How events are logged to stderr: text, or json for an object a line.
+                         [default: text]
+  -v, --verbose          Log connections too, as they come and go.
   --help                 Show this and leave.
 
 The command line wins over FILE, and FILE over the defaults.
@@ -51,6 +54,7 @@ _VALUED = {
     "--advertise": "HOST:PORT",
     "--config": "FILE",
     "-o": "KEY=VALUE",
+    "--log-format": "json",
 }
 _FLAGS = ("--verbose", "-v", "--help", "-h")
 
@@ -58,7 +62,16 @@ _FLAGS = ("--verbose", "-v", "--help", "-h")
 class Arguments:
     """What was typed behind `serve`, in the order of typing, not yet understood."""
 
-    __slots__ = ("advertise", "config", "data_dir", "help", "listen", "options", "verbose")
+    __slots__ = (
+        "advertise",
+        "config",
+        "data_dir",
+        "help",
+        "listen",
+        "log_format",
+        "options",
+        "verbose",
+    )
 
     def __init__(self) -> None:
         self.data_dir: str | None = None
@@ -66,6 +79,7 @@ class Arguments:
         self.advertise: str | None = None
         self.config: str | None = None
         self.options: dict[str, str] = {}
+        self.log_format = "text"
         self.verbose = False
         self.help = False
 
@@ -77,13 +91,12 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     given = settle(arguments)
-    if warning := open_to_all(given):
-        sys.stderr.write(f"ottla: {warning}\n")
-    if arguments.verbose:
-        import logging
+    from ottla.host import logs  # `--help` needs none of these
 
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-    from ottla.core.config import InvalidConfig  # `--help` needs neither
+    logs.configure(as_json=arguments.log_format == "json", verbose=arguments.verbose)
+    if warning := open_to_all(given):
+        logs.warn(warning)
+    from ottla.core.config import InvalidConfig
     from ottla.node import StartError, serve
 
     try:
@@ -134,6 +147,10 @@ def _take(arguments: Arguments, name: str, value: str) -> None:
         arguments.advertise = value
     elif name == "--config":
         arguments.config = value
+    elif name == "--log-format":
+        if value not in LOG_FORMATS:
+            raise BadInput(f"--log-format takes text or json, not {value!r}; try: {name} json")
+        arguments.log_format = value
     else:
         key, equals, text = value.partition("=")
         if not equals or not key.strip():
@@ -228,7 +245,7 @@ def open_to_all(given: Mapping[str, str]) -> str | None:
         host, _, port = listener.rpartition("://")[2].rpartition(":")
         if host.strip("[] ") in WILDCARDS:
             return (
-                f"warning: listening on every address, but clients elsewhere need one to connect "
+                f"listening on every address, but clients elsewhere need one to connect "
                 f"to; add --advertise NAME-OF-THIS-MACHINE:{port.strip()}"
             )
     return None

@@ -59,7 +59,15 @@ class Complaints:
         now = self._clock.monotonic()
         if now - self._said.get(kind, -_SAME_COMPLAINT_S) >= _SAME_COMPLAINT_S:
             self._said[kind] = now
-            _log.warning("%s: %s (%s, %d so far)", peer, text, kind, self.counts[kind])
+            count = self.counts[kind]
+            _log.warning(
+                "%s: %s (%s: %d so far)",
+                peer,
+                text,
+                kind,
+                count,
+                extra={"fields": {"event": kind, "peer": peer, "count": count}},
+            )
 
 
 class Service:
@@ -501,10 +509,13 @@ class Driver:
             try:
                 slot.abandon()
             except Exception:
-                _log.exception("%s: abandoning a request failed", self.state.peer)
+                _log.exception(
+                    "%s: abandoning a request failed by a fault of ottla's. Please report it",
+                    self.state.peer,
+                )
 
     def _give_up(self, kind: str, text: str) -> None:
-        self.service.complaints.about(kind, self.state.peer, text)
+        self.service.complaints.about(kind, self.state.peer, f"{text}; its connection is closed")
         self.close()
 
     def _failed(self, error: Exception) -> None:
@@ -523,7 +534,13 @@ class Driver:
             self.close()  # the peer is gone; any other error of a send may be the disk's
         else:
             what = "an answer" if isinstance(error, SliceCutShort) else self._name_current()
-            _log.error("%s: %s failed", self.state.peer, what, exc_info=error)
+            _log.error(
+                "%s: %s failed by a fault of ottla's; this connection is closed. Please report it",
+                self.state.peer,
+                what,
+                exc_info=error,
+                extra={"fields": {"event": "failed", "peer": self.state.peer}},
+            )
             self.close()
 
     def _name_current(self) -> str:

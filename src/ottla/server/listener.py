@@ -208,7 +208,10 @@ class Listeners:
                 if error.errno not in _NOTHING_FREE:
                     raise
                 self._service.complaints.about(
-                    "cannot accept", "listener", f"{error.strerror}: accepting rests"
+                    "cannot accept",
+                    "listener",
+                    f"{error.strerror}: accepting rests until some are free; if this lasts, allow "
+                    "more open files (ulimit -n) or fewer connections (max.connections)",
                 )
                 self._pause(_PAUSE_S)
                 return
@@ -236,8 +239,9 @@ class Listeners:
         limits = self._limits
         if len(self._drivers) >= limits.connections_max or here >= limits.connections_per_ip_max:
             self._service.complaints.about(
-                "too many connections", peer, f"refused beside {here} from there and "
-                f"{len(self._drivers)} in all",
+                "too many connections", peer, f"refused, with {here} from there and "
+                f"{len(self._drivers)} in all; max.connections or max.connections.per.ip allows "
+                "no more",
             )  # fmt: skip
             sock.close()
             return
@@ -255,6 +259,7 @@ class Listeners:
         state = self._connected(peer, endpoint)
         driver = Driver(self._service, sock, state, self._closed)
         self._drivers[driver] = ip
+        _log.debug("%s: connected to %s", peer, endpoint)
 
     def _closed(self, driver: Driver) -> None:
         ip = self._drivers.pop(driver)
@@ -263,6 +268,7 @@ class Listeners:
             self._per_ip[ip] = left
         else:
             del self._per_ip[ip]
+        _log.debug("%s: connection closed", driver.state.peer)
         self._tell_if_stopped()
 
     def _close_listening(self) -> None:

@@ -103,3 +103,10 @@ def test_the_line_of_readiness_says_version_place_data_and_time(
 def test_the_time_since_the_start_is_that_of_the_process_not_of_the_import() -> None:
     first = serve.since_start_ms()
     assert 0 < first <= serve.since_start_ms()
+
+
+def test_the_form_of_the_log_is_text_unless_json_is_asked_for() -> None:
+    assert parse([]).log_format == "text"
+    assert parse(["--log-format", "json"]).log_format == "json"
+    with pytest.raises(BadInput, match="--log-format takes text or json, not 'xml'"):
+        parse(["--log-format=xml"])
