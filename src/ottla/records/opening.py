@@ -74,6 +74,14 @@ class Opening(Value):
                 packed = recompress(view.view, self.codec, self.level, self.rules.decompressed_max)
             except RecordError as error:
                 return Rejected(ErrorCode.INVALID_RECORD, str(error))
+            if len(packed) > self.rules.message_max_bytes:
+                return Rejected(
+                    ErrorCode.MESSAGE_TOO_LARGE,
+                    f"as compression.type asks the batch has {len(packed)} bytes, "
+                    f"max.message.bytes is {self.rules.message_max_bytes}",
+                )
+            if len(packed) > self.rules.segment_bytes:
+                return Rejected(ErrorCode.RECORD_LIST_TOO_LARGE)
         return Opened(max_timestamp, packed)
 
 
