@@ -1,12 +1,15 @@
 """Fetch, key 1, versions 4 to 18.
 
 Answers with slices of files that the server sends without reading them. Waits for min_bytes by
-counting down the bytes still missing; the append that reaches zero wakes it once.
+counting down the bytes still missing; the append that reaches zero wakes it once. As in Kafka it
+does not wait where more is there than it may take in: behind the end of a segment.
 v4 isolation level · v5 log start offset · v7 sessions (KIP-227) · v9 leader epoch (KIP-320)
 v11 rack (KIP-392) · v12 flexible, diverging epoch (KIP-595) · v13 topic ids (KIP-516)
 v15 replica state (KIP-903) · v16 leader endpoints (KIP-951) · v17 directory id · v18 (KIP-1166).
 A follower's fetch is answered NOT_LEADER_OR_FOLLOWER: a node has no followers yet. Without
 transactions the last stable offset is the high watermark and no transaction is aborted.
+Where Kafka 4.3.1 differs: a partition named twice is answered once, by what was named last; limits
+below 0 are UNKNOWN_SERVER_ERROR, here they are 0; bytes that are not in memory stall a thread.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ottla.core import options
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
-from ottla.core.pending import when_all
+from ottla.core.pending import Pending, when_all
+from ottla.core.ports import DiskError
 from ottla.handlers.fetch_sessions import (
     FINAL_EPOCH,
     INITIAL_EPOCH,
@@ -44,6 +48,11 @@ if TYPE_CHECKING:
 TOPIC_IDS_SINCE = 13
 SESSIONS_SINCE = 7
 READ_COMMITTED = 1
+_NONE: frozenset[int] = frozenset()
+_WARM_S = 10.0
+"""How long a disk may take to bring pages in before the client is told to come again."""
+_WARMINGS_MAX = 64
+"""How often a fetch is tried again when pages leave memory faster than it can send them."""
 
 
 def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
@@ -61,7 +70,7 @@ def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
         if body.session_epoch in (INITIAL_EPOCH, FINAL_EPOCH):
             sessions.end(body.session_id)
             wanted = wanted_by(body)
-            if body.session_epoch == INITIAL_EPOCH and wanted:
+            if body.session_epoch == INITIAL_EPOCH:
                 session = sessions.begin(wanted, by_id=by_id)
         else:
             found = sessions.resume(body, by_id=by_id)
@@ -69,6 +78,13 @@ def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
                 return Reply(FetchResponse(error_code=found, session_id=NO_SESSION, responses=[]))
             session, incremental = found, True
             wanted = list(session.partitions.values())
+            if not wanted:
+                sessions.end(session.id)
+                session = None
+    if len(wanted) > context.config[options.REQUEST_PARTITIONS_MAX]:
+        if session is not None:
+            _shared(context).sessions.end(session.id)
+        return Reply(FetchResponse(error_code=ErrorCode.INVALID_REQUEST, responses=[]))
     return Fetch(context, request, wanted, session, incremental).attempt()
 
 
@@ -103,12 +119,16 @@ class Fetch:
         "bytes_max",
         "context",
         "deadline",
+        "got",
         "incremental",
         "replica_id",
         "request",
         "session",
+        "unread",
+        "urgent",
         "waiter",
         "wanted",
+        "warmings_count",
     )
 
     def __init__(
@@ -128,6 +148,13 @@ class Fetch:
         self.session = session
         self.incremental = incremental
         self.waiter: ReadWaiter | None = None
+        self.got = 0
+        """Bytes that this attempt has found."""
+        self.urgent = False
+        """Whether it must be answered at once, however little it is."""
+        self.unread: frozenset[int] = _NONE
+        """Partitions that the disk could not read, by id() of what is wanted of them."""
+        self.warmings_count = 0
         self.bytes_max = min(max(body.max_bytes, 0), config[options.FETCH_BYTES_MAX])
         self.replica_id = max(body.replica_id, body.replica_state.replica_id)
         wait_ms = min(max(body.max_wait_ms, 0), config[options.FETCH_WAIT_MS_MAX])
@@ -137,28 +164,26 @@ class Fetch:
         """Read what is there: answer if it is enough, else park until it may be."""
         read: list[tuple[Wanted, PartitionData]] = []
         watched: list[Partition] = []
-        cold: list[FileSlice] = []
-        got = 0
-        answer_now = False
+        cold: list[tuple[Wanted, Partition, FileSlice]] = []
+        self.got = 0
         for wanted in self.wanted:
-            data, partition = self._read(wanted, got, cold)
+            data, partition = self._read(wanted, cold)
             read.append((wanted, data))
-            got += len(data.records or b"")
             if partition is None:
-                answer_now = True  # an error: the client must hear of it at once
+                self.urgent = True  # an error: the client must hear of it at once
             else:
                 watched.append(partition)
         if cold:
             return self._warm(read, cold)
         left_s = self.deadline - self.context.clock.monotonic()
-        if got >= self.body.min_bytes or answer_now or left_s <= 0 or not watched:
+        if self.got >= self.body.min_bytes or self.urgent or left_s <= 0 or not watched:
             return self._reply(read)
         shared = _shared(self.context)
         if shared.parked >= self.context.config[options.FETCH_PARKED_MAX]:
             return self._reply(read)
         _release(read)
         shared.parked += 1
-        self.waiter = waiter = ReadWaiter(self.body.min_bytes - got)
+        self.waiter = waiter = ReadWaiter(self.body.min_bytes - self.got)
         for partition in watched:
             waiter.watch(partition)
         return Parked(waiter.pending, self._woken, left_s, abandon=self._leave)
@@ -170,21 +195,36 @@ class Fetch:
         _shared(self.context).parked -= 1
 
     def _woken(self) -> Reply | Parked:
+        assert self.waiter is not None, "only a parked fetch is woken"
+        self.urgent = not self.waiter.pending.done  # by its deadline
         self._leave()
         return self.attempt()
 
-    def _warm(self, read: list[tuple[Wanted, PartitionData]], cold: list[FileSlice]) -> Parked:
+    def _warm(
+        self,
+        read: list[tuple[Wanted, PartitionData]],
+        cold: list[tuple[Wanted, Partition, FileSlice]],
+    ) -> Parked | Reply:
         """Let the disk's threads bring the pages in; the loop never waits for a disk."""
-        _release(read)
-        disk = self.context.disk
-        warmed = when_all([disk.warm(piece) for piece in cold])
 
         def release() -> None:
-            for piece in cold:
+            for _wanted, _partition, piece in cold:
                 piece.release()
 
-        def again() -> Reply | Parked:
+        if self.warmings_count == _WARMINGS_MAX:
             release()
+            return self._reply(read)
+        self.warmings_count += 1
+        _release(read)
+        warming = [self.context.disk.warm(piece) for _, _, piece in cold]
+        warmed = when_all(warming)
+
+        def again() -> Reply | Parked:
+            for (wanted, partition, _piece), pending in zip(cold, warming, strict=True):
+                if not _is_warm(partition, pending):
+                    self.unread |= {id(wanted)}
+            # After the deadline the threads may still be reading, as below.
+            warmed.then(release)
             return self.attempt()
 
         def abandon() -> None:
@@ -192,12 +232,12 @@ class Fetch:
             warmed.abandon()
             warmed.then(release)
 
-        return Parked(warmed, again, abandon=abandon)
+        return Parked(warmed, again, _WARM_S, abandon=abandon)
 
     # --- one partition ---------------------------------------------------------------------
 
     def _read(
-        self, wanted: Wanted, got: int, cold: list[FileSlice]
+        self, wanted: Wanted, cold: list[tuple[Wanted, Partition, FileSlice]]
     ) -> tuple[PartitionData, Partition | None]:
         """What one partition has to say, and the partition itself unless that is an error."""
         partition = self._find(wanted)
@@ -218,6 +258,7 @@ class Fetch:
             if epoch < wanted.last_fetched_epoch or end < wanted.offset:
                 data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=end)
                 return data, None
+        got = self.got
         room = min(wanted.bytes_max, self.bytes_max - got)
         if room <= 0 and got:
             return data, partition
@@ -227,8 +268,15 @@ class Fetch:
                 piece.release()  # only the first batch of an answer may exceed its limits
             else:
                 data.records = piece
+                self.got = got + piece.length
+                if partition.more_behind(piece):
+                    self.urgent = True
         elif isinstance(piece, Cold):
-            cold.append(piece.slice)
+            if id(wanted) in self.unread:
+                piece.slice.release()
+                return _refusal(wanted, ErrorCode.KAFKA_STORAGE_ERROR), None
+            cold.append((wanted, partition, piece.slice))
+            self.got = got + piece.slice.length  # so that no more is warmed than will be sent
         elif piece is not None:
             return _refusal(wanted, piece), None
         return data, partition
@@ -268,6 +316,21 @@ class Fetch:
         return Reply(FetchResponse(session_id=session_id, responses=list(topics.values())))
 
 
+def _is_warm(partition: Partition, warming: Pending[None]) -> bool:
+    """Whether the disk did it, and in time; else it is reported."""
+    if not warming.done:
+        return False
+    try:
+        warming.result()
+    except DiskError as error:
+        partition.on_read_error(error)
+        return False
+    return True
+
+
+_UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
+
+
 def _refusal(wanted: Wanted, error: ErrorCode) -> PartitionData:
     return PartitionData(
         partition_index=wanted.partition,
@@ -275,7 +338,7 @@ def _refusal(wanted: Wanted, error: ErrorCode) -> PartitionData:
         high_watermark=-1,
         last_stable_offset=-1,
         log_start_offset=-1,
-        aborted_transactions=None,
+        aborted_transactions=[] if error in _UNKNOWN else None,  # as Kafka's answers have it
         records=b"",
     )
 

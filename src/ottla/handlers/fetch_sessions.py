@@ -64,8 +64,13 @@ class Wanted:
         """Whether an incremental answer must carry `data`; what it carries is remembered."""
         now = (int(data.error_code), data.high_watermark, data.log_start_offset)
         told, self.told = self.told, now
-        # An error is told each time: the client acts on it each time.
-        return bool(data.records) or told != now or data.error_code != ErrorCode.NONE
+        # An error or a divergence is told each time: the client acts on it each time.
+        return (
+            bool(data.records)
+            or told != now
+            or data.error_code != ErrorCode.NONE
+            or data.diverging_epoch.epoch >= 0
+        )
 
 
 def wanted_by(request: FetchRequest) -> list[Wanted]:

@@ -6,6 +6,9 @@ after the write, acks=-1 when the high watermark has passed the batch, acks=0 no
 v3 transactional id · v5 log start offset · v7 zstd · v8 record errors · v9 flexible
 v10 leader hints (KIP-951: a single node leads everything, so there is none to give)
 v12 implicit adding to transactions (KIP-890) · v13 topic ids.
+min.insync.replicas counts at most the replicas that a partition has, as in Kafka 4.3: here one.
+Where Kafka 4.3.1 differs: null records it never answers; of a partition that is named twice it
+acknowledges both batches and keeps the last; walking and re-compressing know no limit there.
 Not done: transactions; a transactional batch is answered INVALID_TXN_STATE.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ottla.cluster.names import is_internal
+from ottla.core import options
 from ottla.core.pending import Pending, when_all
 from ottla.core.ports import DiskError, OffloadError
 from ottla.handlers.reply import Parked, Reply
@@ -36,6 +40,19 @@ if TYPE_CHECKING:
 
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
 TOPIC_IDS_SINCE = 13
+_PREPARE_S_MIN = 10.0
+"""The least that is waited for a disk or worker, whatever timeout a client has in mind."""
+
+# Refused after the log was looked at: these tell where it starts, as Kafka's answers do.
+_TELL_START = frozenset(
+    {
+        ErrorCode.INVALID_RECORD,
+        ErrorCode.INVALID_TIMESTAMP,
+        ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ErrorCode.INVALID_PRODUCER_EPOCH,
+        ErrorCode.INVALID_TXN_STATE,
+    }
+)
 
 
 def handle(context: Context, request: Request[ProduceRequest]) -> Reply | Parked:
@@ -65,6 +82,8 @@ class Item:
         self.batch = None
         response = self.response
         response.error_code = error
+        if error in _TELL_START and self.partition is not None:
+            response.log_start_offset = self.partition.log.start
         if rejected is not None:
             response.error_message = rejected.message
             response.record_errors = [
@@ -76,7 +95,7 @@ class Item:
 class Produce:
     """One Produce request from arrival to answer. Holds views of the buffer until appended."""
 
-    __slots__ = ("acks", "answer", "context", "items", "request")
+    __slots__ = ("acks", "answer", "context", "items", "request", "waited")
 
     def __init__(self, context: Context, request: Request[ProduceRequest]) -> None:
         self.context = context
@@ -84,6 +103,8 @@ class Produce:
         self.acks = request.body.acks
         self.items: list[Item] = []
         self.answer = ProduceResponse(responses=[])
+        self.waited: Pending[None] | None = None
+        """What it waits for before its effect."""
 
     # --- before the effect -----------------------------------------------------------------
 
@@ -92,6 +113,8 @@ class Produce:
         version = self.request.api_version
         now_ms = self.context.clock.wall_ms()
         for topic in self.request.body.topic_data:
+            if not topic.partition_data:
+                continue  # Kafka's answer leaves it out, too
             responses: list[PartitionProduceResponse] = []
             self.answer.responses.append(
                 TopicProduceResponse(
@@ -107,11 +130,11 @@ class Produce:
                 if isinstance(partition, ErrorCode):
                     item.refuse(partition)
                     continue
+                item.partition = partition
                 batch = check_header(part.records, partition.rules, now_ms, version)
                 if isinstance(batch, Rejected):
                     item.refuse(batch.error, batch)
                     continue
-                item.partition = partition
                 item.batch = batch
                 if batch.is_transactional:
                     item.refuse(ErrorCode.INVALID_TXN_STATE)
@@ -119,21 +142,21 @@ class Produce:
                     self._open(item, partition.opening, batch, now_ms)
         if len(self.items) > 1:
             self._refuse_repeated()
+            if len(self.items) > self.context.config[options.REQUEST_PARTITIONS_MAX]:
+                for item in self.items:
+                    item.refuse(ErrorCode.INVALID_REQUEST)
 
     def _find(self, name: str, topic_id: bytes, index: int) -> Partition | ErrorCode:
-        acks = self.acks
-        if acks not in (ACKS_LEADER, ACKS_ALL, ACKS_NONE):
-            return ErrorCode.INVALID_REQUIRED_ACKS
         table = self.context.table
         if self.request.api_version >= TOPIC_IDS_SINCE:
             partition = table.get_by_id(topic_id, index)
         else:
             partition = table.get(name, index)
         if not isinstance(partition, ErrorCode):
+            if not ACKS_ALL <= self.acks <= ACKS_LEADER:
+                return ErrorCode.INVALID_REQUIRED_ACKS
             if is_internal(partition.key.topic):
                 return ErrorCode.INVALID_TOPIC_EXCEPTION
-            if acks == ACKS_ALL and not partition.enough_in_sync:
-                return ErrorCode.NOT_ENOUGH_REPLICAS
         return partition
 
     def _refuse_repeated(self) -> None:
@@ -162,37 +185,49 @@ class Produce:
 
     def proceed(self) -> Reply | Parked:
         """Append all, or park once for all that must be waited for first, and come back here."""
+        in_time = self.waited is None or self.waited.done
         waiting: list[Pending[Any]] = []
         for item in self.items:
-            if item.batch is None:
-                continue
-            try:
-                self._settle(item, waiting)
-            except DiskError:
-                item.refuse(ErrorCode.KAFKA_STORAGE_ERROR)  # logged where the disk failed
+            if item.batch is not None:
+                self._settle(item, waiting, in_time)
         if waiting:
-            return Parked(when_all(waiting), self.proceed, before_effect=True)
+            # With a deadline: a connection that waits for a disk that hangs would not even
+            # notice that its client has gone.
+            deadline_s = max(self.request.body.timeout_ms / 1000, _PREPARE_S_MIN)
+            self.waited = when_all(waiting)
+            return Parked(self.waited, self.proceed, deadline_s, before_effect=True)
         for item in self.items:
             if item.batch is not None:
                 self._append(item, item.batch)
         return self._acknowledge()
 
-    def _settle(self, item: Item, waiting: list[Pending[Any]]) -> None:
-        """Take in what has been waited for, and note what must still be. Raises DiskError."""
-        if item.opened is not None:
-            if not item.opened.done:
-                waiting.append(item.opened)
+    def _settle(self, item: Item, waiting: list[Pending[Any]], in_time: bool) -> None:
+        """Take in what has been waited for, and note what must still be."""
+        partition = item.partition
+        assert partition is not None, "a batch is kept only beside its partition"
+        for pending in (item.opened, item.prepared):
+            if pending is not None and not pending.done:
+                if in_time:
+                    waiting.append(pending)
+                else:
+                    item.refuse(ErrorCode.REQUEST_TIMED_OUT)
                 return
+        if item.opened is not None:
             done, item.opened = item.opened, None
             try:
                 self._opened(item, done.result())
             except OffloadError:
-                item.refuse(ErrorCode.THROTTLING_QUOTA_EXCEEDED)  # retriable: come again
+                # Of the errors by which a client comes again, the one that all clients know.
+                item.refuse(ErrorCode.REQUEST_TIMED_OUT)
         if item.prepared is not None:
-            item.prepared.result()
-            item.prepared = None
-        if item.batch is not None and item.partition is not None:
-            item.prepared = item.partition.prepare(item.batch)
+            prepared, item.prepared = item.prepared, None
+            try:
+                prepared.result()
+            except DiskError as error:
+                partition.on_disk_error(error)
+                item.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
+        if item.batch is not None:
+            item.prepared = partition.prepare(item.batch)
             if item.prepared is not None:
                 waiting.append(item.prepared)
 
@@ -237,7 +272,7 @@ class Produce:
             if item.end is None or partition is None or partition.is_committed(item.end):
                 continue
             response = item.response
-            response.base_offset = -1
+            response.base_offset = response.log_append_time_ms = response.log_start_offset = -1
             if partition.deleted:
                 response.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             elif partition.log.failed:

@@ -83,8 +83,8 @@ class Partition:
         "key",
         "leader_epoch",
         "log",
-        "min_insync_replicas",
         "on_disk_error",
+        "on_read_error",
         "opening",
         "readers",
         "rules",
@@ -100,6 +100,7 @@ class Partition:
         settings: PartitionSettings,
         clock: Clock,
         on_disk_error: Callable[[DiskError], None],
+        on_read_error: Callable[[DiskError], None],
         *,
         committed_by_sync: bool,
     ) -> None:
@@ -110,6 +111,7 @@ class Partition:
         self.clock = clock
         self.configure(settings)
         self.on_disk_error = on_disk_error
+        self.on_read_error = on_read_error
         self.committed_by_sync = committed_by_sync
         self.deleted = False
         # What survived the start is on disk: recovery has synced what it kept.
@@ -122,7 +124,6 @@ class Partition:
         """Take a topic's settings; they hold from the next batch on."""
         self.rules = settings.rules
         self.opening = settings.opening
-        self.min_insync_replicas = settings.min_insync_replicas
         self.log.settings = settings.log
 
     # --- offsets ---------------------------------------------------------------------------
@@ -138,8 +139,8 @@ class Partition:
         return self.high_position.offset
 
     def check_epoch(self, current_leader_epoch: int) -> ErrorCode:
-        """Judge the epoch that a client believes in; -1 asks for no check (KIP-320)."""
-        if current_leader_epoch in (-1, self.leader_epoch):
+        """Judge the epoch that a client believes in; below 0 asks for no check (KIP-320)."""
+        if current_leader_epoch < 0 or current_leader_epoch == self.leader_epoch:
             return ErrorCode.NONE
         if current_leader_epoch < self.leader_epoch:
             return ErrorCode.FENCED_LEADER_EPOCH
@@ -147,19 +148,13 @@ class Partition:
 
     # --- produce ---------------------------------------------------------------------------
 
-    @property
-    def enough_in_sync(self) -> bool:
-        """Whether acks=all may be accepted. The leader is the only replica."""
-        return self.min_insync_replicas <= 1
-
     def prepare(self, batch: BatchView) -> Pending[None] | None:
         """None if `batch` can be appended now; else wait for this, and ask again."""
-        return self.log.prepare(
-            batch.length,
-            self.leader_epoch,
-            batch.max_timestamp,
-            batch.last_offset_delta + 1,
-        )
+        timestamp = batch.max_timestamp
+        if self.rules.timestamp_type == "LogAppendTime":
+            timestamp = self.clock.wall_ms()  # the time that counts for a roll is the one it gets
+        offsets = batch.last_offset_delta + 1
+        return self.log.prepare(batch.length, self.leader_epoch, timestamp, offsets)
 
     def append_as_leader(self, batch: BatchView) -> Appended | ErrorCode:
         """Append a validated, prepared batch and give it its offsets.
@@ -169,7 +164,8 @@ class Partition:
         """
         log = self.log
         if not log.usable:
-            return ErrorCode.KAFKA_STORAGE_ERROR
+            gone = self.deleted
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if gone else ErrorCode.KAFKA_STORAGE_ERROR
         if batch.producer_id >= 0:
             verdict = log.producers.check(batch)
             if verdict is not None:
@@ -198,7 +194,11 @@ class Partition:
         if self.high_position.offset >= end:
             return None
         pending: Pending[None] = Pending()
-        self._committing.append((end, pending))
+        committing = self._committing
+        at = len(committing)
+        while at and committing[at - 1][0] > end:  # a batch sent again: it has its place already
+            at -= 1
+        committing.insert(at, (end, pending))
         return pending
 
     def is_committed(self, end: Offset) -> bool:
@@ -231,9 +231,22 @@ class Partition:
     def read(self, offset: Offset, bytes_max: int) -> FileSlice | Cold | ErrorCode | None:
         """What a consumer at `offset` gets: whole batches up to the high watermark.
 
-        None when there is nothing yet. `Cold` when the bytes must be warmed first.
+        None when there is nothing yet, which holds for what is written and not committed too:
+        a producer may know of that. `Cold` when the bytes must be warmed first.
         """
-        return self.log.read(offset, bytes_max, self.high_position)
+        try:
+            piece = self.log.read(offset, bytes_max, self.high_position)
+        except DiskError as error:
+            self.on_read_error(error)
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        if piece is ErrorCode.OFFSET_OUT_OF_RANGE and self.high_watermark < offset <= self.log.end:
+            return None
+        return piece
+
+    def more_behind(self, piece: FileSlice) -> bool:
+        """Whether there is more than a slice could take in, since it ends with its segment."""
+        segment = self.high_position.segment
+        return segment is not None and piece.file is not segment.log
 
     # --- failure and end -------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ class PartitionSettings(Value):
     log: LogSettings
     rules: Rules
     opening: Opening | None
-    min_insync_replicas: int
 
 
 def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSettings:
@@ -57,5 +56,4 @@ def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSetti
         log=log,
         rules=rules,
         opening=Opening(rules, codec, topic.compression_level) if opens else None,
-        min_insync_replicas=topic.min_insync_replicas,
     )

@@ -21,7 +21,7 @@ from ottla.cluster.changes import (
     TopicDeleted,
 )
 from ottla.core import options
-from ottla.core.model import Offset, TopicId, TopicPartition
+from ottla.core.model import NO_TOPIC_ID, Offset, TopicId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ottla.replication")
 
 _FULL = (ENOSPC, EDQUOT)
-_FULL_EVERY_S = 10.0
+_COMPLAINT_EVERY_S = 10.0
 
 
 class PartitionTable:
@@ -54,7 +54,7 @@ class PartitionTable:
         self._by_name: dict[str, list[Partition]] = {}
         self._by_id: dict[bytes, list[Partition]] = {}
         self._committed_by_sync = config[options.FLUSH_POLICY] == "commit"
-        self._full_said_at = -_FULL_EVERY_S
+        self._said_at: dict[str, float] = {}
         directory.rounds.offline = self.take_offline
 
     # --- finding ---------------------------------------------------------------------------
@@ -102,9 +102,12 @@ class PartitionTable:
 
         A log that no topic of the image owns is set aside under a name of its own and kept: its
         topic was deleted just before a crash, or the metadata is not that of this directory.
+        A directory that lost everything but its name in a crash is its topic's.
         """
         for key, log in list(self.directory.logs.items()):
             topic = image.topics.get(key.topic)
+            if topic is not None and log.topic_id == NO_TOPIC_ID and not log.segments:
+                log.topic_id = topic.id  # its first append writes the file that says so
             if topic is None or topic.id != log.topic_id or key.partition >= len(topic.partitions):
                 aside = self.directory.set_aside(key)
                 _log.warning(
@@ -165,8 +168,11 @@ class PartitionTable:
                 settings,
                 self._clock,
                 self.disk_failed,
+                self.read_failed,
                 committed_by_sync=self._committed_by_sync,
             )
+            if self.failure is not None:
+                partition.fail()
             partitions.append(partition)
 
     def _remove(self, topic: TopicImage) -> None:
@@ -189,10 +195,18 @@ class PartitionTable:
         if error.errno not in _FULL:
             self.take_offline(error)
             return
+        self._complain("the disk is full: %s; produce is refused until there is space", error)
+
+    def read_failed(self, error: DiskError) -> None:
+        """Bytes could not be read: whoever wanted them is told, everything else goes on."""
+        self._complain("a fetch could not be answered: %s", error)
+
+    def _complain(self, text: str, error: DiskError) -> None:
+        """Log, but not as often as clients can bring it about."""
         now = self._clock.monotonic()
-        if now - self._full_said_at >= _FULL_EVERY_S:
-            self._full_said_at = now
-            _log.error("the disk is full: %s; produce is refused until there is space", error)
+        if now - self._said_at.get(text, -_COMPLAINT_EVERY_S) >= _COMPLAINT_EVERY_S:
+            self._said_at[text] = now
+            _log.error(text, error)
 
     def take_offline(self, error: DiskError) -> None:
         """Acknowledge nothing more from this directory (I30); what was synced can still be read."""
