@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from crc32c import crc32c
-
 from ottla.cli.log_files import (
     INDEX_ENTRY,
     SNAPSHOT_ENTRY,
@@ -31,6 +29,7 @@ from ottla.cli.log_files import (
     unpadded,
 )
 from ottla.records.batch import HEADER_SIZE, MAGIC, BatchView, RecordError, batch_length, crc_ok
+from ottla.records.crc import crc32c
 from ottla.records.reader import records_of
 
 _MAGIC_AT = 16

@@ -14,10 +14,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from crc32c import crc32c
-
 from ottla.core.model import Offset
 from ottla.core.ports import Buffer
+from ottla.records.crc import crc32c
 
 HEADER_SIZE: Final = 61
 LOG_OVERHEAD: Final = 12

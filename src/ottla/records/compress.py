@@ -7,6 +7,8 @@ allocated (H50-H54).
 
 gzip: members, several may follow each other. Snappy: xerial's framing, which Java writes, or
 one raw block, which librdkafka writes. lz4: the frame format (KIP-57). zstd: frames (KIP-110).
+
+cramjam is imported where it is used: most brokers never open a batch, and none does at start.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
-
-import cramjam
 
 from ottla.core.ports import Buffer
 from ottla.records.batch import RecordError
@@ -76,6 +76,8 @@ def compress(codec: int, data: Buffer, level: int | None = None) -> bytes:
         return packer.compress(data) + packer.flush()
     if codec == SNAPPY:
         return _compress_snappy(memoryview(data))
+    import cramjam
+
     if codec == LZ4:
         fast = level is None or level == LZ4_LEVEL_DEFAULT
         # Linked blocks are smaller, but Kafka's Java clients can't read them.
@@ -103,6 +105,8 @@ def decompress(codec: int, data: Buffer, cap: int) -> Buffer:
 
 
 def _compress_snappy(view: memoryview) -> bytes:
+    import cramjam
+
     parts = [_XERIAL_HEADER]
     for at in range(0, len(view), _XERIAL_BLOCK):
         block = bytes(cramjam.snappy.compress_raw(view[at : at + _XERIAL_BLOCK]))
@@ -140,6 +144,8 @@ def _decompress_gzip(view: memoryview, cap: int) -> bytes:
 
 
 def _decompress_snappy(view: memoryview, cap: int) -> bytearray:
+    import cramjam
+
     if view[:8] != _XERIAL_MAGIC:
         blocks = [view]
     elif len(view) < len(_XERIAL_HEADER):
@@ -174,6 +180,8 @@ def _xerial_blocks(view: memoryview) -> list[memoryview]:
 
 def _snappy_size(block: memoryview) -> int:
     """What the block claims to hold, refused where so few bytes can't hold it (H52)."""
+    import cramjam
+
     try:
         size = int(cramjam.snappy.decompress_raw_len(block))
     except cramjam.DecompressionError as error:
@@ -184,10 +192,14 @@ def _snappy_size(block: memoryview) -> int:
 
 
 def _decompress_lz4(view: memoryview, cap: int) -> bytearray:
+    import cramjam
+
     return _decompress_frames(view, cap, "lz4", cramjam.lz4.decompress_into, _lz4_frame)
 
 
 def _decompress_zstd(view: memoryview, cap: int) -> bytearray:
+    import cramjam
+
     return _decompress_frames(view, cap, "zstd", cramjam.zstd.decompress_into, _zstd_frame)
 
 
@@ -289,6 +301,8 @@ def _room(size: int, cap: int, name: str) -> bytearray:
 
 
 def _into(name: str, into: _Into, source: memoryview, room: memoryview) -> int:
+    import cramjam
+
     try:
         return into(source, room)
     except cramjam.DecompressionError as error:

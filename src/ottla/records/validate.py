@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
-from crc32c import crc32c
-
 from ottla.core.model import NO_TIMESTAMP
 from ottla.core.ports import Buffer
 from ottla.core.value import Value
@@ -33,6 +31,7 @@ from ottla.records.batch import (
     batch_length,
 )
 from ottla.records.compress import ZSTD
+from ottla.records.crc import crc32c
 from ottla.records.reader import DECOMPRESSED_MAX, frame_at, payload
 
 UNLIMITED: Final = (1 << 63) - 1
