@@ -24,9 +24,10 @@ HEAD = """\
 Options have Kafka's own names, defaults and bounds (4.3.1), except where the text says otherwise.
 They come, the later winning, from a file (`ottla serve --config FILE`, TOML or Kafka's
 `.properties`), from the command line (`-o NAME=VALUE`) and, for options said to be live, from what
-clients set while the broker runs (`kafka-configs.sh`), for all brokers or for one. Sizes are in bytes; times, where the
-name says `ms`, in milliseconds. In TOML tables are flattened, so `[log]` with `dir = "data"` is
-`log.dir`; where one name continues another, quote the longer: `"max.connections.per.ip" = 100`.
+clients set while the broker runs (`kafka-configs.sh`), for all brokers or for one. Sizes are in
+bytes; times, where the name says `ms`, in milliseconds. In TOML tables are flattened, so `[log]`
+with `dir = "data"` is `log.dir`; where one name continues another, quote the longer:
+`"max.connections.per.ip" = 100`.
 
 A misspelt option is an error, with the nearest name as a hint. Names that ordinary
 `server.properties` files hold and that mean nothing here are passed over with a warning

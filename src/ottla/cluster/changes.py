@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from ottla.cluster.image import ClusterImage, Node, PartitionImage, TopicImage
+from ottla.cluster.image import ClusterImage, Node, PartitionImage, Settings, TopicImage
 from ottla.core.model import NodeId, TopicId
 from ottla.core.value import Value
 
@@ -47,6 +47,17 @@ class TopicConfigChanged(Value):
     topic_id: TopicId
     name: str
     configs: Mapping[str, str]
+    revision: int = 0
+
+
+class SettingsChanged(Value):
+    """What is set for a broker, all of them or a group changed; None where nothing is left.
+
+    `whose` is one of `keys.ALL_BROKERS`, `keys.broker_settings`, `keys.group_settings`.
+    """
+
+    whose: str
+    settings: Settings | None
 
 
 class NodeChanged(Value):
@@ -65,6 +76,7 @@ Change: TypeAlias = (
     | PartitionsAdded
     | PartitionChanged
     | TopicConfigChanged
+    | SettingsChanged
     | NodeChanged
     | NodeGone
 )
@@ -85,8 +97,14 @@ def apply(image: ClusterImage, change: Change) -> ClusterImage:
             topic = image.by_id[topic_id]
             partitions = (*topic.partitions[:partition], now, *topic.partitions[partition + 1 :])
             return _with_topic(image, topic.replace(partitions=partitions))
-        case TopicConfigChanged(topic_id, _, configs):
-            return _with_topic(image, image.by_id[topic_id].replace(configs=configs))
+        case TopicConfigChanged(topic_id, _, configs, revision):
+            topic = image.by_id[topic_id].replace(configs=configs, configs_revision=revision)
+            return _with_topic(image, topic)
+        case SettingsChanged(whose, now):
+            settings = {key: one for key, one in image.settings.items() if key != whose}
+            if now is not None:
+                settings[whose] = now
+            return image.replace(settings=settings)
         case NodeChanged(node):
             return image.replace(nodes={**image.nodes, node.id: node})
         case NodeGone(node_id):

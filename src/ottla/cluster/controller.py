@@ -1,7 +1,8 @@
 """Controller: what is decided about the cluster on this node, and written to the store.
 
-Owns creation and deletion of topics, and a node's beginning. Any node may decide: the store's
-compares make it safe. Must not change the image (`view.py` does) and must not touch a log.
+Owns creation and deletion of topics, what is changed of them, and a node's beginning. Any node may
+decide: the store's compares make it safe. Must not change the image (`view.py` does) and must not
+touch a log.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from ottla.cluster import keys
+from ottla.cluster.alterations import UNSURE, Alterations
+from ottla.cluster.alterations import Outcome as Altered
 from ottla.cluster.changes import Change, TopicCreated
+from ottla.cluster.configs import Alteration, Planned, lane_of, plan_alteration
 from ottla.cluster.image import NO_NODE, ClusterImage, Node, TopicImage
 from ottla.cluster.names import collision, metric_name
 from ottla.cluster.operations import Operation, Operations
+from ottla.cluster.partitions import MorePartitions, plan_more
 from ottla.cluster.store import (
     Absent,
     Applied,
@@ -40,8 +46,9 @@ from ottla.core.pending import Pending, completed
 from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 
+T = TypeVar("T")
+
 START_ATTEMPTS_MAX = 10
-_UNSURE = "The metadata store did not say in time whether this was done."
 
 
 class TopicRef(Value):
@@ -80,6 +87,7 @@ class Controller:
         self._node_id = node_id
         self._random_bytes = random_bytes
         self._operations = Operations(store, view, node_id)
+        self._alterations = Alterations(self._operations, view)
         self._creating: dict[str, _Creation] = {}
         self._shown: dict[str, str] = {}
         self._shown_of: ClusterImage | None = None
@@ -246,10 +254,17 @@ class Controller:
         if other := self._colliding(new.name):
             message = f"Topic '{new.name}' collides with existing topic: {other}"
             return Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, message)
+        within = self._with_coming(image)
+        return plan(new, within, self._config, self._new_topic_id(), self._first_node())
+
+    def _with_coming(self, image: ClusterImage) -> ClusterImage:
+        """The image, with partitions on their way counted: caps hold for them, too."""
         coming = sum(len(one.topic.partitions) for one in self._creating.values())
-        within = image.replace(partitions_count=image.partitions_count + coming)
-        first_node = int.from_bytes(self._random_bytes(2), "big")
-        return plan(new, within, self._config, self._new_topic_id(), first_node)
+        coming += self._alterations.partitions_coming
+        return image.replace(partitions_count=image.partitions_count + coming)
+
+    def _first_node(self) -> int:
+        return int.from_bytes(self._random_bytes(2), "big")
 
     def _created(self, creation: _Creation, running: Pending[Operation]) -> None:
         topic = creation.topic
@@ -264,7 +279,7 @@ class Controller:
             elif operation.settled:
                 result = _exists(topic.name)
             else:
-                result = TopicResult(topic.name, ErrorCode.REQUEST_TIMED_OUT, _UNSURE)
+                result = TopicResult(topic.name, ErrorCode.REQUEST_TIMED_OUT, UNSURE)
         for pending in creation.waiting:
             pending.complete(result)
 
@@ -375,6 +390,56 @@ class Controller:
         running.then(lambda: pending.complete(_deleted(topic, running)))
         return pending
 
+    # Topics grow, and settings change.
+
+    def create_partitions(
+        self, topics: Sequence[MorePartitions], *, validate_only: bool = False
+    ) -> Pending[list[TopicResult]]:
+        """Give each topic more partitions, or say why not: one result for each name, in order.
+
+        Codes are Apache Kafka 4.3.1's; past a cap POLICY_VIOLATION.
+        """
+        by_name: dict[str, MorePartitions | None] = {}
+        for more in topics:
+            by_name[more.name] = None if more.name in by_name else more
+        return _together(
+            [
+                _refusal(name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+                if more is None
+                else self._add_partitions(more, validate_only)
+                for name, more in by_name.items()
+            ]
+        )
+
+    def _add_partitions(self, more: MorePartitions, validate_only: bool) -> Pending[TopicResult]:
+        def planned() -> TopicImage | Refused:
+            image = self._with_coming(self._view.image)
+            return plan_more(more, image, self._config, self._first_node())
+
+        return self._alterations.add_partitions(more.name, planned, validate_only)
+
+    def alter_configs(
+        self, alterations: Sequence[Alteration], *, validate_only: bool = False
+    ) -> Pending[list[Altered]]:
+        """Set what each says, or say why not: one outcome for each, in order.
+
+        Each resource by itself: one that is refused keeps no other from being altered. A resource
+        named more than once is refused each time.
+        """
+        times = Counter(lane_of(one) for one in alterations)
+        twice = Refused(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
+        return _together(
+            [
+                completed(twice)
+                if times[lane_of(one)] > 1
+                else self._alterations.alter(one, partial(self._altered, one), validate_only)
+                for one in alterations
+            ]
+        )
+
+    def _altered(self, wanted: Alteration) -> Planned | Refused:
+        return plan_alteration(wanted, self._view.image, self._config, self._node_id)
+
 
 def _deleted(topic: TopicImage, running: Pending[Operation]) -> TopicResult:
     error, message = ErrorCode.NONE, None
@@ -384,7 +449,7 @@ def _deleted(topic: TopicImage, running: Pending[Operation]) -> TopicResult:
         error, message = ErrorCode.KAFKA_STORAGE_ERROR, str(fault)
     else:
         if not operation.settled:
-            error, message = ErrorCode.REQUEST_TIMED_OUT, _UNSURE
+            error, message = ErrorCode.REQUEST_TIMED_OUT, UNSURE
         elif not (operation.applied or operation.was_unknown):
             error, message = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "It was just deleted."
     return TopicResult(topic.name, error, message, topic.id, topic)
@@ -398,7 +463,7 @@ def _exists(name: str) -> TopicResult:
     return TopicResult(name, ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{name}' already exists.")
 
 
-def _refusal(name: str, error: ErrorCode, message: str) -> Pending[TopicResult]:
+def _refusal(name: str, error: ErrorCode, message: str | None) -> Pending[TopicResult]:
     return completed(TopicResult(name, error, message))
 
 
@@ -407,9 +472,9 @@ def _unchanged(key: str, snapshot: Snapshot) -> Compare:
     return UnchangedSince(key, entry.mod_revision) if entry else Absent(key)
 
 
-def _together(pendings: Sequence[Pending[TopicResult]]) -> Pending[list[TopicResult]]:
+def _together(pendings: Sequence[Pending[T]]) -> Pending[list[T]]:
     """All the results, once the last is there."""
-    everything: Pending[list[TopicResult]] = Pending()
+    everything: Pending[list[T]] = Pending()
     missing = len(pendings)
     if missing == 0:
         everything.complete([])

@@ -40,16 +40,33 @@ class PartitionImage(Value):
 
 
 class TopicImage(Value):
-    """A topic; `partitions[n]` is partition n. `configs` holds what was set, as text."""
+    """A topic; `partitions[n]` is partition n. `configs` holds what was set, as text.
+
+    `configs_revision` is that of the last change of `configs`; 0 while nothing is set.
+    """
 
     name: str
     id: TopicId
     partitions: tuple[PartitionImage, ...]
     configs: Mapping[str, str] = _EMPTY
+    configs_revision: int = 0
+
+
+class Settings(Value):
+    """What was set for a broker, for all of them, or for a group, and when it last changed."""
+
+    configs: Mapping[str, str] = _EMPTY
+    revision: int = 0
+
+
+NO_SETTINGS = Settings()
 
 
 class ClusterImage(Value):
-    """The cluster as of `revision` of its store. Never change what its mappings hold."""
+    """The cluster as of `revision` of its store. Never change what its mappings hold.
+
+    `settings` are those of brokers and groups, by `keys.broker_settings` and `group_settings`.
+    """
 
     cluster_id: str
     controller_id: NodeId = NO_NODE
@@ -58,3 +75,4 @@ class ClusterImage(Value):
     by_id: Mapping[TopicId, TopicImage] = _EMPTY
     partitions_count: int = 0
     revision: int = 0
+    settings: Mapping[str, Settings] = _EMPTY

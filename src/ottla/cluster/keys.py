@@ -10,6 +10,9 @@ fields that are not known are ignored, so that a newer node may add some.
     /t/<id>             {"name", "partitions"}      a topic
     /p/<id>/<n>         {"leader", "leader_epoch", "replicas", "isr"}
     /cfg/t/<id>         {option: text}              what was set for a topic
+    /cfg/b/             {option: text}              what was set for all brokers
+    /cfg/b/<node>       {option: text}              what was set for one broker
+    /cfg/g/<group>      {option: text}              what was set for a group
     /pid                {"next"}                    the first producer id not yet handed to a node
 """
 
@@ -25,17 +28,26 @@ from ottla.cluster.changes import (
     NodeGone,
     PartitionChanged,
     PartitionsAdded,
+    SettingsChanged,
     TopicConfigChanged,
     TopicCreated,
     TopicDeleted,
 )
-from ottla.cluster.image import ClusterImage, Node, PartitionImage, TopicImage
+from ottla.cluster.image import (
+    NO_SETTINGS,
+    ClusterImage,
+    Node,
+    PartitionImage,
+    Settings,
+    TopicImage,
+)
 from ottla.cluster.store import Entry, Put, Snapshot, StoreCorrupt, Update
 from ottla.core.model import LeaderEpoch, NodeId, TopicId
 
 ROOT = "/"
 CLUSTER = "/cluster"
 PRODUCER_IDS = "/pid"
+ALL_BROKERS = "/cfg/b/"
 
 # Made once: json.dumps with separators builds an encoder each time, and a start encodes thousands.
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -72,6 +84,18 @@ def configs_key(topic_id: TopicId) -> str:
     return f"/cfg/t/{topic_id.hex()}"
 
 
+def broker_settings(node_id: NodeId) -> str:
+    return f"/cfg/b/{node_id}"
+
+
+def group_settings(group: str) -> str:
+    return f"/cfg/g/{group}"
+
+
+def _is_settings(key: str) -> bool:
+    return key.startswith(("/cfg/b/", "/cfg/g/"))
+
+
 def encode(value: Mapping[str, Any]) -> bytes:
     return _to_json(value).encode()
 
@@ -83,15 +107,17 @@ def put_node(node: Node) -> Put:
 
 def put_topic(topic: TopicImage) -> list[Put]:
     """Everything that makes a topic, in one transaction."""
-    head = {"name": topic.name, "partitions": len(topic.partitions)}
-    puts = [
-        Put(name_key(topic.name), topic.id.hex().encode()),
-        Put(topic_key(topic.id), encode(head)),
-    ]
+    puts = [Put(name_key(topic.name), topic.id.hex().encode()), put_head(topic)]
     puts += [put_partition(topic.id, n, one) for n, one in enumerate(topic.partitions)]
     if topic.configs:
         puts.append(Put(configs_key(topic.id), encode(topic.configs)))
     return puts
+
+
+def put_head(topic: TopicImage) -> Put:
+    """A topic's name and how many partitions it has."""
+    head = {"name": topic.name, "partitions": len(topic.partitions)}
+    return Put(topic_key(topic.id), encode(head))
 
 
 def put_partition(topic_id: TopicId, partition: int, image: PartitionImage) -> Put:
@@ -119,6 +145,7 @@ def image_of(snapshot: Snapshot) -> ClusterImage:
     cluster_id = decode(CLUSTER, cluster, lambda value: str(value["id"])) if cluster else ""
     nodes: dict[NodeId, Node] = {}
     by_id: dict[TopicId, TopicImage] = {}
+    settings: dict[str, Settings] = {}
     parts = _parts(snapshot.entries.items())
     for key, entry in snapshot.entries.items():
         if key.startswith("/b/"):
@@ -127,6 +154,8 @@ def image_of(snapshot: Snapshot) -> ClusterImage:
         elif key.startswith("/t/"):
             topic = _topic(key, snapshot.entries, parts.get(key[3:], {}))
             by_id[topic.id] = topic
+        elif _is_settings(key):
+            settings[key] = _settings(key, entry)
     return ClusterImage(
         cluster_id=cluster_id,
         nodes=nodes,
@@ -134,6 +163,7 @@ def image_of(snapshot: Snapshot) -> ClusterImage:
         by_id=by_id,
         partitions_count=sum(len(topic.partitions) for topic in by_id.values()),
         revision=snapshot.revision,
+        settings=settings,
     )
 
 
@@ -149,6 +179,8 @@ def changes_of(image: ClusterImage, update: Update) -> list[Change]:
             touched[key.split("/")[2]] = None
         elif key.startswith("/cfg/t/"):
             touched[key.split("/")[3]] = None
+        elif _is_settings(key):
+            changes.append(SettingsChanged(key, _settings(key, entry) if entry else None))
     if touched:
         parts = _parts((k, e) for k, e in update.entries.items() if e is not None)
         for text in touched:
@@ -165,6 +197,11 @@ def difference(old: ClusterImage, new: ClusterImage) -> list[Change]:
     changes += [TopicDeleted(one) for id_, one in old.by_id.items() if id_ not in new.by_id]
     for topic in new.by_id.values():
         changes += topic_changes(old.by_id.get(topic.id), topic)
+    changes += [
+        SettingsChanged(whose, new.settings.get(whose))
+        for whose in {**old.settings, **new.settings}
+        if old.settings.get(whose) != new.settings.get(whose)
+    ]
     return changes
 
 
@@ -181,8 +218,10 @@ def topic_changes(before: TopicImage | None, after: TopicImage | None) -> list[C
     ]
     if len(after.partitions) > len(before.partitions):
         changes.append(PartitionsAdded(after, len(before.partitions)))
-    if after.configs != before.configs:
-        changes.append(TopicConfigChanged(after.id, after.name, after.configs))
+    if after.configs_revision != before.configs_revision:
+        changes.append(
+            TopicConfigChanged(after.id, after.name, after.configs, after.configs_revision)
+        )
     return changes
 
 
@@ -206,15 +245,19 @@ def _topic(
         raise StoreCorrupt(f"the metadata store lacks partitions of topic {name} ({key})")
     topic_id = TopicId(bytes.fromhex(key[3:]))
     partitions = tuple(parts[n] for n in range(count))
-    return TopicImage(name, topic_id, partitions, _configs(topic_id, entries))
+    own = _own(topic_id, entries)
+    return TopicImage(name, topic_id, partitions, own.configs, own.revision)
 
 
-def _configs(topic_id: TopicId, entries: Mapping[str, Entry | None]) -> dict[str, str]:
+def _own(topic_id: TopicId, entries: Mapping[str, Entry | None]) -> Settings:
     key = configs_key(topic_id)
     entry = entries.get(key)
-    if entry is None:
-        return {}
-    return decode(key, entry, lambda value: {str(k): str(v) for k, v in value.items()})
+    return NO_SETTINGS if entry is None else _settings(key, entry)
+
+
+def _settings(key: str, entry: Entry) -> Settings:
+    configs = decode(key, entry, lambda value: {str(k): str(v) for k, v in value.items()})
+    return Settings(configs, entry.mod_revision)
 
 
 def _topic_after(
@@ -228,11 +271,11 @@ def _topic_after(
         return _topic(key, update.entries, parts) if key in update.entries else None
     known = dict(enumerate(before.partitions))
     partitions = {**known, **parts}
-    configs = before.configs
+    own = Settings(before.configs, before.configs_revision)
     if configs_key(before.id) in update.entries:
-        configs = _configs(before.id, update.entries)
+        own = _own(before.id, update.entries)
     ordered = tuple(partitions[n] for n in sorted(partitions))
-    return TopicImage(before.name, before.id, ordered, configs)
+    return TopicImage(before.name, before.id, ordered, own.configs, own.revision)
 
 
 def _node(key: str, entry: Entry) -> Node:

@@ -50,10 +50,10 @@ class TopicResult(Value):
 
 
 class Refused(Value):
-    """Why a topic can't be made."""
+    """Why something can't be done. Where Kafka says no more than the code, nor do we."""
 
     error: ErrorCode
-    message: str
+    message: str | None = None
 
 
 def plan(
@@ -75,7 +75,7 @@ def plan(
     placed = _assigned(new, image) if new.assignments else _placed(new, image, config, first_node)
     if isinstance(placed, Refused):
         return placed
-    if refused := _limited(len(placed), image.partitions_count, config):
+    if refused := limited(len(placed), image.partitions_count, config):
         return refused
     # The first replica leads, and all are in sync: a log without records can't lag.
     partitions = tuple(PartitionImage(one[0], LeaderEpoch(0), one, one) for one in placed)
@@ -96,7 +96,6 @@ def check_name(name: str, image: ClusterImage) -> Refused | None:
 
 def _assigned(new: NewTopic, image: ClusterImage) -> list[tuple[NodeId, ...]] | Refused:
     """The replicas of each partition as the request names them."""
-    fault: str | None
     said = "A manual partition assignment was specified, but"
     if new.replication_factor != USE_DEFAULT:
         message = f"{said} replication factor was not set to -1."
@@ -105,15 +104,9 @@ def _assigned(new: NewTopic, image: ClusterImage) -> list[tuple[NodeId, ...]] | 
         return Refused(ErrorCode.INVALID_REQUEST, f"{said} numPartitions was not set to -1.")
     placed: dict[int, tuple[NodeId, ...]] = {}
     for partition, nodes in new.assignments:
-        fault = None
+        fault = assignment_fault(nodes, image)
         if partition in placed:
             fault = f"Found multiple manual partition assignments for partition {partition}"
-        elif not nodes:
-            fault = "The manual partition assignment includes an empty replica list."
-        elif len(set(nodes)) < len(nodes):
-            fault = "The manual partition assignment includes a broker more than once."
-        elif unknown := [node for node in nodes if node not in image.nodes]:
-            fault = f"No such broker is registered: {unknown[0]}."
         if fault is not None:
             return Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, fault)
         placed[partition] = tuple(NodeId(node) for node in nodes)
@@ -124,6 +117,20 @@ def _assigned(new: NewTopic, image: ClusterImage) -> list[tuple[NodeId, ...]] | 
         message = "The manual partition assignment gives partitions different replica counts."
         return Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, message)
     return [placed[partition] for partition in range(len(placed))]
+
+
+def assignment_fault(nodes: Sequence[int], image: ClusterImage) -> str | None:
+    """Why these can't be the replicas of a partition, in Kafka's words, or None if they can."""
+    said = "The manual partition assignment includes"
+    if not nodes:
+        return f"{said} an empty replica list."
+    for node in sorted(nodes):
+        if node not in image.nodes:
+            return f"{said} broker {node}, but no such broker is registered."
+    for node in nodes:
+        if nodes.count(node) > 1:
+            return f"{said} the broker {node} more than once."
+    return None
 
 
 def _placed(
@@ -141,7 +148,7 @@ def _placed(
     if partitions <= 0:
         message = "Number of partitions was set to an invalid non-positive value."
         return Refused(ErrorCode.INVALID_PARTITIONS, message)
-    if refused := _limited(partitions, image.partitions_count, config):
+    if refused := limited(partitions, image.partitions_count, config):
         return refused
     nodes = sorted(image.nodes)
     if replicas > len(nodes):
@@ -156,7 +163,8 @@ def _placed(
     ]
 
 
-def _limited(partitions: int, existing: int, config: Config) -> Refused | None:
+def limited(partitions: int, existing: int, config: Config) -> Refused | None:
+    """Whether a topic of so many partitions passes a cap, beside `existing` of other topics."""
     per_topic, total = (
         config[options.MAX_PARTITIONS_PER_TOPIC],
         config[options.MAX_PARTITIONS_TOTAL],

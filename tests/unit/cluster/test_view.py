@@ -61,7 +61,7 @@ def test_a_changed_partition_and_changed_configs_are_told_as_such(cluster):
     topic = cluster.image.topics["t"]
     assert cluster.changes[1:] == [
         PartitionChanged(topic.id, "t", 1, was, topic.partitions[1]),
-        TopicConfigChanged(topic.id, "t", {"retention.ms": "2"}),
+        TopicConfigChanged(topic.id, "t", {"retention.ms": "2"}, topic.configs_revision),
     ]
     assert topic.partitions[1].leader_epoch == 7
     assert topic.partitions[0] is made.topic.partitions[0]
