@@ -177,6 +177,7 @@ class Node:
             timers=self.timers,
             limits=limits,
             memory=ReceiveMemory(config[options.QUEUED_BYTES_MAX]),
+            complaints=context.complaints,
         )
         self.listeners = listeners = Listeners(
             service,

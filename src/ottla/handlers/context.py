@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ottla.core.complaints import Complaints
+
 if TYPE_CHECKING:
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage
@@ -70,6 +72,7 @@ class Context:
 
     `image()` is the metadata in force now; a handler that parks asks again when it resumes.
     `disk` is for warming what a read found cold and for asking how much space there is.
+    `complaints` counts, and logs now and then, what peers overdo.
     `next_producer_id()` draws from durable blocks, and may have to wait for a new one.
     `kept` is for handlers that keep something between requests, under the module's name (fetch
     sessions); each of them bounds what it keeps.
@@ -77,6 +80,7 @@ class Context:
 
     __slots__ = (
         "clock",
+        "complaints",
         "config",
         "controller",
         "disk",
@@ -110,6 +114,7 @@ class Context:
         self.controller = controller
         self.next_producer_id = next_producer_id
         self.clock = clock
+        self.complaints = Complaints(clock)
         self.disk = disk
         self.timers = timers
         self.offload = offload

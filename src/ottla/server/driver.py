@@ -19,6 +19,7 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
+from ottla.core.complaints import Complaints
 from ottla.core.ports import Clock, Timer, Timers
 from ottla.handlers.reply import Answer, Closing, Dispatcher, Parked
 from ottla.protocol.apis import API_NAMES
@@ -40,34 +41,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ottla.server")
 
 _RELAX_S = 5.0  # how long a buffer stays large after the last request
-_SAME_COMPLAINT_S = 10.0  # peers can repeat a fault as often as they like; the log must not
-
-
-class Complaints:
-    """Logs what peers do wrong, each kind at most once in ten seconds, and counts all of it."""
-
-    __slots__ = ("_clock", "_said", "counts")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._said: dict[str, float] = {}
-        self.counts: dict[str, int] = {}
-
-    def about(self, kind: str, peer: str, text: str) -> None:
-        """`kind` is one of few fixed words; `text` may say anything."""
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        now = self._clock.monotonic()
-        if now - self._said.get(kind, -_SAME_COMPLAINT_S) >= _SAME_COMPLAINT_S:
-            self._said[kind] = now
-            count = self.counts[kind]
-            _log.warning(
-                "%s: %s (%s: %d so far)",
-                peer,
-                text,
-                kind,
-                count,
-                extra={"fields": {"event": kind, "peer": peer, "count": count}},
-            )
 
 
 class Service:
@@ -87,6 +60,7 @@ class Service:
         limits: ConnectionLimits,
         memory: ReceiveMemory,
         portable: bool = PORTABLE,
+        complaints: Complaints | None = None,
     ) -> None:
         self.loop = loop
         self.dispatch = dispatcher.dispatch
@@ -96,7 +70,7 @@ class Service:
         self.limits = limits
         self.memory = memory
         self.portable = portable
-        self.complaints = Complaints(clock)
+        self.complaints = complaints or Complaints(clock)
         self._ready: list[Waiting] = []
         self._again: list[Driver] = []
         self._scheduled = False
