@@ -6,6 +6,7 @@ Owns the counting. Linux only, since it reads /proc.
 import os
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,16 +23,15 @@ def everything() -> dict[str, list[str]]:
 def _descriptors() -> list[str]:
     found = []
     for number in os.listdir("/proc/self/fd"):
-        try:
+        with suppress(FileNotFoundError):  # the one that listed them
             found.append(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
-        except FileNotFoundError:
-            pass  # the one that listed them
     return sorted(found)
 
 
 def _children() -> list[str]:
-    return [
-        child
-        for task in Path("/proc/self/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        # A thread that was joined may be on its last instructions in the kernel.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += (task / "children").read_text().split()
+    return found

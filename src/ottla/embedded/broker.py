@@ -490,8 +490,8 @@ def _no_partition(topic: str, partition: int, partitions_count: int) -> KafkaErr
 def _forgotten(running: Running) -> None:
     """A handle went away without `close`. Must not wait: the collector may run in any thread."""
     if running.pid == os.getpid() and not running.ended.done():
+        running.stop()  # first: a warning may be made an error
         warnings.warn("a Broker was not closed: use `with`", ResourceWarning, stacklevel=2)
-        running.stop()
 
 
 def _text(value: Setting) -> str:
