@@ -348,8 +348,8 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
             loop.add_signal_handler(stop, _stop, node, loop)
         loop.call_soon(lambda: announce(str(endpoints[0])))
         # What start made lives as long as the process: the collector need not look at it again.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         loop.run_forever()
         node.close(clean=True)
         _log.info("stopped cleanly", extra={"fields": {"event": "stopped"}})

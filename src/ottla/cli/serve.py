@@ -7,6 +7,7 @@ option's value means, which is `core/config.py`'s.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,7 @@ Examples:
   ottla serve --listen 0.0.0.0:9092 --advertise broker.example.org:9092
 """
 
-_VALUED = {
+VALUED = {
     "--data-dir": "DIR",
     "--listen": "HOST:PORT",
     "--advertise": "HOST:PORT",
@@ -96,6 +97,8 @@ def run(argv: Sequence[str]) -> int:
     logs.configure(as_json=arguments.log_format == "json", verbose=arguments.verbose)
     if warning := open_to_all(given):
         logs.warn(warning)
+    # Imports make much and drop little; a collection finds nothing. The node turns it on again.
+    gc.disable()
     from ottla.core.config import InvalidConfig
     from ottla.node import StartError, serve
 
@@ -117,10 +120,10 @@ def parse(argv: Sequence[str]) -> Arguments:
         if name in _FLAGS and value is None:
             arguments.help |= name in {"--help", "-h"}
             arguments.verbose |= name in {"--verbose", "-v"}
-        elif name in _VALUED:
+        elif name in VALUED:
             if value is None:
                 if not rest:
-                    raise BadInput(f"{name} needs a value; try: ottla serve {name} {_VALUED[name]}")
+                    raise BadInput(f"{name} needs a value; try: ottla serve {name} {VALUED[name]}")
                 value = rest.pop(0)
             _take(arguments, name, value)
         else:
@@ -163,8 +166,8 @@ def _unknown(word: str, name: str) -> str:
         return f"serve takes options only, not {word!r}; try: ottla serve --data-dir {word}"
     if "." in name:  # one of Kafka's names, as an option
         return f"there is no option {name}; try: ottla serve -o {word.lstrip('-')}"
-    if meant := nearest(name, [*_VALUED, *_FLAGS]):
-        example = f"ottla serve {meant} {_VALUED.get(meant, '')}".rstrip()
+    if meant := nearest(name, [*VALUED, *_FLAGS]):
+        example = f"ottla serve {meant} {VALUED.get(meant, '')}".rstrip()
         return f"there is no option {name}; try: {example}"
     return f"there is no option {name}; try: ottla serve --help"
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ottla.core.endpoints import Endpoint
@@ -38,12 +40,16 @@ class ListenerLimits(Value):
     """Counts of connections, and sizes in bytes (-1: what the system gives).
 
     Past `connections_max` or `connections_per_ip_max` a connection is closed as soon as it is
-    accepted; past `connections_per_s_max` accepting pauses.
+    accepted; past `connections_per_s_max` accepting pauses, and so it does while fewer than
+    `descriptors_reserved` of the process's `descriptors_max` (-1: not known) are free.
     """
 
     connections_max: int = 10_000  # max.connections
     connections_per_ip_max: int = 1024  # max.connections.per.ip
+    connections_per_ip_overrides: Mapping[str, int] = MappingProxyType({})
     connections_per_s_max: int = 500  # max.connection.creation.rate
+    descriptors_max: int = -1  # RLIMIT_NOFILE
+    descriptors_reserved: int = 128  # file.descriptors.reserved
     backlog: int = 511  # socket.listen.backlog.size
     send_buffer_bytes: int = 102_400  # socket.send.buffer.bytes
     receive_buffer_bytes: int = -1  # socket.receive.buffer.bytes
@@ -70,6 +76,9 @@ class Listeners:
         self._drivers: dict[Driver, str] = {}  # with the address that each counts for
         self._per_ip: dict[str, int] = {}
         self._accepting = False
+        # What is in use has the lowest numbers: from this one on, those that are reserved.
+        self._reserved_from = limits.descriptors_max - limits.descriptors_reserved
+        self._is_scarce = False
         self._allowance = float(limits.connections_per_s_max)  # a bucket that a second fills
         self._allowance_at = service.monotonic()
         self._stopped: Pending[None] | None = None
@@ -219,6 +228,8 @@ class Listeners:
             self._take_over(listening, sock, address)
 
     def _may_accept(self) -> bool:
+        if self._is_scarce and not self._enough_descriptors():
+            return False
         if self._allowance >= 1:
             return True
         rate = self._limits.connections_per_s_max
@@ -227,8 +238,31 @@ class Listeners:
         self._allowance_at = now
         if self._allowance >= 1:
             return True
-        self._pause(1 / rate)
+        self._service.complaints.about(
+            "max.connection.creation.rate", "listener", f"more than {rate} connections a second"
+        )
+        self._pause(1 / rate if rate else _PAUSE_S)
         return False
+
+    def _enough_descriptors(self) -> bool:
+        """Whether a connection leaves those alone that logs need to roll and topics to be made."""
+        try:
+            probe = os.dup(next(iter(self._listening)).fileno())
+        except OSError as error:
+            self._rest(error.strerror or str(error))
+            return False
+        os.close(probe)
+        self._is_scarce = probe >= self._reserved_from
+        if self._is_scarce:
+            self._rest(
+                f"{self._reserved_from} of {self._limits.descriptors_max} file descriptors are in "
+                "use, the rest is kept for logs: raise the limit (ulimit -n)"
+            )
+        return not self._is_scarce
+
+    def _rest(self, reason: str) -> None:
+        self._service.complaints.about("file descriptors", "listener", f"accepting rests: {reason}")
+        self._pause(_PAUSE_S)
 
     def _take_over(
         self, listening: socket.socket, sock: socket.socket, address: tuple[str, int]
@@ -236,13 +270,11 @@ class Listeners:
         ip = address[0]
         peer = str(Endpoint(ip, address[1]))
         here = self._per_ip.get(ip, 0)
-        limits = self._limits
-        if len(self._drivers) >= limits.connections_max or here >= limits.connections_per_ip_max:
+        reached = self._limit_reached(ip, here)
+        if reached is not None:
             self._service.complaints.about(
-                "too many connections", peer, f"refused, with {here} from there and "
-                f"{len(self._drivers)} in all; max.connections or max.connections.per.ip allows "
-                "no more",
-            )  # fmt: skip
+                reached, peer, f"refused beside {here} from there and {len(self._drivers)} in all"
+            )
             sock.close()
             return
         try:
@@ -260,6 +292,15 @@ class Listeners:
         driver = Driver(self._service, sock, state, self._closed)
         self._drivers[driver] = ip
         _log.debug("%s: connected to %s", peer, endpoint)
+
+    def _limit_reached(self, ip: str, here: int) -> str | None:
+        """The option that forbids another connection from `ip`, beside `here` of them."""
+        limits = self._limits
+        if len(self._drivers) >= limits.connections_max:
+            return "max.connections"
+        if here >= limits.connections_per_ip_overrides.get(ip, limits.connections_per_ip_max):
+            return "max.connections.per.ip"
+        return None
 
     def _closed(self, driver: Driver) -> None:
         ip = self._drivers.pop(driver)
@@ -290,8 +331,10 @@ def _addresses(hosts: list[str], port: int) -> list[tuple[socket.AddressFamily, 
             found[(socket.AF_INET, "0.0.0.0")] = found[(socket.AF_INET6, "::")] = None
             continue
         try:
+            # As bytes where that will do: of a str Python makes an IDNA name: 2 ms of tables.
+            name = host.encode() if host.isascii() else host
             for family, _, _, _, address in socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             ):
                 found[(family, str(address[0]))] = None
         except (socket.gaierror, UnicodeError):

@@ -8,7 +8,6 @@ with a crash in between, because every step only removes what the next recovery 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
+from ottla.core.value import Value
 from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchView
 from ottla.records.crc import crc32c
 from ottla.storage import epochs as leader_epochs
@@ -72,8 +72,7 @@ class Finding(NamedTuple):
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(Value):
     """What the log directory's checkpoints say of a log."""
 
     clean: bool = False
@@ -85,24 +84,24 @@ class Hints:
     """When a segment counts as made, for rolls by time of records without timestamps."""
 
 
-@dataclass(slots=True)
 class Recovery:
     """A log being opened: what was found so far, and the steps that make it so."""
 
-    disk: Disk
-    directory: str
-    settings: LogSettings
-    hints: Hints
-    findings: list[Finding] = field(default_factory=list)
-    touched: list[File] = field(default_factory=list)
-    edits: list[Step] = field(default_factory=list)
-    unsound: set[Offset] = field(default_factory=set)
-    """Segments whose indexes must be made anew."""
-    read_from: Offset | None = None
-    """Where the reading of batches began; None: all was trusted."""
-    epochs_read: list[tuple[LeaderEpoch, Offset]] = field(default_factory=list)
-    producers_read: bool = False
-    """Whether any batch read had a producer: if not, there is no need to look again."""
+    def __init__(self, disk: Disk, directory: str, settings: LogSettings, hints: Hints) -> None:
+        self.disk = disk
+        self.directory = directory
+        self.settings = settings
+        self.hints = hints
+        self.findings: list[Finding] = []
+        self.touched: list[File] = []
+        self.edits: list[Step] = []
+        self.unsound: set[Offset] = set()
+        """Segments whose indexes must be made anew."""
+        self.read_from: Offset | None = None
+        """Where the reading of batches began; None: all was trusted."""
+        self.epochs_read: list[tuple[LeaderEpoch, Offset]] = []
+        self.producers_read = False
+        """Whether any batch read had a producer: if not, there is no need to look again."""
 
     def found(self, case: Case, path: str, position: int = 0) -> None:
         self.findings.append(Finding(case, path, position))
@@ -126,7 +125,7 @@ def open_log(
     segments = _without_deleted(work, segments)
     if hints.clean and segments and not _trust(work, segments):
         work.found(Case.END_MISSING, directory)
-        hints = work.hints = replace(hints, clean=False)
+        hints = work.hints = hints.replace(clean=False)
     failed = not hints.clean and _verify(work, segments)
     end = segments[-1].end if segments else hints.start
     if end < hints.recovery_point and not failed:
