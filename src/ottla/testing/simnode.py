@@ -302,8 +302,7 @@ class SimConnection:
         answers, memory = connection.out_answers, connection.out_memory
         for chunk in connection.take():
             if isinstance(chunk, FileSlice):
-                content = chunk.file.read_nowait(chunk.position, chunk.length)
-                assert content is not None, "a slice that is sent would block the loop"
+                content = self.node.sendfile(chunk)
                 assert len(content) == chunk.length, "a slice is as long as it says"
                 self._stream += content
                 chunk.release()
@@ -362,6 +361,8 @@ class SimNode:
         self._seed = seed
         self._stored: SimStore | None = None
         self._wall_ms = 1_700_000_000_000
+        self.stalls_count = 0
+        """Slices that were not in memory when they were sent: residency is a guess."""
         self.start()
 
     # --- lives
@@ -497,6 +498,16 @@ class SimNode:
         while not pending.done:
             assert self.loop.turn(), "nothing will ever complete this"
         return pending.result()
+
+    def sendfile(self, piece: FileSlice) -> bytes:
+        """The bytes of a slice that is sent, as `sendfile` would: the loop waits if they are cold."""
+        content = piece.file.read_nowait(piece.position, piece.length)
+        if content is None:
+            self.stalls_count += 1
+            self.disk.on_loop = False
+            content = piece.file.read(piece.position, piece.length)
+            self.disk.on_loop = True
+        return content
 
     # --- shortcuts for tests
 
