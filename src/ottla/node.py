@@ -29,6 +29,7 @@ from ottla.core.ports import DiskError
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
 from ottla.host.clock import SystemClock
+from ottla.host.descriptors import descriptors_max, raise_descriptors_max
 from ottla.host.disk import OsDisk
 from ottla.host.lock import DirectoryInUse, DirectoryLock, lock_directory
 from ottla.host.offload import WorkerOffload
@@ -184,7 +185,12 @@ class Node:
             ListenerLimits(
                 connections_max=config[options.CONNECTIONS_MAX],
                 connections_per_ip_max=config[options.CONNECTIONS_PER_IP_MAX],
+                connections_per_ip_overrides=options.overrides(
+                    config[options.CONNECTIONS_PER_IP_OVERRIDES]
+                ),
                 connections_per_s_max=config[options.CONNECTION_RATE_MAX],
+                descriptors_max=descriptors_max(),
+                descriptors_reserved=config[options.DESCRIPTORS_RESERVED],
                 backlog=config[options.LISTEN_BACKLOG],
                 send_buffer_bytes=config[options.SEND_BUFFER_BYTES],
                 receive_buffer_bytes=config[options.RECEIVE_BUFFER_BYTES],
@@ -337,6 +343,7 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
     listens, when it does. Raises InvalidConfig and StartError, each with one sentence.
     """
     config = options.broker_config(given)
+    raise_descriptors_max()
     for name in config.ignored:
         _log.warning("the option %s is known but has no effect in ottla; it may be removed", name)
     loop = asyncio.new_event_loop()

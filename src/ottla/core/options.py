@@ -289,6 +289,14 @@ CONNECTION_RATE_MAX = Option(
     at_least=0,
     at_most=INT_MAX,
 )
+DESCRIPTORS_RESERVED = Option(
+    "file.descriptors.reserved",
+    128,
+    "File descriptors that connections leave to logs and topics: while fewer are free, accepting "
+    "pauses. ottla's own.",
+    at_least=0,
+    at_most=INT_MAX,
+)
 CONNECTION_IDLE_MS = Option(
     "connections.max.idle.ms",
     600_000,

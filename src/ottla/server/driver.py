@@ -335,6 +335,9 @@ class Driver:
         room = connection.room()
         if room is None:
             self._starved = True
+            self.service.complaints.about(
+                "queued.max.request.bytes", self.state.peer, "no memory for its request: it waits"
+            )
             self.service.memory.wait(self._fed)
             self._read(False)
         else:
