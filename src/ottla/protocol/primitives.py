@@ -18,6 +18,10 @@ class CodecError(Exception):
     """These bytes are not such a message, or this value cannot be written as one."""
 
 
+TAGS_MAX = 1024
+"""Tagged fields in one place, far more than Kafka will ever have: each takes time to skip."""
+
+
 def read_uvarint(view: memoryview, at: int) -> tuple[int, int]:
     """(value, where it ends) of an unsigned varint. Raises CodecError beyond 5 bytes or 31 bits.
 
@@ -69,6 +73,8 @@ def tags_count(view: memoryview, at: int) -> tuple[int, int]:
     count, at = read_uvarint(view, at)
     if count > (len(view) - at) // 2:  # a tag and a size are a byte each, or more
         raise CodecError(f"{count} tagged fields, {len(view) - at} bytes are left")
+    if count > TAGS_MAX:
+        raise CodecError(f"{count} tagged fields, at most {TAGS_MAX} are taken")
     return count, at
 
 
