@@ -21,6 +21,7 @@ def _rows(path) -> set[int]:
 
 
 def test_no_test_sleeps():
+    """`asyncio.sleep(0)` is none: it lets the loop turn once."""
     wrong = [
         f"{name(path)}:{node.lineno}"
         for path in files_of_tests()
@@ -29,6 +30,7 @@ def test_no_test_sleeps():
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "sleep"
+        and not (node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)
     ]
     assert wrong == []
 
