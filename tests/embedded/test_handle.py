@@ -144,6 +144,26 @@ def test_compressed_records_are_read(broker):
     assert list(broker.read("t")) == stored
 
 
+def test_a_topics_options_can_be_changed_while_it_is_in_use(broker):
+    broker.create_topic("t", configs={"retention.ms": 1000, "segment.ms": 2000})
+    broker.set_topic_configs("t", {"max.message.bytes": 2000, "retention.ms": None})
+    configs = broker.topic_configs("t")
+    assert configs["max.message.bytes"] == "2000"
+    assert (configs["retention.ms"], configs["segment.ms"]) == ("604800000", "2000")
+    with pytest.raises(KafkaError, match=r"max\.message\.bytes is 2000"):
+        broker.append("t", "x" * 3000)
+
+
+def test_a_topic_grows_while_it_is_in_use(broker):
+    broker.append("t", "x")
+    broker.create_partitions("t", 3)
+    assert broker.topics() == {"t": 3}
+    assert broker.append("t", "y", partition=2).offset == 0
+    with pytest.raises(KafkaError, match="3 partition") as raised:
+        broker.create_partitions("t", 3)
+    assert code_of(raised) == ErrorCode.INVALID_PARTITIONS
+
+
 def test_a_deleted_topic_is_gone_and_its_name_free(broker):
     broker.append("t", "x")
     broker.delete_topic("t")
@@ -165,6 +185,8 @@ def test_a_deleted_topic_is_gone_and_its_name_free(broker):
         (lambda b: b.offsets("t", 7), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "number 7"),
         (lambda b: b.offset_for_time("u", 1), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "'u'"),
         (lambda b: b.topic_configs("u"), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "'u'"),
+        (lambda b: b.set_topic_configs("u", {}), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "'u'"),
+        (lambda b: b.set_topic_configs("t", {"x.y": 1}), ErrorCode.INVALID_CONFIG, r"x\.y"),
         (lambda b: b.append("t", "x", partition=1), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "1"),
         (lambda b: b.append("a b", "x"), ErrorCode.INVALID_TOPIC_EXCEPTION, "a b"),
         (lambda b: b.read("t", offset=1), ErrorCode.OFFSET_OUT_OF_RANGE, "from 0 to 0, not 1"),

@@ -227,6 +227,23 @@ class Broker:
         entries = topic_entries(self._config, topic.configs)
         return {one.name: one.text or "" for one in entries}
 
+    def set_topic_configs(self, name: str, configs: Mapping[str, Setting | None]) -> None:
+        """Set options of a topic by Kafka's names, while it is in use; None is the default again.
+
+        Others keep their values. Raises KafkaError: UNKNOWN_TOPIC_OR_PARTITION, INVALID_CONFIG.
+        """
+        self._topic(name)
+        wanted = {n: None if value is None else _text(value) for n, value in configs.items()}
+        self._do(self._inside().alter_topic(name, wanted))
+
+    def create_partitions(self, name: str, total: int) -> None:
+        """Give a topic more partitions, `total` in all, while it is in use.
+
+        Raises KafkaError: UNKNOWN_TOPIC_OR_PARTITION, INVALID_PARTITIONS if it has as many.
+        """
+        self._topic(name)
+        self._do(self._inside().create_partitions(name, total))
+
     # --- offsets ---------------------------------------------------------------------------
 
     def offsets(self, topic: str, partition: int = 0) -> Offsets:

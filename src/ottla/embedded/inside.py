@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from ottla.cluster.configs import Alteration, ConfigOp, ResourceType
 from ottla.cluster.controller import TopicRef
-from ottla.cluster.topics import NewTopic, TopicResult
+from ottla.cluster.partitions import MorePartitions
+from ottla.cluster.topics import NewTopic, Refused, TopicResult
 from ottla.core.endpoints import Endpoint
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
@@ -78,6 +80,23 @@ class Inside:
     async def delete_topic(self, name: str) -> None:
         pending = self.context.controller.delete_topics([TopicRef(name)])
         await self._topic_result(pending, f"deleting topic {name!r}")
+
+    async def create_partitions(self, name: str, count: int) -> None:
+        pending = self.context.controller.create_partitions([MorePartitions(name, count)])
+        await self._topic_result(pending, f"giving topic {name!r} {count} partitions")
+
+    async def alter_topic(self, name: str, configs: Mapping[str, str | None]) -> None:
+        """Set the topic's options; None takes back what was set."""
+        changes = [
+            (option, ConfigOp.DELETE if text is None else ConfigOp.SET, text)
+            for option, text in configs.items()
+        ]
+        wanted = Alteration(ResourceType.TOPIC, name, changes)
+        pending = self.context.controller.alter_configs([wanted])
+        await settled(pending)
+        [outcome] = pending.result()
+        if isinstance(outcome, Refused):
+            raise_for(outcome.error, outcome.message, f"changing topic {name!r}")
 
     @staticmethod
     async def _topic_result(pending: Pending[list[TopicResult]], what: str) -> None:
