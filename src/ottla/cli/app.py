@@ -17,6 +17,7 @@ import typer
 from ottla import __version__
 from ottla.cli import arguments
 from ottla.cli.errors import BadInput, ReaderLeft, nearest
+from ottla.cli.serve import VALUED as SERVE_VALUED
 
 Options = TypeVar("Options")
 
@@ -24,7 +25,6 @@ _UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 """click's, wherever this typer keeps it: newer ones bring their own copy of click."""
 
 _APP: dict[str, Any] = {
-    "add_completion": False,
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["--help", "-h"]},
@@ -32,11 +32,16 @@ _APP: dict[str, Any] = {
 app = typer.Typer(
     help="A Kafka-compatible event log. `ottla serve` starts a broker; the other commands are "
     "clients of any Kafka cluster, and tools for the files of a log.",
+    add_completion=True,
     epilog="Exit codes: 0 done, 1 it failed, 2 the input was bad.",
     **_APP,
 )
-topic = typer.Typer(help="Create, list, describe and delete topics.", **_APP)
-log = typer.Typer(help="Print or check the files of a log, without a broker.", **_APP)
+topic = typer.Typer(
+    help="Create, list, describe, alter, configure and delete topics.", add_completion=False, **_APP
+)
+log = typer.Typer(
+    help="Print or check the files of a log, without a broker.", add_completion=False, **_APP
+)
 
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[[Any], int]], Callable[..., None]]:
@@ -74,16 +79,34 @@ def _signature(kind: type[Any]) -> inspect.Signature:
     return inspect.Signature(sorted(parameters, key=lambda p: p.name in shared))
 
 
-@app.command(
-    "serve",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    add_help_option=False,
-)
-def serve(context: typer.Context) -> None:
+def serve(context: typer.Context, **_: Any) -> None:
     """Start a broker. `ottla serve --help` lists its options."""
     from ottla.cli import serve as command_serve
 
     raise typer.Exit(command_serve.run(context.args))
+
+
+def _declare_serve() -> None:
+    """List `serve`, with the names of its options for the shell to complete.
+
+    `main.py` runs it before typer is even imported, so nothing is ever parsed by these.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("context", kind, annotation=typer.Context)]
+    for name in SERVE_VALUED:
+        option = typer.Option(None, name, metavar=SERVE_VALUED[name])
+        parameters.append(
+            inspect.Parameter(
+                "o_" + name.strip("-").replace("-", "_"), kind, default=option, annotation=str
+            )
+        )
+    cast(Any, serve).__signature__ = inspect.Signature(parameters)
+    serve.__annotations__ = {p.name: p.annotation for p in parameters}
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command("serve", context_settings=settings, add_help_option=False)(serve)
+
+
+_declare_serve()
 
 
 @command(topic, "create")
@@ -110,12 +133,36 @@ def topic_describe(options: arguments.TopicDescribe) -> int:
     return topics.describe(options)
 
 
+@command(topic, "alter")
+def topic_alter(options: arguments.TopicAlter) -> int:
+    """Give a topic more partitions, or set its options."""
+    from ottla.cli import topics
+
+    return topics.alter(options)
+
+
+@command(topic, "config")
+def topic_config(options: arguments.TopicConfig) -> int:
+    """Show or set a topic's options, such as retention.ms, and take them back."""
+    from ottla.cli import topic_config as command_config
+
+    return command_config.run(options)
+
+
 @command(topic, "delete")
 def topic_delete(options: arguments.TopicDelete) -> int:
     """Delete topics and all their records. It doesn't ask again."""
     from ottla.cli import topics
 
     return topics.delete(options)
+
+
+@command(app, "cluster")
+def cluster(options: arguments.Cluster) -> int:
+    """Describe the cluster: its id, nodes and controller, and what the broker serves."""
+    from ottla.cli import cluster as command_cluster
+
+    return command_cluster.run(options)
 
 
 @command(app, "produce")

@@ -29,10 +29,10 @@ class Acks(StrEnum):
     ALL = "all"
 
 
-class DumpFormat(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON, an object a line, for other programs to read."),
+]
 
 Topic = Annotated[
     str, typer.Argument(metavar="TOPIC", help="The topic's name.", show_default=False)
@@ -91,6 +91,63 @@ class TopicCreate(Connection):
             show_default=False,
         ),
     ] = field(default_factory=list)
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class TopicAlter(Connection):
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The topic.", show_default=False)]
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many partitions it shall have: more than now. Keys then move: records with "
+            "one key may lie in two partitions.",
+            show_default=False,
+        ),
+    ] = None
+    config: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Set an option of the topic by Kafka's name; may be repeated.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class TopicConfig(Connection):
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The topic.", show_default=False)]
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY[=VALUE]",
+            help="KEY shows an option by Kafka's name, KEY=VALUE sets it; without any, those are "
+            "shown that are not at their default.",
+            show_default=False,
+        ),
+    ] = None
+    delete: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY",
+            help="Take back what was set: the broker's default holds again; may be repeated.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    all: Annotated[bool, typer.Option("--all", help="Show every option.")] = False
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class Cluster(Connection):
+    apis: Annotated[
+        bool, typer.Option("--apis", help="List each API with the versions served.")
+    ] = False
+    json: AsJson = False
 
 
 @dataclass(kw_only=True)
@@ -98,6 +155,7 @@ class TopicList(Connection):
     internal: Annotated[
         bool, typer.Option("--internal", help="List Kafka's own topics (__…) too.")
     ] = False
+    json: AsJson = False
 
 
 @dataclass(kw_only=True)
@@ -106,6 +164,7 @@ class TopicDescribe(Connection):
         str | None,
         typer.Argument(metavar="NAME", help="One topic; all of them without.", show_default=False),
     ] = None
+    json: AsJson = False
 
 
 @dataclass(kw_only=True)
@@ -114,6 +173,7 @@ class TopicDelete(Connection):
         list[str],
         typer.Argument(metavar="NAME", help="The topics to delete.", show_default=False),
     ]
+    json: AsJson = False
 
 
 @dataclass(kw_only=True)
@@ -131,7 +191,8 @@ class Produce(Connection):
         rows.Format | None,
         typer.Option(
             help="lines: each is a value as it is. csv: each row becomes a JSON object with the "
-            "header's names. json: each line is a JSON value.",
+            "header's names. json: each line is a JSON value. record: each line is a record as "
+            "consume --json prints it, an object with value, key, headers and timestamp.",
             show_default="by FILE's extension, else lines",
         ),
     ] = None
@@ -143,6 +204,14 @@ class Produce(Connection):
             show_default="no keys",
         ),
     ] = None
+    header: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A header of every record; may be repeated. Of single records: --format record.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
     compression: Annotated[Compression, typer.Option(help="Codec of the batches.")] = (
         Compression.NONE
     )
@@ -153,6 +222,9 @@ class Produce(Connection):
             "written it. all: when it is safe by the broker's rules; with ottla, on disk."
         ),
     ] = Acks.ALL
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the account of what was sent as JSON, to stdout.")
+    ] = False
 
 
 @dataclass(kw_only=True)
@@ -194,6 +266,7 @@ class Consume(Connection):
             "with offset, timestamp in ms, key, value, headers. raw: the bytes of the values."
         ),
     ] = render.Format.VALUE
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False
 
 
 @dataclass(kw_only=True)
@@ -209,10 +282,10 @@ class LogDump:
     records: Annotated[
         bool, typer.Option(help="Print the records, or the headers of their batches alone.")
     ] = True
-    format: Annotated[
-        DumpFormat,
-        typer.Option(help="text: for reading. json: a record a line, as consume prints them."),
-    ] = DumpFormat.TEXT
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON, a record a line, as consume does."),
+    ] = False
 
 
 @dataclass(kw_only=True)
@@ -225,3 +298,4 @@ class LogVerify:
             show_default=False,
         ),
     ]
+    json: AsJson = False

@@ -156,7 +156,8 @@ def no_answer(cluster: Cluster, error: Any) -> str:
 
 def wording(error: Any) -> str:
     """What a KafkaError says, without librdkafka's prefixes."""
-    return str(error.str()).removeprefix("Broker: ").removeprefix("Local: ")
+    text = str(error.str() or error.name())
+    return text.removeprefix("Broker: ").removeprefix("Local: ")
 
 
 def existing_topic(handle: Any, cluster: Cluster, topic: str) -> TopicMetadata:

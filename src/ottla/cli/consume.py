@@ -19,7 +19,7 @@ from ottla.cli.client import (
     wording,
 )
 from ottla.cli.errors import BadInput, CommandError
-from ottla.cli.render import RENDERERS, Row
+from ottla.cli.render import RENDERERS, Format, Row
 from ottla.cli.where import Start, parse_start
 
 if TYPE_CHECKING:
@@ -37,7 +37,14 @@ def run(options: arguments.Consume) -> int:
     start = parse_start(options.start, int(time.time() * 1000))
     cluster = connect(options.bootstrap, options.setting)
     consumer = cluster.consumer(
-        **{"enable.partition.eof": True, "auto.offset.reset": "error", "fetch.wait.max.ms": 100}
+        **{
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 100,
+            # How long librdkafka fetches nothing of a partition once its queue was full; a
+            # second by default, which is longer than we take to empty it.
+            "fetch.queue.backoff.ms": 10,
+        }
     )
     try:
         numbers = _partitions(consumer, cluster, options)
@@ -122,11 +129,12 @@ def _print(
         return
     consumer.assign(assignment)
     open_partitions, left = set(places), options.number
-    render, out = RENDERERS[options.format], sys.stdout.buffer
+    form = Format.JSON if options.json else options.format
+    render, out = RENDERERS[form], sys.stdout.buffer
     heard = time.monotonic()
     while open_partitions and left != 0:
         room = BATCH_RECORDS if left is None else min(BATCH_RECORDS, left)
-        messages = consumer.consume(room, timeout=0.2)
+        messages = consumer.consume(room, timeout=0.05)
         lines = []
         for message in messages:
             number, offset = cast(int, message.partition()), cast(int, message.offset())

@@ -18,6 +18,12 @@ class BadInput(CommandError):
     exit_code = 2
 
 
+class Interrupted(CommandError):
+    """Ctrl-C, where there is something to say about what was done until then."""
+
+    exit_code = 130
+
+
 class ReaderLeft(Exception):
     """Whoever read our output has had enough (`| head`). No failure of anybody's."""
 

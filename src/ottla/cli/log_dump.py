@@ -37,7 +37,7 @@ TEXT_FILES = ("leader-epoch-checkpoint", "partition.metadata", "meta.properties"
 
 def run(options: arguments.LogDump) -> int:
     """Print one file, or the segments under a directory. Raises BadInput, CommandError."""
-    as_json = options.format.value == "json"
+    as_json = options.json
     out = sys.stdout.buffer
     if os.path.isdir(options.path):
         for files in partitions_under(options.path)[0]:
@@ -56,7 +56,7 @@ def _file(path: str, records: bool, as_json: bool) -> Iterator[bytes]:
     suffix = os.path.splitext(path)[1]
     name = os.path.basename(path)
     if as_json and suffix != ".log":
-        raise BadInput(f"--format json is for records; try: ottla log dump {path}")
+        raise BadInput(f"--json is for records; try: ottla log dump {path}")
     try:
         if suffix == ".log":
             yield from _segment(path, records, as_json)

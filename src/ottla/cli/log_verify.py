@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from ottla.cli.log_checks import (
@@ -21,7 +21,8 @@ from ottla.cli.log_checks import (
     walk_segment,
 )
 from ottla.cli.log_files import Data, PartitionFiles, mapped, partitions_under
-from ottla.cli.render import counted
+from ottla.cli.render import counted, object_line
+from ottla.host.terminal import GREEN, RED, painted
 
 if TYPE_CHECKING:
     from ottla.cli import arguments
@@ -48,15 +49,20 @@ class Report:
 def run(options: arguments.LogVerify) -> int:
     """Print a report; 1 if there is damage. Raises BadInput where there is no log."""
     partitions, passed = partitions_under(options.path)
-    for name in passed:
-        sys.stdout.write(f"{name}: passed over, it isn't part of the log\n")
+    if not options.json:
+        sys.stdout.writelines(f"{name}: passed over, it isn't part of the log\n" for name in passed)
     problems = records = torn = 0
     for files in partitions:
         report = verify(files)
-        sys.stdout.writelines(report_lines(report))
+        if options.json:
+            sys.stdout.write(object_line(asdict(report)))
+        else:
+            sys.stdout.writelines(report_lines(report))
         problems += len(report.problems)
         records += report.records
         torn += report.torn is not None
+    if options.json:
+        return 1 if problems else 0
     parts = [
         counted(len(partitions), "partition"),
         counted(records, "record"),
@@ -64,7 +70,7 @@ def run(options: arguments.LogVerify) -> int:
     ]
     if torn:
         parts.append(counted(torn, "torn tail"))
-    sys.stdout.write(", ".join(parts) + "\n")
+    sys.stdout.write(painted(", ".join(parts), RED if problems else GREEN, sys.stdout) + "\n")
     return 1 if problems else 0
 
 

@@ -31,16 +31,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return app.run(arguments)
     except CommandError as error:
-        sys.stderr.write(f"ottla: {error}\n")
+        _complain(str(error))
         return error.exit_code
     except (BrokenPipeError, ReaderLeft):
         return _reader_left()
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"ottla: {place}{error.strerror or error}\n")
+        _complain(f"{place}{error.strerror or error}")
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _complain(sentence: str) -> None:
+    """One line on stderr. What a broker or a file says in it can't move the cursor."""
+    from ottla.host.terminal import RED, escaped, painted  # only on the way out
+
+    sys.stderr.write(f"{painted('ottla:', RED, sys.stderr)} {escaped(sentence)}\n")
 
 
 def _reader_left() -> int:

@@ -12,8 +12,9 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from ottla.cli.client import Cluster, connect, library, metadata, wording
-from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.errors import BadInput, CommandError, Interrupted
 from ottla.cli.progress import Progress, summary
+from ottla.cli.render import object_line
 from ottla.cli.rows import BadRow, Record, Source, opened, records
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ class Delivery:
 
 def run(options: arguments.Produce) -> int:
     """Send everything, say what was sent. Raises CommandError if a record wasn't delivered."""
+    always = [_header(text) for text in options.header]
     with opened(options.file, options.format) as source:
         rows = _begun(source, options.key)
+        if always:
+            rows = ((key, value, headers + always, at) for key, value, headers, at in rows)
         cluster = connect(options.bootstrap, options.setting)
         delivery = Delivery()
         producer = _producer(cluster, options, delivery)
@@ -66,14 +70,27 @@ def run(options: arguments.Produce) -> int:
     delivered = delivery.handed - delivery.failed - unsent
     # Of what was lost the bytes aren't known one by one: its share of all will do.
     delivered_bytes = delivery.handed_bytes * delivered // max(delivery.handed, 1)
-    sys.stderr.write(summary(delivered, delivered_bytes, bar.elapsed_s) + "\n")
+    if options.json:
+        said = {"topic": options.topic, "records": delivered, "bytes": delivered_bytes}
+        said["seconds"] = round(bar.elapsed_s, 3)
+        sys.stdout.write(object_line(said))
+    else:
+        sys.stderr.write(summary(delivered, delivered_bytes, bar.elapsed_s) + "\n")
     if trouble:
-        raise CommandError(f"{source.name}: {trouble}; records sent before that: {delivered:,}")
+        sentence = f"{source.name}: {trouble}; records sent before that: {delivered:,}"
+        raise trouble.__class__(sentence)
     if delivery.failed or unsent:
         reason = delivery.first_error or cluster.last_trouble or "the broker didn't answer"
         lost = f"{delivery.failed + unsent:,} of {delivery.handed:,} records"
         raise CommandError(f"{lost} were not delivered: {reason}")
     return 0
+
+
+def _header(text: str) -> tuple[str, str | bytes | None]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadInput(f"--header takes NAME=VALUE, not {text!r}; try: --header source=flights")
+    return name, value.encode("utf-8", "surrogateescape")
 
 
 def _begun(source: Source, key: str | None) -> Iterator[Record]:
@@ -138,39 +155,44 @@ def _send(
     rows: Iterator[Record],
     delivery: Delivery,
     watch: Callable[[int], None],
-) -> str:
+) -> CommandError | None:
     """Hand every record to the library; return what ended it early, if something did."""
     produce, handed, handed_bytes = producer.produce, 0, 0
     try:
-        for key, value in rows:
+        for record in rows:
+            key, value, headers, at = record
             try:
-                produce(topic, value, key)
+                if headers or at:
+                    produce(topic, value, key, timestamp=at, headers=headers)
+                else:
+                    produce(topic, value, key)
             except BufferError:
-                _make_room(producer, topic, value, key)
+                _make_room(producer, topic, record)
             handed += 1
-            handed_bytes += len(value) + (len(key) if key else 0)
+            handed_bytes += (len(value) if value else 0) + (len(key) if key else 0)
             if handed % LOOK_EVERY == 0:
                 producer.poll(0)
                 if delivery.failed:
                     break
                 watch(handed)
     except BadRow as error:
-        return str(error)
+        return error
     except library().KafkaException as error:
-        return f"record {handed + 1:,} was refused ({wording(error.args[0])})"
+        return CommandError(f"record {handed + 1:,} was refused ({wording(error.args[0])})")
     except KeyboardInterrupt:
-        return "interrupted"
+        return Interrupted("interrupted")
     finally:
         delivery.handed, delivery.handed_bytes = handed, handed_bytes
-    return ""
+    return None
 
 
-def _make_room(producer: Producer, topic: str, value: bytes, key: bytes | None) -> None:
+def _make_room(producer: Producer, topic: str, record: Record) -> None:
     """The queue is full: wait for the broker to take something of it."""
+    key, value, headers, at = record
     while True:
         producer.poll(0.05)
         try:
-            producer.produce(topic, value, key)
+            producer.produce(topic, value, key, timestamp=at, headers=headers)
         except BufferError:
             continue
         return

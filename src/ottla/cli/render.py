@@ -76,6 +76,26 @@ RENDERERS: dict[Format, Callable[[Row], bytes]] = {
 }
 
 
+def table(rows: Sequence[Sequence[str]], heading: Callable[[str], str] = str) -> list[str]:
+    """Lines of columns, indented: numbers to the right, text to the left.
+
+    `heading` styles the first line, once it is laid out.
+    """
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell in {"-", ""} or cell[0].isdecimal() for cell in c[1:]) for c in columns]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, right, strict=True)
+        lines.append("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in cells).rstrip())
+    return [f"  {heading(line) if at == 0 else line}\n" for at, line in enumerate(lines)]
+
+
+def object_line(fields: Any) -> str:
+    """What `--json` prints: one object, on a line."""
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 record`, `2,000 records`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

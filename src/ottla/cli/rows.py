@@ -1,4 +1,4 @@
-"""Records out of files: lines, CSV or JSON lines; plain, .gz or .zip.
+"""Records out of files: lines, CSV, JSON lines, whole records; plain, .gz or .zip.
 
 Owns how a line or a row becomes a key and a value. Must not know Kafka or the terminal.
 
@@ -8,6 +8,7 @@ number stays that number, digit by digit; an empty one becomes null; anything el
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import json
@@ -23,10 +24,13 @@ from enum import StrEnum
 from io import TextIOWrapper
 from typing import IO, Any, cast
 
-from ottla.cli.errors import BadInput, CommandError, nearest
+from ottla.cli.errors import BadInput, nearest
 
-Record = tuple[bytes | None, bytes]
-"""Key and value."""
+Headers = list[tuple[str, str | bytes | None]]
+Record = tuple[bytes | None, bytes | None, Headers, int]
+"""Key, value, headers, and timestamp in ms; 0 for now, as confluent-kafka has it."""
+
+_NO_HEADERS: Headers = []
 
 CELL_BYTES_MAX = 64 << 20
 MEMO_CELLS_MAX = 200_000
@@ -37,9 +41,10 @@ class Format(StrEnum):
     LINES = "lines"
     CSV = "csv"
     JSON = "json"
+    RECORD = "record"
 
 
-class BadRow(CommandError):
+class BadRow(BadInput):
     """A row that can't become a record, by its line number. Those before it were good."""
 
 
@@ -112,7 +117,12 @@ def records(source: Source, key: str | None) -> Iterator[Record]:
 
     Raises BadInput before the first record, BadRow after.
     """
-    readers = {Format.CSV: csv_rows, Format.JSON: json_lines, Format.LINES: plain_lines}
+    readers = {
+        Format.CSV: csv_rows,
+        Format.JSON: json_lines,
+        Format.LINES: plain_lines,
+        Format.RECORD: record_lines,
+    }
     try:
         yield from readers[source.format](source.stream, key)
     except UnicodeDecodeError:
@@ -126,7 +136,7 @@ def plain_lines(stream: IO[bytes], key: str | None) -> Iterator[Record]:
     if key is not None:
         raise BadInput("lines have no columns to take a key from; try: --format csv or json")
     for line in stream:
-        yield None, line.removesuffix(b"\n").removesuffix(b"\r")
+        yield None, line.removesuffix(b"\n").removesuffix(b"\r"), _NO_HEADERS, 0
 
 
 class _CellMemo(dict[str, str]):
@@ -170,7 +180,7 @@ def csv_rows(stream: IO[bytes], key: str | None) -> Iterator[Record]:
                 raise BadRow(f"line {reader.line_num} has {len(row)} cells, the header {width}")
             value = template % tuple(map(cell_json, row))
             cell = row[key_at] if key_at is not None else ""
-            yield cell.encode() if cell else None, value.encode()
+            yield cell.encode() if cell else None, value.encode(), _NO_HEADERS, 0
 
 
 def _column(columns: list[str], key: str) -> int:
@@ -186,6 +196,17 @@ def json_lines(stream: IO[bytes], key: str | None) -> Iterator[Record]:
 
     A string is a key as its text, null or a missing field is none, all else is its JSON.
     """
+    for number, value, parsed in _json_values(stream):
+        if key is None:
+            yield None, value, _NO_HEADERS, 0
+        elif not isinstance(parsed, dict):
+            raise BadRow(f"line {number} isn't a JSON object, so it has no field {key!r}")
+        else:
+            yield _key_bytes(parsed.get(key)), value, _NO_HEADERS, 0
+
+
+def _json_values(stream: IO[bytes]) -> Iterator[tuple[int, bytes, Any]]:
+    """Number, text and value of each line that isn't blank."""
     for number, line in enumerate(stream, 1):
         value = line.strip()
         if number == 1:
@@ -193,15 +214,71 @@ def json_lines(stream: IO[bytes], key: str | None) -> Iterator[Record]:
         if not value:
             continue
         try:
-            parsed = json.loads(value)
+            yield number, value, json.loads(value)
         except ValueError:
             raise BadRow(f"line {number} isn't JSON") from None
-        if key is None:
-            yield None, value
-        elif not isinstance(parsed, dict):
-            raise BadRow(f"line {number} isn't a JSON object, so it has no field {key!r}")
-        else:
-            yield _key_bytes(parsed.get(key)), value
+
+
+RECORD_FIELDS = {
+    "key", "key_base64", "value", "value_base64", "headers", "timestamp",
+    "topic", "partition", "offset",
+}  # fmt: skip
+"""What `consume --json` prints. The last three say where a record was, not where it goes."""
+
+
+def record_lines(stream: IO[bytes], key: str | None) -> Iterator[Record]:
+    """Each line a whole record, as `consume --json` prints it; every field may be missing.
+
+    `key` and `value`: a string is its text, null is null, anything else its JSON; bytes that are
+    no text stand in `key_base64` and `value_base64`. `headers`: an object of names and values, or
+    a list of {"name", "value"}. `timestamp`: ms since the epoch, now where it is missing.
+    """
+    if key is not None:
+        raise BadInput("a record brings its key; try: --format json, or leave out --key")
+    for number, _, parsed in _json_values(stream):
+        if not isinstance(parsed, dict):
+            raise BadRow(f"line {number} isn't a JSON object with the fields of a record")
+        if unknown := sorted(parsed.keys() - RECORD_FIELDS):
+            meant = nearest(unknown[0], sorted(RECORD_FIELDS)) or "value, key, headers, timestamp"
+            raise BadRow(f"line {number}: a record has no field {unknown[0]!r}; try: {meant}")
+        try:
+            yield (
+                _content(parsed, "key"),
+                _content(parsed, "value"),
+                _headers(parsed.get("headers")),
+                _timestamp(parsed.get("timestamp")),
+            )
+        except ValueError as error:
+            raise BadRow(f"line {number}: {error}") from None
+
+
+def _content(fields: dict[str, Any], name: str) -> bytes | None:
+    """A key or value, given as text, as JSON, or in base64. Raises ValueError."""
+    encoded = fields.get(f"{name}_base64")
+    if encoded is None:
+        return _key_bytes(fields.get(name))
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}_base64 isn't base64") from None
+
+
+def _headers(given: Any) -> Headers:
+    if given is None:
+        return _NO_HEADERS
+    if isinstance(given, dict):
+        return [(name, _key_bytes(value)) for name, value in given.items()]
+    if isinstance(given, list) and all(isinstance(one, dict) and "name" in one for one in given):
+        return [(str(one["name"]), _content(one, "value")) for one in given]
+    raise ValueError('headers are an object, or a list of {"name": …, "value": …}')
+
+
+def _timestamp(given: Any) -> int:
+    if given is None or given == -1:
+        return 0
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 1 << 63:
+        raise ValueError("a timestamp is a number of ms since 1970")
+    return given
 
 
 def _key_bytes(field: Any) -> bytes | None:

@@ -1,4 +1,4 @@
-"""`ottla topic`: create, list, describe and delete.
+"""`ottla topic`: create, list, describe, alter and delete.
 
 Owns what these commands ask of a cluster and what they print.
 """
@@ -20,56 +20,59 @@ from ottla.cli.client import (
     wording,
 )
 from ottla.cli.errors import BadInput, CommandError, nearest
-from ottla.cli.render import counted
+from ottla.cli.render import counted, object_line
+from ottla.cli.render import table as lines_of
+from ottla.host.terminal import BOLD, DIM, painted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin._metadata import TopicMetadata
 
     from ottla.cli import arguments
 
+Ends = dict[int, tuple[int | str, int | str]]
 OPERATION_S = 30.0
 """How long the cluster may take to make or delete a topic."""
 
 
 def create(options: arguments.TopicCreate) -> int:
     """Create a topic. Raises CommandError if the cluster won't."""
-    config = dict(_config(text) for text in options.config)
-    cluster, admin = _admin(options)
+    config = dict(setting(text, "--config") for text in options.config)
+    cluster, admin = connected(options)
     new = admin_library().NewTopic(
         options.name,
         num_partitions=options.partitions or -1,
         replication_factor=options.replication_factor or -1,
         config=config,
     )
-    _outcome(cluster, admin.create_topics([new], operation_timeout=OPERATION_S)[options.name])
+    outcome(cluster, admin.create_topics([new], operation_timeout=OPERATION_S)[options.name])
     count = f" with {counted(options.partitions, 'partition')}" if options.partitions else ""
-    sys.stdout.write(f"created {options.name}{count}\n")
+    said = {"topic": options.name, "created": True}
+    sys.stdout.write(object_line(said) if options.json else f"created {options.name}{count}\n")
     return 0
 
 
-def _config(text: str) -> tuple[str, str]:
+def setting(text: str, where: str) -> tuple[str, str]:
+    """Name and value of KEY=VALUE. Raises BadInput, which says that `where` takes it."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise BadInput(
-            f"--config takes KEY=VALUE, not {text!r}; try: --config retention.ms=86400000"
-        )
+        raise BadInput(f"{where} takes KEY=VALUE, not {text!r}; try: retention.ms=86400000")
     return name.strip(), value.strip()
 
 
 def show_names(options: arguments.TopicList) -> int:
-    cluster, admin = _admin(options)
-    for name in sorted(metadata(admin, cluster).topics):
+    cluster, admin = connected(options)
+    topics = metadata(admin, cluster).topics
+    for name in sorted(topics):
         if options.internal or not name.startswith("__"):
-            sys.stdout.write(f"{name}\n")
+            said = {"topic": name, "partitions": len(topics[name].partitions)}
+            sys.stdout.write(object_line(said) if options.json else f"{name}\n")
     return 0
 
 
 def describe(options: arguments.TopicDescribe) -> int:
     """Print one topic, or all, partition by partition."""
-    cluster, admin = _admin(options)
+    cluster, admin = connected(options)
     if options.name is None:
         topics = metadata(admin, cluster).topics
     else:
@@ -77,14 +80,16 @@ def describe(options: arguments.TopicDescribe) -> int:
     for name in sorted(topics):
         partitions = sorted(topics[name].partitions)
         ends = _ends(admin, cluster, name, partitions)
-        sys.stdout.write(f"{name}: {counted(len(partitions), 'partition')}\n")
+        if options.json:
+            sys.stdout.write(object_line(_described(topics[name], ends)))
+            continue
+        heading = f"{name}: {counted(len(partitions), 'partition')}"
+        sys.stdout.write(painted(heading, BOLD, sys.stdout) + "\n")
         sys.stdout.writelines(_partition_lines(topics[name], ends))
     return 0
 
 
-def _partition_lines(
-    topic: TopicMetadata, ends: Mapping[int, tuple[int | str, int | str]]
-) -> list[str]:
+def _partition_lines(topic: TopicMetadata, ends: Ends) -> list[str]:
     header = ("partition", "leader", "replicas", "in sync", "first offset", "end offset")
     table = [header]
     for number, partition in sorted(topic.partitions.items()):
@@ -99,16 +104,60 @@ def _partition_lines(
                 str(end),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  " + "  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) + "\n"
-        for row in table
-    ]
+    return lines_of(table, lambda line: painted(line, DIM, sys.stdout))
 
 
-def _ends(
-    admin: AdminClient, cluster: Cluster, topic: str, partitions: list[int]
-) -> dict[int, tuple[int | str, int | str]]:
+def _described(topic: TopicMetadata, ends: Ends) -> dict[str, Any]:
+    return {
+        "topic": topic.topic,
+        "partitions": [
+            {
+                "partition": number,
+                "leader": partition.leader if partition.leader >= 0 else None,
+                "replicas": list(partition.replicas),
+                "in_sync": list(partition.isrs),
+                "first_offset": _or_none(ends[number][0]),
+                "end_offset": _or_none(ends[number][1]),
+            }
+            for number, partition in sorted(topic.partitions.items())
+        ],
+    }
+
+
+def _or_none(offset: int | str) -> int | None:
+    return offset if isinstance(offset, int) else None
+
+
+def alter(options: arguments.TopicAlter) -> int:
+    """Add partitions, set configs. Raises CommandError if the cluster won't."""
+    config = dict(setting(text, "--config") for text in options.config)
+    if options.partitions is None and not config:
+        raise BadInput(
+            f"there is nothing to alter; try: ottla topic alter {options.name} --partitions N"
+        )
+    cluster, admin = connected(options)
+    now = len(existing_topic(admin, cluster, options.name).partitions)
+    if options.partitions is not None and options.partitions <= now:
+        raise BadInput(
+            f"{options.name} has {counted(now, 'partition')}, and none can be taken away; try: "
+            f"--partitions {now + 1}"
+        )
+    if config:
+        from ottla.cli.topic_config import change
+
+        change(cluster, admin, options.name, config, [])
+    if options.partitions is not None:
+        new = admin_library().NewPartitions(options.name, options.partitions)
+        futures = admin.create_partitions([new], operation_timeout=OPERATION_S)
+        outcome(cluster, futures[options.name], "ottla topic alter --help")
+    said = {"topic": options.name, "partitions": options.partitions or now}
+    text = f"{options.name} has {counted(options.partitions or now, 'partition')}"
+    text += f" and {counted(len(config), 'option')} set\n" if config else "\n"
+    sys.stdout.write(object_line(said) if options.json else text)
+    return 0
+
+
+def _ends(admin: AdminClient, cluster: Cluster, topic: str, partitions: list[int]) -> Ends:
     """First and end offset of each partition; a dash where its leader doesn't say."""
     spec_kind = admin_library().OffsetSpec
     found: list[dict[int, int | str]] = []
@@ -128,7 +177,7 @@ def _ends(
 
 def delete(options: arguments.TopicDelete) -> int:
     """Delete every topic named, or none if one of them isn't there."""
-    cluster, admin = _admin(options)
+    cluster, admin = connected(options)
     known = metadata(admin, cluster).topics
     for name in options.names:
         if name not in known:
@@ -137,21 +186,23 @@ def delete(options: arguments.TopicDelete) -> int:
     names = list(dict.fromkeys(options.names))
     futures = admin.delete_topics(names, operation_timeout=OPERATION_S)
     for name in names:
-        _outcome(cluster, futures[name])
-        sys.stdout.write(f"deleted {name}\n")
+        outcome(cluster, futures[name])
+        said = {"topic": name, "deleted": True}
+        sys.stdout.write(object_line(said) if options.json else f"deleted {name}\n")
     return 0
 
 
-def _admin(options: arguments.Connection) -> tuple[Cluster, AdminClient]:
+def connected(options: arguments.Connection) -> tuple[Cluster, AdminClient]:
+    """The cluster that the options name. Raises CommandError if nothing answers there."""
     cluster = connect(options.bootstrap, options.setting)
     return cluster, cluster.admin()
 
 
-def _outcome(cluster: Cluster, future: Any) -> None:
-    """Wait for one operation. What the request itself got wrong is bad input."""
+def outcome(cluster: Cluster, future: Any, hint: str = "ottla topic create --help") -> Any:
+    """Wait for one operation's result. What the request itself got wrong is bad input."""
     kafka = library()
     try:
-        future.result(OPERATION_S + PATIENCE_S)
+        return future.result(OPERATION_S + PATIENCE_S)
     except kafka.KafkaException as error:
         code = error.args[0].code()
         sentence = no_answer(cluster, error).rstrip(".")
@@ -166,5 +217,5 @@ def _outcome(cluster: Cluster, future: Any) -> None:
             kafka.KafkaError.INVALID_REPLICATION_FACTOR,
         }
         if code in mistakes:
-            raise BadInput(f"{sentence}; try: ottla topic create --help") from None
+            raise BadInput(f"{sentence}; try: {hint}") from None
         raise CommandError(sentence) from None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from ottla import __version__
+from ottla.cli.errors import CommandError
 from ottla.cli.main import main
 
 HEAVY = (
@@ -59,7 +61,16 @@ def test_help_is_shown_and_is_no_failure(
 def test_the_help_of_the_whole_lists_serve_too(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     text = capsys.readouterr().out
-    for name in ("serve", "topic", "produce", "consume", "log", "--version"):
+    for name in (
+        "serve",
+        "topic",
+        "produce",
+        "consume",
+        "log",
+        "cluster",
+        "--version",
+        "--show-completion",
+    ):
         assert f"  {name} " in text
 
 
@@ -78,6 +89,12 @@ def test_the_help_of_the_whole_lists_serve_too(capsys: pytest.CaptureFixture[str
         (["topic", "list", "-X", "a"], "-X takes KEY=VALUE, not 'a'"),
         (["topic", "create", "t", "--config", "a"], "--config takes KEY=VALUE, not 'a'"),
         (["produce", "t", "/no/such/file"], "can't read /no/such/file: No such file or directory"),
+        (["produce", "t", "--header", "=b"], "--header takes NAME=VALUE, not '=b'"),
+        (["topic", "alter", "t"], "there is nothing to alter; try: ottla topic alter t --partitions N"),
+        (["topic", "alter", "t", "--config", "a"], "--config takes KEY=VALUE, not 'a'"),
+        (["topic", "config", "t", "a=1", "b"], "show options or change them, not both"),
+        (["topic", "config", "t", "a=1", "--delete", "a"], "a is set and deleted at once"),
+        (["serve", "--log-format", "xml"], "--log-format takes text or json, not 'xml'"),
         (["log", "verify", "/no/such"], "can't read /no/such: No such file or directory"),
         (["serve", "x"], "serve takes options only, not 'x'"),
     ],
@@ -123,3 +140,42 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("ottla.cli.serve.run", interrupted)
     assert main(["serve"]) == 130
+
+
+def test_a_sentence_with_what_a_broker_said_in_it_stays_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object) -> int:
+        raise CommandError("no\n\x1b[2Jforged")
+
+    monkeypatch.setattr("ottla.cli.serve.run", refused)
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == "ottla: no\\n\\x1b[2Jforged\n"
+
+
+def completed(words: str) -> list[str]:
+    """What bash is offered for the last word."""
+    environment = dict(os.environ, _OTTLA_COMPLETE="complete_bash", COMP_WORDS=words)
+    environment["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "ottla"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("ottla con", ["consume"]),
+        ("ottla topic al", ["alter"]),
+        ("ottla consume --fo", ["--follow", "--format"]),
+        ("ottla serve --da", ["--data-dir"]),
+        ("ottla produce t --compression z", ["zstd"]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(words: str, offered: list[str]) -> None:
+    assert completed(words) == offered

@@ -10,12 +10,22 @@ import pytest
 
 from ottla.cli import rows
 from ottla.cli.errors import BadInput
+from ottla.cli.render import Row, json_line
 from ottla.cli.rows import BadRow, Format, Source
 
 
-def read(content: bytes, form: Format, key: str | None = None) -> list[rows.Record]:
+def whole(content: bytes, form: Format, key: str | None = None) -> list[rows.Record]:
     source = Source(io.BytesIO(content), "x", form, len(content), lambda: 0)
     return list(rows.records(source, key))
+
+
+def read(
+    content: bytes, form: Format, key: str | None = None
+) -> list[tuple[bytes | None, bytes | None]]:
+    """Keys and values."""
+    found = whole(content, form, key)
+    assert all((headers, at) == ([], 0) for _, _, headers, at in found)
+    return [(one, value) for one, value, _, _ in found]
 
 
 def test_lines_are_values_as_they_are_without_their_ends() -> None:
@@ -46,7 +56,7 @@ def test_a_csv_row_becomes_an_object_keyed_by_a_column() -> None:
 )  # fmt: skip
 def test_a_cell_is_a_number_only_if_json_writes_it_so(cell: str, value: object) -> None:
     [(_, line)] = read(f"a\n{cell},\n".replace("a\n", "a,b\n").encode(), Format.CSV)
-    assert json.loads(line)["a"] == value
+    assert json.loads(line or b"")["a"] == value
 
 
 def test_a_number_keeps_every_digit() -> None:
@@ -57,7 +67,7 @@ def test_a_number_keeps_every_digit() -> None:
 def test_csv_quotes_line_ends_and_percent_signs_survive() -> None:
     content = '\ufeff"10 %","say ""x"""\r\n"a\nb","5%s"\r\n'.encode()
     [(_, line)] = read(content, Format.CSV)
-    assert json.loads(line) == {"10 %": "a\nb", 'say "x"': "5%s"}
+    assert json.loads(line or b"") == {"10 %": "a\nb", 'say "x"': "5%s"}
 
 
 def test_an_empty_key_cell_means_no_key() -> None:
@@ -128,3 +138,44 @@ def test_a_bad_json_line_is_named(content: bytes, key: str | None, sentence: str
 )  # fmt: skip
 def test_the_name_tells_the_format(name: str, form: Format) -> None:
     assert rows.format_of(name) is form
+
+
+def test_a_record_line_is_what_consume_prints() -> None:
+    row = Row("t", 1, 2, 3, b"k", b"\xff", [("h", b"x"), ("h", None), ("i", b"\xfe")])
+    assert whole(json_line(row), Format.RECORD) == [
+        (b"k", b"\xff", [("h", b"x"), ("h", None), ("i", b"\xfe")], 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "record"),
+    [
+        (b"{}", (None, None, [], 0)),
+        (b'{"value":{"a": [1]},"key":7}', (b"7", b'{"a":[1]}', [], 0)),
+        (b'{"headers":{"a":"b","c":null,"d":1}}', (None, None, [("a", b"b"), ("c", None), ("d", b"1")], 0)),
+        (b'{"value":"v","timestamp":-1}', (None, b"v", [], 0)),
+    ],
+)  # fmt: skip
+def test_a_record_line_may_be_written_by_hand(line: bytes, record: rows.Record) -> None:
+    assert whole(line, Format.RECORD) == [record]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (b"[1]", "line 1 isn't a JSON object with the fields of a record"),
+        (b'{"vlaue":1}', "line 1: a record has no field 'vlaue'; try: value"),
+        (b'{"value_base64":"?"}', "line 1: value_base64 isn't base64"),
+        (b'{"headers":["a"]}', "line 1: headers are an object, or a list of"),
+        (b'{"timestamp":"now"}', "line 1: a timestamp is a number of ms since 1970"),
+        (b'{"timestamp":true}', "line 1: a timestamp is a number"),
+    ],
+)
+def test_a_bad_record_line_is_named(line: bytes, sentence: str) -> None:
+    with pytest.raises(BadRow, match=re.escape(sentence)):
+        whole(line, Format.RECORD)
+
+
+def test_a_record_brings_its_own_key() -> None:
+    with pytest.raises(BadInput, match="leave out --key"):
+        whole(b"{}", Format.RECORD, "k")

@@ -106,7 +106,7 @@ def test_the_time_since_the_start_is_that_of_the_process_not_of_the_import() -> 
 
 
 def test_the_form_of_the_log_is_text_unless_json_is_asked_for() -> None:
-    assert parse([]).log_format == "text"
-    assert parse(["--log-format", "json"]).log_format == "json"
+    assert serve.parse([]).log_format == "text"
+    assert serve.parse(["--log-format", "json"]).log_format == "json"
     with pytest.raises(BadInput, match="--log-format takes text or json, not 'xml'"):
-        parse(["--log-format=xml"])
+        serve.parse(["--log-format=xml"])
