@@ -306,15 +306,11 @@ def _tell_opened(node: Node) -> None:
     """One line about the start: who runs where, and in what state the logs were."""
     directory = node.directory
     count = len(directory.logs)
-    if not count:
-        state = "no logs yet"
-    elif directory.was_clean:
-        state = f"{count} log{'s' * (count != 1)}, closed cleanly"
-    else:
-        state = (
-            f"{count} log{'s' * (count != 1)}, not closed cleanly: read and mended, findings: "
-            f"{len(directory.found) or 'none'}"
-        )
+    state = f"{count} partition{'s' * (count != 1)}"
+    if directory.was_clean:
+        state += ", closed cleanly the last time"
+    elif count:
+        state += f", not closed cleanly: read again, findings: {len(directory.found) or 'none'}"
     _log.info(
         "ottla %s, node %d of cluster %s, opened %s: %s",
         __version__,
@@ -328,7 +324,7 @@ def _tell_opened(node: Node) -> None:
                 "version": __version__,
                 "node": int(node.id),
                 "directory": node.path,
-                "logs": count,
+                "partitions": count,
                 "clean": directory.was_clean,
                 "findings": len(directory.found),
             }
