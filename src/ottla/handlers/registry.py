@@ -47,9 +47,20 @@ APIS: tuple[Api, ...] = (
     _api(21, "DeleteRecords", "delete_records", (0, 2), "DELETE"),
     _api(22, "InitProducerId", "init_producer_id", (0, 5), "IDEMPOTENT"),
     _api(23, "OffsetForLeaderEpoch", "offset_for_leader_epoch", (2, 4), "DESCRIBE"),
+    _api(32, "DescribeConfigs", "describe_configs", (1, 4), "DESCRIBE"),
+    _api(33, "AlterConfigs", "alter_configs", (0, 2), "CLUSTER"),
+    _api(34, "AlterReplicaLogDirs", "alter_replica_log_dirs", (1, 2), "CLUSTER"),
     _api(35, "DescribeLogDirs", "describe_log_dirs", (1, 5), "CLUSTER"),
+    _api(37, "CreatePartitions", "create_partitions", (0, 3), "CLUSTER"),
+    _api(43, "ElectLeaders", "elect_leaders", (0, 2), "CLUSTER"),
+    _api(44, "IncrementalAlterConfigs", "incremental_alter_configs", (0, 1), "CLUSTER"),
+    _api(45, "AlterPartitionReassignments", "alter_partition_reassignments", (0, 1), "CLUSTER"),
+    _api(46, "ListPartitionReassignments", "list_partition_reassignments", (0, 0), "CLUSTER"),
+    _api(57, "UpdateFeatures", "update_features", (0, 2), "CLUSTER"),
     _api(60, "DescribeCluster", "describe_cluster", (0, 2), "CLUSTER"),
     _api(61, "DescribeProducers", "describe_producers", (0, 0), "READ"),
+    _api(74, "ListConfigResources", "list_config_resources", (0, 1), "CLUSTER"),
+    _api(75, "DescribeTopicPartitions", "describe_topic_partitions", (0, 0), "DESCRIBE"),
 )
 
 API: dict[int, Api] = {api.key: api for api in APIS}
