@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from ottla import __version__
+from ottla.cluster import keys
+from ottla.cluster.changes import Change, SettingsChanged
 from ottla.cluster.controller import Controller
+from ottla.cluster.image import NO_SETTINGS, ClusterImage
 from ottla.cluster.image import Node as NodeImage
 from ottla.cluster.producer_ids import ProducerIds
 from ottla.cluster.store import StoreError
@@ -134,6 +137,7 @@ class Node:
         rack = self.config[options.BROKER_RACK] or None
         cluster_id = None if identity is None else identity.cluster_id
         controller.start(NodeImage(self.id, me.host, me.port, rack), cluster_id).result()
+        self._take_settings(view.image)
         lock = self._lock
         self._opened = True
         self.directory.open(
@@ -142,6 +146,7 @@ class Node:
             self.table.settings_for(lambda: view.image),
         )
         self.table.load(view.image)
+        view.on_change(self._settings_changed)
         view.on_change(self.table.apply)
         for partition, finding in self.directory.found:
             _tell_finding(partition, finding)
@@ -182,21 +187,10 @@ class Node:
         )
         self.listeners = listeners = Listeners(
             service,
-            ListenerLimits(
-                connections_max=config[options.CONNECTIONS_MAX],
-                connections_per_ip_max=config[options.CONNECTIONS_PER_IP_MAX],
-                connections_per_ip_overrides=options.overrides(
-                    config[options.CONNECTIONS_PER_IP_OVERRIDES]
-                ),
-                connections_per_s_max=config[options.CONNECTION_RATE_MAX],
-                descriptors_max=descriptors_max(),
-                descriptors_reserved=config[options.DESCRIPTORS_RESERVED],
-                backlog=config[options.LISTEN_BACKLOG],
-                send_buffer_bytes=config[options.SEND_BUFFER_BYTES],
-                receive_buffer_bytes=config[options.RECEIVE_BUFFER_BYTES],
-            ),
+            _listener_limits(config),
             lambda peer, endpoint: ConnectionState(peer, "PLAINTEXT", self._advertised(endpoint)),
         )
+        config.on_change(lambda: listeners.limit(_listener_limits(config)))
         hosts: dict[int, list[str]] = {}  # one free port serves all listeners that ask for any
         for listener in parse_listeners(config[options.LISTENERS]):
             hosts.setdefault(listener.endpoint.port, []).append(listener.endpoint.host)
@@ -212,6 +206,19 @@ class Node:
         return advertised if advertised.port else Endpoint(advertised.host, endpoint.port)
 
     # --- while it runs ---------------------------------------------------------------------
+
+    def _settings_changed(self, change: Change) -> None:
+        mine = keys.broker_settings(self.id)
+        if isinstance(change, SettingsChanged) and change.whose in (keys.ALL_BROKERS, mine):
+            assert self.view is not None, "changes come from the view"
+            self._take_settings(self.view.image)
+
+    def _take_settings(self, image: ClusterImage) -> None:
+        """Let what clients have set for brokers hold; whoever uses it is told by the config."""
+        everybodys = image.settings.get(keys.ALL_BROKERS, NO_SETTINGS)
+        mine = image.settings.get(keys.broker_settings(self.id), NO_SETTINGS)
+        for fault in self.config.override(everybodys.configs, mine.configs):
+            _log.warning("a setting of this broker is passed over: %s", fault)
 
     def _checkpoint_later(self) -> None:
         interval_s = max(self.config[options.RECOVERY_CHECKPOINT_MS], 1000) / 1000
@@ -273,6 +280,22 @@ class Node:
                 self.store.close()
             if self._lock is not None:
                 self._lock.release()
+
+
+def _listener_limits(config: Config) -> ListenerLimits:
+    return ListenerLimits(
+        connections_max=config[options.CONNECTIONS_MAX],
+        connections_per_ip_max=config[options.CONNECTIONS_PER_IP_MAX],
+        connections_per_ip_overrides=options.overrides(
+            config[options.CONNECTIONS_PER_IP_OVERRIDES]
+        ),
+        connections_per_s_max=config[options.CONNECTION_RATE_MAX],
+        descriptors_max=descriptors_max(),
+        descriptors_reserved=config[options.DESCRIPTORS_RESERVED],
+        backlog=config[options.LISTEN_BACKLOG],
+        send_buffer_bytes=config[options.SEND_BUFFER_BYTES],
+        receive_buffer_bytes=config[options.RECEIVE_BUFFER_BYTES],
+    )
 
 
 def _seconds(milliseconds: int) -> float:

@@ -56,6 +56,8 @@ class PartitionTable:
         self._committed_by_sync = config[options.FLUSH_POLICY] == "commit"
         self._said_at: dict[str, float] = {}
         directory.rounds.offline = self.take_offline
+        self._configs: dict[bytes, Mapping[str, str]] = {}
+        config.on_change(self._configure_all)
 
     # --- finding ---------------------------------------------------------------------------
 
@@ -140,19 +142,29 @@ class PartitionTable:
             case TopicDeleted(topic):
                 self._remove(topic)
             case TopicConfigChanged(topic_id, _, configs):
-                settings = self._settings(configs)
-                for partition in self._by_id.get(topic_id, ()):
-                    partition.configure(settings)
+                self._configure(topic_id, configs)
             case PartitionChanged(topic_id, _, number, _, now):
                 self._by_id[topic_id][number].leader_epoch = now.leader_epoch
             case _:
                 pass  # nodes come and go elsewhere
+
+    def _configure(self, topic_id: bytes, configs: Mapping[str, str]) -> None:
+        self._configs[topic_id] = configs
+        settings = self._settings(configs)
+        for partition in self._by_id.get(topic_id, ()):
+            partition.configure(settings)
+
+    def _configure_all(self) -> None:
+        """The broker's own settings changed: they are what topics live by that set none."""
+        for topic_id, configs in list(self._configs.items()):
+            self._configure(topic_id, configs)
 
     def _settings(self, configs: Mapping[str, str]) -> PartitionSettings:
         return partition_settings(self._config, configs)
 
     def _add(self, topic: TopicImage, first: int) -> None:
         settings = self._settings(topic.configs)
+        self._configs[topic.id] = topic.configs
         partitions = self._by_name.setdefault(topic.name, [])
         self._by_id[topic.id] = partitions
         for number in range(first, len(topic.partitions)):
@@ -177,6 +189,7 @@ class PartitionTable:
 
     def _remove(self, topic: TopicImage) -> None:
         self._by_id.pop(topic.id, None)
+        self._configs.pop(topic.id, None)
         for partition in self._by_name.pop(topic.name, ()):
             partition.close(deleted=True)
             gone = self.directory.delete(partition.key)

@@ -107,6 +107,10 @@ class Listeners:
         self._accept_again()
         return list(found.values())
 
+    def limit(self, limits: ListenerLimits) -> None:
+        """Take other limits; connections that are there already stay."""
+        self._limits = limits
+
     def stop(self) -> Pending[None]:
         """Accept nothing more and let every connection finish what it has in process.
 
