@@ -1,6 +1,7 @@
 """Clients and an embedded broker: what one writes the other reads, by assignment."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -110,3 +111,24 @@ def test_aiokafka_writes_and_reads_beside_the_handle():
             assert in_both_partitions(found)
 
     asyncio.run(use())
+
+
+def test_a_consumer_that_was_left_polling_does_not_hold_up_the_end():
+    from confluent_kafka import Consumer, TopicPartition
+
+    with ottla.Broker() as broker:
+        broker.append("t", "x")
+        settings = {"group.id": "unused", "enable.auto.commit": False, "log_level": 0}
+        consumer = Consumer(
+            {
+                "bootstrap.servers": broker.bootstrap_servers,
+                "fetch.wait.max.ms": 30_000,
+                "socket.timeout.ms": 60_000,
+                **settings,
+            }
+        )
+        consumer.assign([TopicPartition("t", 0, 0)])
+        assert len(consumer.consume(1, timeout=30)) == 1  # its next fetch waits for more
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10
+    consumer.close()

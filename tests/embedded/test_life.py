@@ -1,6 +1,7 @@
 """An embedded broker comes and goes: what it leaves behind is nothing, however it ends."""
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -15,8 +16,10 @@ from contextlib import suppress
 import pytest
 
 import ottla
-from ottla import Broker, StartError
+from ottla import Broker, ErrorCode, KafkaError, StartError
+from ottla.core.ports import DiskError
 from ottla.embedded.running import Running
+from ottla.host.disk import OsDisk
 from ottla.node import Node
 from tests.embedded.left import everything
 
@@ -153,6 +156,23 @@ def test_a_handle_that_is_dropped_stops_its_broker(nothing_left):
     for thread in threading.enumerate():
         if thread.name == "ottla-broker":
             thread.join()
+
+
+def test_a_stop_that_could_not_write_is_a_kafka_error_and_leaves_nothing_behind(
+    tmp_path, nothing_left, monkeypatch
+):
+    def full(disk, steps):
+        raise DiskError("write", "x", OSError(errno.ENOSPC, "no space left"))
+
+    broker = Broker(tmp_path / "data").start()
+    broker.append("t", "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(OsDisk, "perform_now", full)
+        with pytest.raises(KafkaError, match="not cleanly: write x: no space left") as raised:
+            broker.close()
+    assert raised.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    with Broker(tmp_path / "data") as broker:
+        assert len(list(broker.read("t"))) == 1
 
 
 # --- starts that fail ----------------------------------------------------------------------
