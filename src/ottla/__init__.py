@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ottla.core.version import __version__
+
 if TYPE_CHECKING:
     from ottla.embedded import (
         Broker,
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
         StartError,
     )
 
-__version__ = "0.1.0"
 __all__ = ["Broker", "ErrorCode", "KafkaError", "Offsets", "Record", "StartError", "__version__"]
 
 

@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from ottla import __version__
 from ottla.cluster import keys
 from ottla.cluster.changes import Change, SettingsChanged
 from ottla.cluster.controller import Controller
@@ -29,6 +28,7 @@ from ottla.core.endpoints import Endpoint, parse_listeners
 from ottla.core.model import NodeId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
+from ottla.core.version import __version__
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
 from ottla.host.clock import SystemClock

@@ -41,6 +41,7 @@ APIS: tuple[Api, ...] = (
     _api(1, "Fetch", "fetch", (4, 18), "READ"),
     _api(2, "ListOffsets", "list_offsets", (1, 11), "DESCRIBE"),
     _api(3, "Metadata", "metadata", (0, 13), "DESCRIBE"),
+    _api(10, "FindCoordinator", "find_coordinator", (0, 6), "DESCRIBE"),
     _api(18, "ApiVersions", "api_versions", (0, 4), ""),
     _api(19, "CreateTopics", "create_topics", (2, 7), "CREATE"),
     _api(20, "DeleteTopics", "delete_topics", (1, 6), "DELETE"),
