@@ -112,6 +112,7 @@ class Produce:
         """Decide for each partition whether its batch may be appended. No effect yet."""
         version = self.request.api_version
         now_ms = self.context.clock.wall_ms()
+        nameless = False
         for topic in self.request.body.topic_data:
             if not topic.partition_data:
                 continue  # Kafka's answer leaves it out, too
@@ -138,13 +139,15 @@ class Produce:
                 item.batch = batch
                 if batch.is_transactional:
                     item.refuse(ErrorCode.INVALID_TXN_STATE)
+                    nameless = self.request.body.transactional_id is None
                 elif partition.opening is not None:
                     self._open(item, partition.opening, batch, now_ms)
         if len(self.items) > 1:
             self._refuse_repeated()
             if len(self.items) > self.context.config[options.REQUEST_PARTITIONS_MAX]:
-                for item in self.items:
-                    item.refuse(ErrorCode.INVALID_REQUEST)
+                self._refuse_all(ErrorCode.INVALID_REQUEST)
+        if nameless:
+            self._refuse_all(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 
     def _find(self, name: str, topic_id: bytes, index: int) -> Partition | ErrorCode:
         table = self.context.table
@@ -158,6 +161,11 @@ class Produce:
             if is_internal(partition.key.topic):
                 return ErrorCode.INVALID_TOPIC_EXCEPTION
         return partition
+
+    def _refuse_all(self, error: ErrorCode) -> None:
+        for item in self.items:
+            item.response.log_start_offset = -1
+            item.refuse(error)
 
     def _refuse_repeated(self) -> None:
         """Refuse partitions that are named twice: Kafka acknowledges both and keeps one."""

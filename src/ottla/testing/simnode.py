@@ -500,7 +500,7 @@ class SimNode:
         return pending.result()
 
     def sendfile(self, piece: FileSlice) -> bytes:
-        """The bytes of a slice that is sent, as `sendfile` would: the loop waits if they are cold."""
+        """The bytes of a slice that is sent, as `sendfile` would; cold ones stall the loop."""
         content = piece.file.read_nowait(piece.position, piece.length)
         if content is None:
             self.stalls_count += 1
