@@ -127,7 +127,7 @@ def topic_list(options: arguments.TopicList) -> int:
 
 @command(topic, "describe")
 def topic_describe(options: arguments.TopicDescribe) -> int:
-    """Describe topics: each partition's leader, replicas and offsets (the end is exclusive)."""
+    """Describe topics. Each partition's leader, replicas and offsets (the end is exclusive)."""
     from ottla.cli import topics
 
     return topics.describe(options)
@@ -143,7 +143,7 @@ def topic_alter(options: arguments.TopicAlter) -> int:
 
 @command(topic, "config")
 def topic_config(options: arguments.TopicConfig) -> int:
-    """Show or set a topic's options, such as retention.ms, and take them back."""
+    """Show or set a topic's options. What was set can be taken back with --delete."""
     from ottla.cli import topic_config as command_config
 
     return command_config.run(options)
@@ -159,7 +159,7 @@ def topic_delete(options: arguments.TopicDelete) -> int:
 
 @command(app, "cluster")
 def cluster(options: arguments.Cluster) -> int:
-    """Describe the cluster: its id, nodes and controller, and what the broker serves."""
+    """Describe the cluster. Its id, nodes and controller, and what the broker serves."""
     from ottla.cli import cluster as command_cluster
 
     return command_cluster.run(options)
