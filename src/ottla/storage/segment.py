@@ -107,7 +107,8 @@ class Segment:
         self._since_entry = 0
         self._written_from = 0
         self._reserved = 0
-        # Where the last reads ended: a consumer that goes on needs no index. Bounded.
+        # Where the last reads began and ended: a consumer that goes on, or comes again, needs no
+        # index. Bounded.
         self._recent: dict[int, int] = {}
 
     # -- writing
@@ -196,17 +197,22 @@ class Segment:
         The first always, the rest while within `max_bytes`. None if all batches end before
         `offset`. A slice whose pages are not in memory comes as Cold.
         """
+        place = None
         position = self._recent.get(offset)
         if position is None:
             place = self.locate(offset, limit)
             if place is None:
                 return None
             position = place.position
+            self._remember(offset, position)
         elif position >= limit:
             return None
         if position + max_bytes >= limit:
             end = limit
             self._remember(limit_offset, end)
+        elif place is not None and place.length >= max_bytes:
+            end = position + place.length
+            self._remember(place.last_offset + 1, end)
         else:
             end = self._end_within(position, position + max_bytes, limit)
         piece = FileSlice(self.log, position, end - position)
@@ -245,9 +251,11 @@ class Segment:
 
     def _end_within(self, position: int, target: int, limit: int) -> int:
         """The end of the last batch that ends at or before `target`, or of the first."""
-        found = self.offsets.floor(target, 1)
-        if found is not None and found[1][1] <= position:
-            found = None
+        found = None
+        if target - position > _CHUNK:  # else the index leads no nearer than the first read
+            found = self.offsets.floor(target, 1)
+            if found is not None and found[1][1] <= position:
+                found = None
         end = position
         for place in self._walk_from(found, limit, position):
             batch_end = place.position + place.length
