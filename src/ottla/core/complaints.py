@@ -33,4 +33,8 @@ class Complaints:
         now = self._clock.monotonic()
         if now - self._said.get(kind, -_SAME_COMPLAINT_S) >= _SAME_COMPLAINT_S:
             self._said[kind] = now
-            _log.warning("%s: %s (%s, %d so far)", peer, text, kind, self.counts[kind])
+            count = self.counts[kind]
+            fields = {"event": kind, "peer": peer, "count": count}
+            _log.warning(
+                "%s: %s (%s: %d so far)", peer, text, kind, count, extra={"fields": fields}
+            )

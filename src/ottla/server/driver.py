@@ -531,4 +531,8 @@ class Driver:
         except CodecError:
             return f"a request of {len(current)} bytes"
         name = API_NAMES.get(header.api_key, f"api key {header.api_key}")
-        return f"{name} v{header.api_version} (correlation id {header.correlation_id})"
+        client = (header.client_id or "")[:100]  # the log escapes it
+        return (
+            f"{name} v{header.api_version} (correlation id {header.correlation_id}, "
+            f"client {client or 'without a name'})"
+        )
