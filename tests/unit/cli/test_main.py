@@ -40,9 +40,12 @@ def test_serve_imports_none_of_what_the_other_commands_need(code: str) -> None:
     assert not (imported_by(code) - bare) & set(HEAVY)
 
 
-def test_the_package_imports_next_to_nothing() -> None:
-    bare = imported_by("")
-    assert imported_by("import ottla") - bare <= {"ottla", "__future__"}
+def test_the_package_alone_imports_nothing_of_the_broker() -> None:
+    code = "import ottla, sys; print(*(m for m in sys.modules if m.startswith('ottla.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+    heavy = {*HEAVY, "asyncio", "crc32c", "socket", "sqlite3", "ssl"}
+    assert not (imported_by("import ottla") - imported_by("")) & heavy
 
 
 def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
