@@ -108,7 +108,8 @@ class PartitionTable:
         """
         for key, log in list(self.directory.logs.items()):
             topic = image.topics.get(key.topic)
-            if topic is not None and log.topic_id == NO_TOPIC_ID and not log.segments:
+            nameless = log.topic_id == NO_TOPIC_ID and not log.segments and not log.failed
+            if topic is not None and nameless:
                 log.topic_id = topic.id  # its first append writes the file that says so
             if topic is None or topic.id != log.topic_id or key.partition >= len(topic.partitions):
                 aside = self.directory.set_aside(key)
