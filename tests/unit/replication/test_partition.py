@@ -1,0 +1,187 @@
+"""A partition: what is committed and when, who is woken, and what happens when it fails or goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from ottla.core.model import FileSlice, LeaderEpoch, Offset
+from ottla.core.pending import Pending
+from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView
+from ottla.records.builder import Producer
+from ottla.replication.partition import Appended, Partition, ReadWaiter
+from ottla.testing.simnode import SimNode
+from tests.asking import batch
+
+
+@pytest.fixture
+def node() -> SimNode:
+    node = SimNode()
+    node.create_topic("t", 2)
+    return node
+
+
+@pytest.fixture
+def partition(node: SimNode) -> Partition:
+    return ready(node, node.partition("t"))
+
+
+def ready(node: SimNode, partition: Partition) -> Partition:
+    """Its files are made, so that appends need no preparation."""
+    assert partition.prepare(view()) is not None
+    node.settle()
+    return partition
+
+
+def view(*values: bytes, sequence: int = -1) -> BatchView:
+    producer = Producer(7, 0, sequence) if sequence >= 0 else Producer()
+    return BatchView(memoryview(bytearray(batch(*(values or (b"x",)), producer=producer))))
+
+
+def append(partition: Partition, **more: int) -> Appended:
+    one = view(**more)
+    assert partition.prepare(one) is None
+    appended = partition.append_as_leader(one)
+    assert isinstance(appended, Appended)
+    return appended
+
+
+def committed(partition: Partition, end: int) -> Pending[None]:
+    pending = partition.committed(Offset(end))
+    assert pending is not None
+    return pending
+
+
+def test_what_is_appended_is_committed_when_it_is_on_disk(
+    node: SimNode, partition: Partition
+) -> None:
+    appended = append(partition)
+    assert (appended.base_offset, appended.end, partition.high_watermark) == (0, 1, 0)
+    pending = committed(partition, 1)
+    node.settle()
+    assert pending.done
+    assert partition.high_watermark == partition.last_stable == 1
+    assert partition.committed(Offset(1)) is None
+
+
+def test_where_the_operating_system_flushes_it_is_committed_at_once() -> None:
+    node = SimNode(flush_policy="os")
+    node.create_topic("t")
+    partition = ready(node, node.partition("t"))
+    appended = append(partition)
+    assert partition.committed(appended.end) is None
+    assert partition.is_committed(appended.end)
+
+
+def test_a_round_commits_what_was_appended_before_it_began(
+    node: SimNode, partition: Partition
+) -> None:
+    append(partition)
+    first = committed(partition, 1)
+    node.loop.turn()
+    append(partition)
+    second = committed(partition, 2)
+    while not first.done:
+        node.disk.step()
+    assert not second.done
+    node.settle()
+    assert second.done
+
+
+def test_who_waits_for_less_is_woken_first_whoever_came_first(
+    node: SimNode, partition: Partition
+) -> None:
+    append(partition, sequence=0)
+    node.loop.turn()
+    append(partition, sequence=1)
+    later = committed(partition, 2)
+    again = append(partition, sequence=0)
+    assert (again.base_offset, again.end) == (0, 1)
+    sooner = committed(partition, again.end)
+    while not sooner.done:
+        node.disk.step()
+    assert not later.done
+
+
+def test_a_reader_that_waits_is_woken_once_enough_is_committed(
+    node: SimNode, partition: Partition
+) -> None:
+    append(partition)
+    node.settle()
+    waiter = ReadWaiter(view().length + 1)
+    waiter.watch(partition)
+    append(partition)
+    node.settle()
+    assert (waiter.pending.done, waiter.missing) == (False, 1)
+    append(partition)
+    assert not waiter.pending.done, "written is not committed"
+    node.settle()
+    assert waiter.pending.done
+    append(partition)
+    node.settle()
+    waiter.leave()
+    assert not partition.readers
+
+
+def test_a_reader_may_watch_several_partitions(node: SimNode, partition: Partition) -> None:
+    other = ready(node, node.partition("t", 1))
+    waiter = ReadWaiter(2 * view().length)
+    for one in (partition, other):
+        waiter.watch(one)
+        append(one)
+    node.settle()
+    assert waiter.pending.done
+    waiter.leave()
+    assert not partition.readers
+    assert not other.readers
+
+
+@pytest.mark.parametrize("how", ["fail", "close"])
+def test_who_waits_hears_when_nothing_more_will_come(partition: Partition, how: str) -> None:
+    append(partition)
+    pending = committed(partition, 1)
+    waiter = ReadWaiter(1000)
+    waiter.watch(partition)
+    getattr(partition, how)()
+    assert pending.done
+    assert waiter.pending.done
+    assert not partition.is_committed(Offset(1))
+
+
+def test_a_failed_partition_takes_nothing_and_a_deleted_one_is_unknown(
+    node: SimNode, partition: Partition
+) -> None:
+    partition.fail()
+    assert partition.append_as_leader(view()) is ErrorCode.KAFKA_STORAGE_ERROR
+    partition.close(deleted=True)
+    assert partition.append_as_leader(view()) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_readers_see_what_is_committed_and_no_more(node: SimNode, partition: Partition) -> None:
+    append(partition)
+    assert partition.read(Offset(0), 1000) is None
+    node.settle()
+    append(partition)
+    piece = partition.read(Offset(0), 1000)
+    assert isinstance(piece, FileSlice)
+    assert piece.length == view().length
+    piece.release()
+    assert partition.read(Offset(1), 1000) is None
+    assert partition.read(Offset(2), 1000) is None, "written, and known to who wrote it"
+    assert partition.read(Offset(3), 1000) is ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    ("epoch", "error"),
+    [
+        (-1, ErrorCode.NONE),
+        (3, ErrorCode.NONE),
+        (2, ErrorCode.FENCED_LEADER_EPOCH),
+        (4, ErrorCode.UNKNOWN_LEADER_EPOCH),
+    ],
+)
+def test_an_epoch_is_judged_by_the_partitions_own(
+    partition: Partition, epoch: int, error: ErrorCode
+) -> None:
+    partition.leader_epoch = LeaderEpoch(3)
+    assert partition.check_epoch(epoch) is error
