@@ -297,6 +297,8 @@ def test_a_handle_outside_its_block_says_so():
     for call in (broker.topics, lambda: broker.append("t", "x"), lambda: broker.read("t")):
         with pytest.raises(RuntimeError, match="not running"):
             call()
+    with pytest.raises(RuntimeError, match="started once"), broker:
+        pass
 
 
 def test_a_broker_can_be_embedded_in_a_coroutine(nothing_left):

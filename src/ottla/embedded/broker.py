@@ -133,7 +133,10 @@ class Broker:
             running.join()
 
     def __enter__(self) -> Self:
-        return self if self._running is not None else self.start()
+        running = self._running
+        if running is None or running.ended.done():
+            return self.start()  # which a closed one refuses
+        return self
 
     def __exit__(
         self,
@@ -145,7 +148,8 @@ class Broker:
 
     async def __aenter__(self) -> Self:
         """As `start`, without holding up the caller's loop."""
-        if self._running is not None:
+        begun = self._running
+        if begun is not None and not begun.ended.done():
             return self
         running = self._new_running()
         try:
