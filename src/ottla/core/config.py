@@ -105,7 +105,8 @@ class Option(Value, Generic[T]):
         value = self._convert(text.strip(), name)
         fault = self._fault(value)
         if fault:
-            raise InvalidConfig(f"Invalid value {value} for configuration {name}: {fault}")
+            shown = self._strangers(value)[0] if isinstance(value, str) and self.many else value
+            raise InvalidConfig(f"Invalid value {shown} for configuration {name}: {fault}")
         return cast(T, value)
 
     def _convert(self, text: str, name: str) -> bool | int | float | str:
@@ -131,12 +132,9 @@ class Option(Value, Generic[T]):
         if isinstance(value, str):
             if self.check is not None:
                 return self.check(value)
-            if not self.one_of:
-                return ""
-            parts = value.split(",") if self.many else [value]
-            if all(part in self.one_of for part in parts) or (self.many and not value):
-                return ""
-            return f"String must be one of: {', '.join(self.one_of)}"
+            if self._strangers(value):
+                return f"String must be one of: {', '.join(self.one_of)}"
+            return ""
         if value in self.also:
             return ""
         if math.isnan(value):
@@ -150,6 +148,13 @@ class Option(Value, Generic[T]):
                 return f"Value must be at least {least}"
             return f"Value must be no more than {most}"
         return ""
+
+    def _strangers(self, value: str) -> list[str]:
+        """What of a value, or of its list, is none of `one_of`."""
+        if not self.one_of or (self.many and not value):
+            return []
+        parts = value.split(",") if self.many else [value]
+        return [part for part in parts if part not in self.one_of]
 
     def text(self, value: T) -> str | None:
         """The value as Kafka would show it; `parse` takes it back."""

@@ -19,4 +19,4 @@ if TYPE_CHECKING:
 
 def handle(_context: Context, _request: Request[ListPartitionReassignmentsRequest]) -> Reply:
     """An empty list: also, as in Kafka, for topics that are unknown."""
-    return Reply(ListPartitionReassignmentsResponse())
+    return Reply(ListPartitionReassignmentsResponse(error_message=None))

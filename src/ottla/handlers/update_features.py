@@ -42,7 +42,7 @@ def handle(context: Context, request: Request[UpdateFeaturesRequest]) -> Reply:
             error = ErrorCode.INVALID_UPDATE_VERSION
             return Reply(UpdateFeaturesResponse(error_code=error, error_message=message))
     results = [UpdatableFeatureResult(feature=name, error_message="NONE") for name in updates]
-    return Reply(UpdateFeaturesResponse(results=results))
+    return Reply(UpdateFeaturesResponse(error_message=None, results=results))
 
 
 def _fault(update: FeatureUpdateKey, kind: int, node_id: int) -> str:

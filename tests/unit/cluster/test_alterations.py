@@ -226,7 +226,7 @@ def test_lists_are_changed_item_by_item_from_what_holds(cluster, changes, after)
         (
             inc(TOPIC, "t", ("cleanup.policy", APPEND, "foo")),
             E.INVALID_CONFIG,
-            "Invalid value delete,foo for configuration cleanup.policy: String must be one of: "
+            "Invalid value foo for configuration cleanup.policy: String must be one of: "
             "compact, delete",
         ),
         (

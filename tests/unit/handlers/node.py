@@ -180,6 +180,12 @@ class FakeController:
         self.asked.extend(topics)
         return self.answer
 
+    def create_partitions(self, topics: Any, *, validate_only: bool) -> Pending[Any]:
+        return self.create_topics(topics, validate_only=validate_only)
+
+    def alter_configs(self, alterations: Any, *, validate_only: bool) -> Pending[Any]:
+        return self.create_topics(alterations, validate_only=validate_only)
+
 
 class FakeNode:
     """The parts, each for a test to change, and `context` to hand to a handler."""
