@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EIO, ENOENT
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
@@ -36,6 +36,18 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
+from ottla.testing.simimage import (
+    Cut,
+    Folder,
+    Link,
+    Node,
+    Rename,
+    Unlink,
+    Write,
+    apply,
+    nodes_below,
+    redo,
+)
 
 SECTOR = 512
 _PAGE = 4096
@@ -43,73 +55,6 @@ _PAGE = 4096
 CrashPolicy: TypeAlias = Literal["any", "prefix", "nothing", "everything"]
 """What a crash keeps of each file's unsynced writes: a drawn mixture, a prefix with a torn end,
 none, or all (which is what `kill -9` leaves)."""
-
-
-class _Write(NamedTuple):
-    position: int
-    data: bytes
-
-
-class _Cut(NamedTuple):
-    size: int
-
-
-class Node:
-    """A file's content, apart from its names."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.durable = b""
-        self.pending: list[_Write | _Cut] = []
-        self.absent: set[int] = set()  # pages that a read without blocking doesn't find
-
-    def sync(self) -> None:
-        self.durable = bytes(self.data)
-        self.pending.clear()
-
-
-class _Link(NamedTuple):
-    name: str
-    node: Node | Folder
-
-
-class _Unlink(NamedTuple):
-    name: str
-
-
-class _Rename(NamedTuple):
-    source: str
-    target: str
-    node: Node | Folder
-
-
-class Folder:
-    """A directory's names, now and for certain."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, Node | Folder] = {}
-        self.durable: dict[str, Node | Folder] = {}
-        self.pending: list[_Link | _Unlink | _Rename] = []
-
-    def change(self, operation: _Link | _Unlink | _Rename) -> None:
-        _apply(self.names, operation)
-        self.pending.append(operation)
-
-    def sync(self) -> None:
-        self.durable = dict(self.names)
-        self.pending.clear()
-
-
-def _apply(names: dict[str, Node | Folder], operation: _Link | _Unlink | _Rename) -> None:
-    match operation:
-        case _Link(name, node):
-            names[name] = node
-        case _Unlink(name):
-            names.pop(name, None)
-        case _Rename(source, target, node):
-            if names.get(source) is node:
-                del names[source]
-            names[target] = node
 
 
 @dataclass
@@ -170,7 +115,7 @@ class SimFile:
             if grown > 0:
                 node.data += bytes(grown)
             node.data[position : position + len(raw)] = raw
-            node.pending.append(_Write(position, raw))
+            node.pending.append(Write(position, raw))
             pages = range(position // _PAGE, (position + len(raw) - 1) // _PAGE + 1)
             node.absent.difference_update(pages)
             self._disk.log.append(("write", self._path))
@@ -206,7 +151,7 @@ class SimFile:
         if size != len(self.node.data):
             del self.node.data[size:]
             self.node.data += bytes(size - len(self.node.data))
-            self.node.pending.append(_Cut(size))
+            self.node.pending.append(Cut(size))
 
     def retain(self) -> None:
         self._alive()
@@ -423,7 +368,7 @@ class SimDisk:
         node = folder.names.get(name)
         if not isinstance(node, Node):
             node = Node()
-            folder.change(_Link(name, node))
+            folder.change(Link(name, node))
         file = SimFile(self, path, node)
         file.truncate(0)
         if content:
@@ -447,7 +392,7 @@ class SimDisk:
             below = at.names.get(part)
             if not isinstance(below, Folder):
                 below = Folder()
-                at.change(_Link(part, below))
+                at.change(Link(part, below))
             at = below
 
     def _rename(self, source: str, target: str) -> None:
@@ -457,7 +402,7 @@ class SimDisk:
         node = folder.names.get(name)
         if node is None:
             raise _error("rename", source, ENOENT)
-        folder.change(_Rename(name, new_name, node))
+        folder.change(Rename(name, new_name, node))
 
     def _remove(self, path: str) -> None:
         try:
@@ -465,7 +410,7 @@ class SimDisk:
         except DiskError:
             return
         if name in folder.names:
-            folder.change(_Unlink(name))
+            folder.change(Unlink(name))
 
     # -- time passes
 
@@ -497,7 +442,7 @@ class SimDisk:
 
     def evict(self) -> None:
         """Forget all pages: every read without blocking finds nothing until they are warmed."""
-        for node in _nodes(self.root):
+        for node in nodes_below(self.root):
             node.absent = set(range(-(-len(node.data) // _PAGE)))
 
     def kill(self) -> None:
@@ -519,7 +464,7 @@ class SimDisk:
         seen.add(id(folder))
         names = dict(folder.durable)
         for operation in self._kept(folder.pending, policy):
-            _apply(names, operation)
+            apply(names, operation)
         folder.names, folder.durable = names, dict(names)
         folder.pending.clear()
         for below in list(names.values()):
@@ -530,8 +475,8 @@ class SimDisk:
                 self._crash_node(below, policy)
 
     def _kept(
-        self, pending: list[_Link | _Unlink | _Rename], policy: CrashPolicy
-    ) -> list[_Link | _Unlink | _Rename]:
+        self, pending: list[Link | Unlink | Rename], policy: CrashPolicy
+    ) -> list[Link | Unlink | Rename]:
         match policy:
             case "nothing":
                 return []
@@ -559,47 +504,29 @@ class SimDisk:
         node.data = image
         node.sync()
 
-    def _keep_prefix(self, image: bytearray, pending: list[_Write | _Cut]) -> None:
+    def _keep_prefix(self, image: bytearray, pending: list[Write | Cut]) -> None:
         """The first operations, and a part of the next one up to a sector's end."""
         count = self.random.randint(0, len(pending))
         for operation in pending[:count]:
-            _redo(image, operation)
+            redo(image, operation)
         if count < len(pending):
             torn = pending[count]
-            if isinstance(torn, _Write):
+            if isinstance(torn, Write):
                 end = torn.position + self.random.randint(0, len(torn.data))
                 end -= end % SECTOR
-                _redo(image, _Write(torn.position, torn.data[: max(end - torn.position, 0)]))
+                redo(image, Write(torn.position, torn.data[: max(end - torn.position, 0)]))
 
-    def _keep_sectors(self, image: bytearray, pending: list[_Write | _Cut]) -> None:
+    def _keep_sectors(self, image: bytearray, pending: list[Write | Cut]) -> None:
         share = self.random.choice((0.5, 0.9, 0.97))
         for operation in pending:
-            if isinstance(operation, _Cut):
+            if isinstance(operation, Cut):
                 if self.random.random() < share:
-                    _redo(image, operation)
+                    redo(image, operation)
                 continue
             at = 0
             while at < len(operation.data):
                 length = SECTOR - (operation.position + at) % SECTOR
                 if self.random.random() < share:
                     piece = operation.data[at : at + length]
-                    _redo(image, _Write(operation.position + at, piece))
+                    redo(image, Write(operation.position + at, piece))
                 at += length
-
-
-def _redo(image: bytearray, operation: _Write | _Cut) -> None:
-    match operation:
-        case _Cut(size):
-            del image[size:]
-            image += bytes(size - len(image))
-        case _Write(position, data) if data:
-            if position > len(image):
-                image += bytes(position - len(image))
-            image[position : position + len(data)] = data
-
-
-def _nodes(folder: Folder) -> list[Node]:
-    found: list[Node] = []
-    for below in folder.names.values():
-        found += _nodes(below) if isinstance(below, Folder) else [below]
-    return found
