@@ -6,6 +6,7 @@ import time
 import pytest
 
 import ottla
+from tests.processes import Broker as Served
 
 RECORDS = [(b"k%d" % number, b"v%d" % number, (("h", b"%d" % number),)) for number in range(100)]
 
@@ -132,3 +133,19 @@ def test_a_consumer_that_was_left_polling_does_not_hold_up_the_end():
         begun = time.monotonic()
     assert time.monotonic() - begun < 10
     consumer.close()
+
+
+def test_ottla_serve_and_an_embedded_broker_take_turns_with_a_directory(tmp_path):
+    directory = tmp_path / "data"
+    with ottla.Broker(directory) as broker:
+        broker.append("t", "embedded")
+    with Served(directory) as served:
+        from confluent_kafka import Producer
+
+        producer = Producer({"bootstrap.servers": served.bootstrap, "log_level": 0})
+        producer.produce("t", b"served")
+        assert producer.flush(30) == 0
+        with pytest.raises(ottla.StartError, match="in use by another process"):
+            ottla.Broker(directory).start()
+    with ottla.Broker(directory) as broker:
+        assert [record.value for record in broker.read("t")] == [b"embedded", b"served"]

@@ -172,8 +172,10 @@ class Broker:
         running = self._running
         if running is not None and running.pid == os.getpid():
             running.stop()
-            await _done(running.ended)
-            running.join()
+            try:
+                await _done(running.ended)
+            finally:
+                running.join()  # at once, unless the caller was cancelled while it waited
 
     def __repr__(self) -> str:
         running = self._running
