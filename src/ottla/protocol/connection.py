@@ -346,7 +346,11 @@ def release_slices(chunks: list[Chunk]) -> None:
 
 
 def _memory_of(chunks: list[Chunk]) -> int:
-    return sum(len(chunk) for chunk in chunks if isinstance(chunk, bytes))
+    memory = 0
+    for chunk in chunks:  # written out: a generator costs as much again, for two or three chunks
+        if type(chunk) is bytes:
+            memory += len(chunk)
+    return memory
 
 
 _HINTS = {
