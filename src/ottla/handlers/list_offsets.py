@@ -151,6 +151,8 @@ class Listing:
         found = self.context.table.get(topic, asked.partition_index)
         if isinstance(found, ErrorCode):
             return found
+        if asked.current_leader_epoch < -1:
+            return ErrorCode.FENCED_LEADER_EPOCH  # Fetch takes these for -1, as Kafka's does
         return found.check_epoch(LeaderEpoch(asked.current_leader_epoch)) or found
 
     def _bound(self, partition: Partition) -> Offset:

@@ -45,6 +45,8 @@ def _answer(context: Context, topic: str, asked: OffsetForLeaderPartition) -> Ep
     found = context.table.get(topic, asked.partition)
     if isinstance(found, ErrorCode):
         return EpochEndOffset(error_code=found, partition=asked.partition)
+    if asked.current_leader_epoch < -1:
+        return EpochEndOffset(error_code=ErrorCode.FENCED_LEADER_EPOCH, partition=asked.partition)
     if error := found.check_epoch(LeaderEpoch(asked.current_leader_epoch)):
         return EpochEndOffset(error_code=error, partition=asked.partition)
     epoch, end = end_of_epoch(found, LeaderEpoch(asked.leader_epoch))
