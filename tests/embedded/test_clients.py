@@ -37,10 +37,11 @@ def topic(broker):
 def test_confluent_kafka_writes_and_the_handle_reads(topic):
     from confluent_kafka import Producer
 
-    producer = Producer({"bootstrap.servers": topic.bootstrap_servers, "compression.type": "lz4"})
-    for number, (key, value, headers) in enumerate(RECORDS):
-        producer.produce("t", value, key, partition=number % 2, headers=list(headers))
-    assert producer.flush(30) == 0
+    settings = {"bootstrap.servers": topic.bootstrap_servers, "compression.type": "lz4"}
+    with Producer(settings) as producer:
+        for number, (key, value, headers) in enumerate(RECORDS):
+            producer.produce("t", value, key, partition=number % 2, headers=list(headers))
+        assert producer.flush(30) == 0
     assert in_both_partitions(read(topic))
 
 
@@ -142,9 +143,9 @@ def test_ottla_serve_and_an_embedded_broker_take_turns_with_a_directory(tmp_path
     with Served(directory) as served:
         from confluent_kafka import Producer
 
-        producer = Producer({"bootstrap.servers": served.bootstrap, "log_level": 0})
-        producer.produce("t", b"served")
-        assert producer.flush(30) == 0
+        with Producer({"bootstrap.servers": served.bootstrap}) as producer:
+            producer.produce("t", b"served")
+            assert producer.flush(30) == 0
         with pytest.raises(ottla.StartError, match="in use by another process"):
             ottla.Broker(directory).start()
     with ottla.Broker(directory) as broker:
