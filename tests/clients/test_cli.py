@@ -208,6 +208,9 @@ def test_the_log_can_be_dumped_and_verified_while_it_is_served(shared_broker, re
     dumped, _ = ottla("log", "dump", str(directory / "dumped-0"), "--json")
     consumed, _ = ottla("consume", "dumped", "--json", broker=shared_broker)
     assert dumped == consumed
+    out, _ = ottla("log", "dump", str(directory / "dumped-0"), "--json", "--no-records")
+    (batch,) = objects(out)
+    assert (batch["base_offset"], batch["records"], batch["crc_ok"]) == (0, 2, True)
 
 
 def test_a_log_is_verified_after_kill_9_and_damage_is_found(tmp_path):

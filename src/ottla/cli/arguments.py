@@ -284,7 +284,9 @@ class LogDump:
     ] = True
     json: Annotated[
         bool,
-        typer.Option("--json", help="Print JSON, a record a line, as consume does."),
+        typer.Option(
+            "--json", help="Print JSON, a record (or batch) a line, records as consume does."
+        ),
     ] = False
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.log_files import (
     INDEX_ENTRY,
     TIME_ENTRY,
+    PartitionFiles,
     index_entries,
     mapped,
     partition_at,
@@ -23,7 +24,7 @@ from ottla.cli.log_files import (
     txn_entries,
     unpadded,
 )
-from ottla.cli.render import Row, brief, counted, json_line, time_text
+from ottla.cli.render import Row, brief, counted, json_line, object_line, time_text
 from ottla.records.batch import HEADER_SIZE, BatchView, RecordError, batch_length, crc_ok
 from ottla.records.reader import records_of
 
@@ -113,6 +114,8 @@ def _segment(path: str, records: bool, as_json: bool) -> Iterator[bytes]:
             break
         if not as_json:
             yield f"{batch_line(batch, at)}\n".encode()
+        elif not records:
+            yield object_line(batch_fields(batch, partition, at)).encode()
         if records and not (as_json and batch.is_control):
             try:
                 for record in records_of(batch):
@@ -161,6 +164,28 @@ def batch_line(batch: BatchView, at: int) -> str:
         parts.append("control")
     parts.append("crc ok" if crc_ok(batch.view) else "CRC WRONG")
     return "  ".join(parts)
+
+
+def batch_fields(batch: BatchView, partition: PartitionFiles, at: int) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "topic": partition.topic,
+        "partition": partition.partition,
+        "base_offset": batch.base_offset,
+        "last_offset": batch.last_offset,
+        "position": at,
+        "size": batch.length,
+        "records": batch.records_count,
+        "codec": CODECS[batch.codec] if batch.codec < len(CODECS) else batch.codec,
+        "leader_epoch": batch.leader_epoch,
+        "max_timestamp": batch.max_timestamp,
+        "producer_id": batch.producer_id,
+        "producer_epoch": batch.producer_epoch,
+        "base_sequence": batch.base_sequence,
+        "transactional": batch.is_transactional,
+        "control": batch.is_control,
+        "crc_ok": crc_ok(batch.view),
+    }
 
 
 def record_text(row: Row) -> str:

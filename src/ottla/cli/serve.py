@@ -94,9 +94,21 @@ def run(argv: Sequence[str]) -> int:
     given = settle(arguments)
     from ottla.host import logs  # `--help` needs none of these
 
-    logs.configure(as_json=arguments.log_format == "json", verbose=arguments.verbose)
+    as_json = arguments.log_format == "json"
+    logs.configure(as_json=as_json, verbose=arguments.verbose)
     if warning := open_to_all(given):
         logs.warn(warning)
+    try:
+        return _serve(given)
+    except CommandError as error:
+        if not as_json:
+            raise
+        # Whoever collects JSON is to find the reason there, too.
+        logs.fail(str(error))
+        return error.exit_code
+
+
+def _serve(given: Mapping[str, str]) -> int:
     # Imports make much and drop little; a collection finds nothing. The node turns it on again.
     gc.disable()
     from ottla.core.config import InvalidConfig

@@ -41,6 +41,11 @@ def warn(text: str) -> None:
     logging.getLogger("ottla").warning("%s", text)
 
 
+def fail(text: str) -> None:
+    """Log why the program ends."""
+    logging.getLogger("ottla").critical("%s", text, extra={"fields": {"event": "not started"}})
+
+
 def message_of(record: logging.LogRecord) -> str:
     """What is said, on one line, at most MESSAGE_CHARS_MAX characters of it."""
     text = record.getMessage()

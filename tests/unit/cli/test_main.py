@@ -43,7 +43,7 @@ def test_serve_imports_none_of_what_the_other_commands_need(code: str) -> None:
 def test_the_package_alone_imports_nothing_of_the_broker() -> None:
     code = "import ottla, sys; print(*(m for m in sys.modules if m.startswith('ottla.')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert set(done.stdout.split()) <= {"ottla.core", "ottla.core.version"}
     heavy = {*HEAVY, "asyncio", "crc32c", "socket", "sqlite3", "ssl"}
     assert not (imported_by("import ottla") - imported_by("")) & heavy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -65,6 +66,18 @@ def test_a_refusal_of_the_node_is_one_sentence(
     node(behaviour)
     assert main(["serve"]) == code
     assert capsys.readouterr().err == "ottla: no such thing\n"
+
+
+def test_where_json_is_asked_for_a_refusal_is_json_too(
+    node: Callable[[Serve], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def behaviour(_given: Mapping[str, str], _announce: Callable[[str], None]) -> int:
+        raise StartError("no such thing")
+
+    node(behaviour)
+    assert main(["serve", "--log-format", "json"]) == 1
+    event = json.loads(capsys.readouterr().err)
+    assert (event["level"], event["message"]) == ("critical", "no such thing")
 
 
 def test_the_warning_about_a_wildcard_is_one_line_on_stderr(
