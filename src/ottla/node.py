@@ -130,8 +130,8 @@ class Node:
             timers=self.timers,
             offload=self.offload,
         )
-        # Bound before anything is written, so that a busy port leaves no trace; nobody is
-        # accepted before the loop runs.
+        # Bound before a node is registered or a log opened, so that a busy port leaves nothing
+        # but an empty store; nobody is accepted before the loop runs.
         self._listen(context)
         me = self._advertised(self.endpoints[0])
         rack = self.config[options.BROKER_RACK] or None
