@@ -470,7 +470,9 @@ class Driver:
         self.service.memory.forget(self._fed)
         self._sender.close()
         self._abandon(self._connection.drop())
+        # The buffer goes now, not when the collector comes by: peers decide how large it is.
         self._room = memoryview(b"")
+        self._current = self._lent_to = None
         self._connection.close()
         self._socket.close()
         self._on_close(self)
