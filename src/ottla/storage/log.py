@@ -134,7 +134,7 @@ class Log:
         self.topic_id = opened.topic_id
         self.segments = list(opened.segments)
         self.epochs = LeaderEpochs() if opened.epochs is None else opened.epochs
-        self.producers = ProducerStates() if opened.producers is None else opened.producers
+        self.producers = opened.producers or ProducerStates(settings.producers_max)
         self.failed = opened.failed
         """A write could not be taken back, or recovery found damage: no appends any more."""
         self.on_disk = opened.on_disk

@@ -116,7 +116,7 @@ class ProducerStates:
         state = self._states.get(producer_id)
         if state is None:
             state = self._states[producer_id] = ProducerState(batch.producer_epoch)
-            if len(self._states) > self.producers_max:
+            while len(self._states) > self.producers_max:
                 self._states.popitem(last=False)
         else:
             self._states.move_to_end(producer_id)
