@@ -150,9 +150,12 @@ class PartitionTable:
                 pass  # nodes come and go elsewhere
 
     def _configure(self, topic_id: bytes, configs: Mapping[str, str]) -> None:
+        partitions = self._by_id.get(topic_id)
+        if partitions is None:
+            return
         self._configs[topic_id] = configs
         settings = self._settings(configs)
-        for partition in self._by_id.get(topic_id, ()):
+        for partition in partitions:
             partition.configure(settings)
 
     def _configure_all(self) -> None:

@@ -133,6 +133,23 @@ def test_a_topics_settings_reach_the_partitions_and_logs_that_are_there(node: Si
     node.table.apply(TopicConfigChanged(type(topic.id)(b"\1" * 16), "gone", settings))
 
 
+def test_the_brokers_settings_reach_the_topics_that_set_none(node: SimNode) -> None:
+    node.create_topic("t")
+    node.create_topic("own", max_message_bytes="700")
+    node.create_topic("gone")
+    node.table.apply(TopicDeleted(node.image.topics["gone"]))
+    everybodys = {"message.max.bytes": "5000", "producer.id.expiration.ms": "9"}
+    node.config.override(everybodys, {"log.segment.bytes": "2000000"})
+    partition = node.partition("t")
+    assert partition.rules.message_max_bytes == 5000
+    assert partition.log.settings.segment_bytes == 2_000_000
+    assert partition.log.settings.producer_id_expiration_ms == 9
+    assert node.partition("own").rules.message_max_bytes == 700
+    node.config.override({}, {})
+    assert partition.rules.message_max_bytes == 1_048_588
+    assert partition.log.settings.segment_bytes == 1 << 30
+
+
 def test_a_new_leader_epoch_is_the_partitions_from_then_on(node: SimNode) -> None:
     node.create_topic("t")
     topic = node.image.topics["t"]
