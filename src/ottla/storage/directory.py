@@ -153,7 +153,9 @@ class LogDirectory:
             opened, findings = open_log(self.disk, path, topic_id, settings, hints)
             self.found += [Found(partition, finding) for finding in findings]
             self.logs[partition] = self._log(path, settings, opened)
-        if not self.was_clean:
+        # A new directory has nothing to tell; its first start is spared four syncs.
+        is_new = not self.logs and recovery_points is None and starts is None
+        if not self.was_clean and not is_new:
             self.disk.perform_now(self._checkpoint_steps())
 
     def _offsets(self, name: str) -> dict[TopicPartition, Offset] | None:
