@@ -5,6 +5,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from ottla.embedded.running import Running
 from ottla.host.disk import OsDisk
 from ottla.node import Node
 from tests.embedded.left import everything
+from tests.processes import wait_until
 
 
 def address_of(broker) -> tuple[str, int]:
@@ -301,6 +303,25 @@ def test_a_handle_outside_its_block_says_so():
         pass
 
 
+def test_an_interrupted_wait_is_given_up_in_the_broker_too(broker):
+    broker.append("t", "x")
+    partition = broker._running.node.table.get("t", 0)
+
+    def interrupt():
+        wait_until(lambda: partition.readers, "the fetch to wait")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    reading = broker.read("t", count=2, timeout=60)
+    next(reading)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(reading)
+    thread.join()
+    assert broker.offsets("t") == (0, 1)  # by when the broker has heard of it
+    assert partition.readers == {}
+
+
 def test_a_broker_can_be_embedded_in_a_coroutine(nothing_left):
     async def use():
         async with Broker() as broker:
@@ -349,15 +370,15 @@ def test_a_coroutine_cancelled_while_it_starts_a_broker_leaves_nothing_behind(
     asyncio.run(use())
 
 
-def test_signals_logging_and_the_callers_loop_are_left_alone():
+def test_signals_logging_limits_and_the_callers_loop_are_left_alone():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     handlers = (logging.getLogger().handlers[:], logging.getLogger("ottla").handlers[:])
-    policy = asyncio.get_event_loop_policy()
     with Broker() as broker:
         broker.append("t", "x")
         assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == signals
         assert (logging.getLogger().handlers, logging.getLogger("ottla").handlers) == handlers
-        assert asyncio.get_event_loop_policy() is policy
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
 
