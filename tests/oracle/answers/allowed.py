@@ -1,0 +1,204 @@
+"""What may differ between Apache Kafka's answers and ottla's, each with its reason.
+
+THE list: docs/COMPATIBILITY.md repeats it, a tidy test keeps the two in step, and the comparison
+fails where an entry is no longer needed. Values that cannot be the same in two brokers (topic ids,
+addresses, cluster ids, directories, producer and session ids, free space) get names in `peer.py`.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+ANY = object()
+TEXT = object()
+
+
+class Allowed(NamedTuple):
+    """In cases that match `cases`, at paths that match `path`, `kafka` there and `ottla` here."""
+
+    name: str
+    reason: str
+    cases: str
+    path: str
+    kafka: Any = ANY
+    ottla: Any = ANY
+
+    def covers(self, case: str, path: str, kafka: Any, ottla: Any) -> bool:
+        return (
+            any(fnmatchcase(case, pattern) for pattern in self.cases.split(" "))
+            and any(fnmatchcase(path, pattern) for pattern in self.path.split(" "))
+            and _fits(self.kafka, kafka)
+            and _fits(self.ottla, ottla)
+        )
+
+
+def _fits(wanted: Any, value: Any) -> bool:
+    if wanted is TEXT:
+        return isinstance(value, str)
+    return wanted is ANY or wanted == value
+
+
+WHOLE = "*"
+
+ALLOWED: tuple[Allowed, ...] = (
+    Allowed(
+        "texts",
+        "Messages for people are worded differently; that there is one, or none, is compared.",
+        "*",
+        "*error_message",
+        TEXT,
+        TEXT,
+    ),
+    Allowed(
+        "refusals-explained",
+        "A refused batch comes with a sentence on why, where Kafka tells its log alone.",
+        "Produce-*",
+        "*error_message",
+        None,
+        TEXT,
+    ),
+    Allowed(
+        "null-records",
+        "H31: Kafka's handler ends with a NullPointerException, and it never answers nor closes.",
+        "Produce-*-h31-null",
+        WHOLE,
+        "no answer",
+    ),
+    Allowed(
+        "start-beside-an-error",
+        "The log start offset of a refused batch: Kafka gives it or -1 depending on the layer that "
+        "refused. No client reads it.",
+        "Produce-*-batch-with-*",
+        "*log_start_offset",
+    ),
+    Allowed(
+        "record-errors-of-a-closed-batch",
+        "Under record.validation=header a batch is refused by its header, so no single record is "
+        "named. With record.validation=records each is, as in Kafka.",
+        "Produce-*-h45-* Produce-*-h46-*",
+        "*record_errors",
+        ANY,
+        [],
+    ),
+    Allowed(
+        "append-time-set-by-a-producer",
+        "H45: Kafka clears the bit, for which it opens the batch. INVALID_TIMESTAMP here, so that "
+        "no batch is stored with a time that nobody gave it.",
+        "Produce-*-batch-with-h45-append-time",
+        WHOLE,
+    ),
+    Allowed(
+        "unknown-codec",
+        "H48: Kafka fails with UNKNOWN_SERVER_ERROR; UNSUPPORTED_COMPRESSION_TYPE says what is wrong.",
+        "Produce-*-batch-with-h48-codec-*",
+        "*error_code",
+        "unknown_server_error",
+        "unsupported_compression_type",
+    ),
+    Allowed(
+        "producer-id-without-epoch",
+        "H56: Kafka stores it, and can then neither fence nor follow that producer.",
+        "Produce-*-batch-with-h56-id-without-epoch",
+        WHOLE,
+    ),
+    Allowed(
+        "a-partition-twice",
+        "H65: Kafka acknowledges both batches and stores one. Both are INVALID_REQUEST here.",
+        "Produce-*-h65-a-partition-twice",
+        WHOLE,
+    ),
+    Allowed(
+        "negative-fetch-sizes",
+        "H67: Kafka fails with UNKNOWN_SERVER_ERROR; here it is as 0, one batch.",
+        "Fetch-*-h67-max-bytes-negative",
+        WHOLE,
+    ),
+    Allowed(
+        "unknown-isolation-level",
+        "Kafka fails with UNKNOWN_SERVER_ERROR. ListOffsets is INVALID_REQUEST here, and a Fetch "
+        "reads what is not committed, too.",
+        "*-unknown-isolation-level ListOffsets-*-isolation-level-unknown",
+        WHOLE,
+    ),
+    Allowed(
+        "an-epoch-below-minus-1",
+        "OffsetForLeaderEpoch: Kafka gives such an epoch back with offset 0; nobody asks for it.",
+        "OffsetForLeaderEpoch-*-the-end-of-the-present-epoch",
+        "*.leader_epoch *.end_offset",
+    ),
+    Allowed(
+        "client-ids-are-utf-8",
+        "H15: Kafka takes lengths below -1 for null, and replaces what is no UTF-8. Such a peer "
+        "does not speak the protocol: its connection ends.",
+        "ApiVersions-*-h15-client-id-length-minus-2 ApiVersions-*-h15-client-id-no-utf-8",
+        WHOLE,
+    ),
+    Allowed(
+        "tags-ascend",
+        "H16: the protocol (KIP-482) wants tags ascending and once each; Kafka does not look. Such "
+        "a peer does not speak the protocol: its connection ends.",
+        "*-h16-tags-of-the-*-not-ascending *-h16-tags-of-the-*-twice",
+        WHOLE,
+    ),
+    Allowed(
+        "features",
+        "What a feature stands for is advertised when it is served, not before.",
+        "ApiVersions-*",
+        "supported_features* finalized_features*",
+    ),
+    Allowed(
+        "metadata-of-nobody",
+        "H73: a topic with neither name nor id is INVALID_REQUEST, where Kafka fails with "
+        "UNKNOWN_SERVER_ERROR.",
+        "Metadata-*-h73-id-zero",
+        WHOLE,
+    ),
+    Allowed(
+        "metadata-of-ids-and-names",
+        "A request that mixes both gets both answered; Kafka leaves out those asked by name.",
+        "Metadata-*-ids-and-names-mixed",
+        WHOLE,
+    ),
+    Allowed(
+        "topic-options-of-our-own",
+        "record.validation is ottla's own; what concerns tiered storage and throttled replication "
+        "can mean nothing here and is absent.",
+        "CreateTopics-* DescribeConfigs-* AlterConfigs-* IncrementalAlterConfigs-*",
+        "*configs.record.validation *configs.remote.* *configs.local.* *.replication.throttled.*",
+    ),
+    Allowed(
+        "min-insync-replicas-of-the-cluster",
+        "Kafka 4.3 sets min.insync.replicas for the whole cluster when it is formatted, for "
+        "eligible leader replicas, which one node does not have.",
+        "CreateTopics-* DescribeConfigs-* AlterConfigs-* IncrementalAlterConfigs-*",
+        "*configs.min.insync.replicas.*",
+    ),
+    Allowed(
+        "partitions-of-a-topic-are-capped",
+        "Past its cap of 10,000 Kafka fails with UNKNOWN_SERVER_ERROR; POLICY_VIOLATION says why.",
+        "CreatePartitions-*-h76-a-billion",
+        WHOLE,
+    ),
+    Allowed(
+        "the-empty-name-alone",
+        "DescribeTopicPartitions: INVALID_TOPIC_EXCEPTION for the empty name; Kafka fails the whole "
+        "request with UNKNOWN_SERVER_ERROR.",
+        "DescribeTopicPartitions-*-described-name-empty",
+        WHOLE,
+    ),
+    Allowed(
+        "no-topic-of-groups-yet",
+        "H62: __consumer_offsets is made when groups are served; until then it is unknown.",
+        "Produce-*-h62-internal-topics",
+        "*error_code",
+        "invalid_topic_exception",
+        "unknown_topic_or_partition",
+    ),
+    Allowed(
+        "deleted-by-name-and-by-id",
+        "H75: a topic named in both ways is refused once by Kafka, once for each mention here.",
+        "DeleteTopics-*-h75-deleted-by-name-and-by-id",
+        WHOLE,
+    ),
+)

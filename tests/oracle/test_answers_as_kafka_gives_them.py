@@ -1,0 +1,128 @@
+"""Apache Kafka and ottla are asked the same; their answers are the same, field by field.
+
+Cases live in `answers/`, what may differ in `answers/allowed.py`. Every key and version that the
+registry serves needs a case that succeeds, and every row of the table of hostile input that is
+named here a case of each API it concerns: who serves a new key adds its cases. Skipped with a
+reason where Apache Kafka is not set up; the two tests of completeness run everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from ottla.handlers.registry import APIS
+from tests import reference
+from tests.oracle.answers import admin_cases, data_cases, frame_cases, topic_cases
+from tests.oracle.answers.allowed import ALLOWED
+from tests.oracle.answers.case import CASES, Case
+from tests.oracle.answers.peer import Peer, differences, ordered
+from tests.processes import Broker, RunningBroker, free_port
+
+MODULES = (admin_cases, data_cases, frame_cases, topic_cases)
+
+# Rows of the table of hostile input, by the APIs whose answers they are about.
+ROWS: dict[int, set[int]] = {
+    0: {*range(29, 40), *range(44, 50), 56, 57, 58, 62, 64, 65, 73},
+    1: {66, 67, 68, 69, 72, 73},
+    2: {72},
+    3: {11, 16, 73, 74},
+    18: {10, 12, 13, 14, 15, 16},
+    19: {74, 75, 76, 78},
+    20: {73, 74, 75},
+    21: {79},
+    23: {72},
+    33: {78},
+    37: {75, 76},
+    44: {78},
+}
+
+# As Apache Kafka's own of the reference, so that defaults are the same.
+OPTIONS = (
+    "num.partitions=4",
+    "log.segment.bytes=268435456",
+    "log.retention.hours=24",
+    "min.insync.replicas=1",
+    "default.replication.factor=1",
+)
+
+
+class Peers(NamedTuple):
+    kafka: Peer
+    ottla: Peer
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
+    """Both brokers with node id 0, each on its own, empty directory."""
+    folder = tmp_path_factory.mktemp("answers")
+    given = os.environ.get("OTTLA_ANSWERS_KAFKA")  # a running one, for who writes cases
+    pid = None
+    if given is None:
+        port = free_port()
+        arguments = (str(port), folder / "kafka", "node.id=0")
+        voters = f"controller.quorum.voters=0@127.0.0.1:{port + 1}"
+        started = reference.run("start", *arguments, voters).stdout.split()[-3:]
+        pid, given, _ = started
+    running = os.environ.get("OTTLA_TEST_BOOTSTRAP")
+    ours = RunningBroker(running) if running else Broker(folder / "ottla", *OPTIONS)
+    try:
+        with ours as broker:
+            peers = Peers(Peer("kafka", given), Peer("ottla", broker.bootstrap))
+            yield peers
+            for peer in peers:
+                peer.close()
+    finally:
+        if pid is not None:
+            os.kill(int(pid), signal.SIGKILL)
+
+
+_used: Counter[str] = Counter()
+_compared: Counter[str] = Counter()
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_answers_are_the_same(case: Case, peers: Peers, tally: Counter[str]) -> None:
+    answers = []
+    for peer in peers:
+        peer.begin(case.id)
+        answers.append(ordered(case.run(peer, case.version)))
+    wrong = []
+    for path, kafka, ottla in differences(*answers):
+        allowed = [one for one in ALLOWED if one.covers(case.id, path, kafka, ottla)]
+        _used.update(one.name for one in allowed)
+        if not allowed:
+            wrong.append(f"{path or 'the answer'}: Kafka {kafka!r}, ottla {ottla!r}")
+    _compared[case.id] += 1
+    tally["cases compared with Apache Kafka"] += 1
+    assert wrong == [], "\n".join(wrong)
+
+
+@pytest.mark.reference
+def test_every_allowed_difference_is_still_one() -> None:
+    if len(_compared) < len(CASES):
+        pytest.skip("not all cases were run")
+    assert [one.name for one in ALLOWED if not _used[one.name]] == []
+
+
+def test_every_version_that_is_served_has_a_case_that_succeeds() -> None:
+    there = {(case.key, case.version) for case in CASES if case.is_success}
+    wanted = {(api.key, n) for api in APIS for n in range(api.lowest, api.highest + 1)}
+    assert sorted(wanted - there) == [], "add cases to tests/oracle/answers"
+
+
+def test_every_row_about_answers_has_a_case() -> None:
+    there = {(case.key, row) for case in CASES for row in case.rows}
+    served = {api.key for api in APIS}
+    wanted = {(key, row) for key, rows in ROWS.items() if key in served for row in rows}
+    assert sorted(wanted - there) == [], "add cases to tests/oracle/answers"
+
+
+def test_cases_are_told_apart_by_their_names() -> None:
+    assert [name for name, count in Counter(case.id for case in CASES).items() if count > 1] == []
