@@ -318,3 +318,4 @@ def test_whatever_happens_nothing_that_was_said_is_taken_back(seeds: range) -> N
     if len(seeds) > 1:
         wanted = {"kill", "crash", "stop", "sent again", "read", "acknowledged", "acks=0", "acks=1"}
         assert wanted <= set(seen), "these histories show nothing"
+        assert 20 * seen["forgotten"] <= seen["sent again"], seen

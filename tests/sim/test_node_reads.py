@@ -171,7 +171,8 @@ def test_whatever_becomes_of_a_connection_its_slices_are_let_go_once(seed: int) 
         match rng.choice(("fetch", "fetch", "produce", "stall", "read", "close", "evict", "time")):
             case "fetch":
                 wants = [Want(rng.randint(0, ends[n]), partition=n) for n in (0, 1)]
-                body = fetch(*wants, min_bytes=rng.choice((1, 5000)), max_wait_ms=300)
+                least, most = rng.choice((1, 5000)), rng.choice((1 << 20, 500))
+                body = fetch(*wants, min_bytes=least, max_bytes=most, max_wait_ms=300)
                 connection.ask(body, 12)
             case "produce":
                 number = rng.randrange(2)
