@@ -14,6 +14,9 @@ import typer
 
 from ottla.cli import render, rows
 
+PARTITIONS_MAX = 100_000
+"""The most that librdkafka asks for."""
+
 
 class Compression(StrEnum):
     NONE = "none"
@@ -69,7 +72,11 @@ class TopicCreate(Connection):
     partitions: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Number of partitions.", show_default="the broker's choice: 1"
+            min=1,
+            max=PARTITIONS_MAX,
+            metavar="N",
+            help="Number of partitions.",
+            show_default="the broker's choice: 1",
         ),
     ] = None
     replication_factor: Annotated[
@@ -101,6 +108,7 @@ class TopicAlter(Connection):
         int | None,
         typer.Option(
             min=1,
+            max=PARTITIONS_MAX,
             metavar="N",
             help="How many partitions it shall have: more than now. Keys then move: records with "
             "one key may lie in two partitions.",

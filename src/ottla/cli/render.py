@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -83,7 +84,7 @@ def table(rows: Sequence[Sequence[str]], heading: Callable[[str], str] = str) ->
     """
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [all(cell in {"-", ""} or cell[0].isdecimal() for cell in c[1:]) for c in columns]
+    right = [all(re.fullmatch("[0-9,]*|-|none", cell) for cell in c[1:]) for c in columns]
     lines = []
     for row in rows:
         cells = zip(row, widths, right, strict=True)

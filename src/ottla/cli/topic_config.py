@@ -34,7 +34,8 @@ def run(options: arguments.TopicConfig) -> int:
     """Change what is to be changed, else show. Raises BadInput, CommandError."""
     words = options.settings or []
     wanted = [word.strip() for word in words if "=" not in word]
-    changed = dict(setting(word, "ottla topic config") for word in words if "=" in word)
+    where = f"ottla topic config {options.name}"
+    changed = dict(setting(word, where) for word in words if "=" in word)
     if (changed or options.delete) and (wanted or options.all):
         raise BadInput("show options or change them, not both; try: one after the other")
     if both := changed.keys() & set(options.delete):

@@ -56,7 +56,7 @@ def setting(text: str, where: str) -> tuple[str, str]:
     """Name and value of KEY=VALUE. Raises BadInput, which says that `where` takes it."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise BadInput(f"{where} takes KEY=VALUE, not {text!r}; try: retention.ms=86400000")
+        raise BadInput(f"{where} takes KEY=VALUE, not {text!r}; try: {where} retention.ms=86400000")
     return name.strip(), value.strip()
 
 

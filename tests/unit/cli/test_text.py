@@ -116,3 +116,12 @@ def test_what_is_no_address_is_answered_with_one(text: str) -> None:
 def test_the_nearest_word_or_none() -> None:
     assert nearest("flihgts", ["flights", "planes"]) == "flights"
     assert nearest("zzz", ["flights", "planes"]) is None
+
+
+def test_a_table_has_its_numbers_to_the_right_and_its_words_to_the_left() -> None:
+    rows = [("node", "address", "rack"), ("7", "10.0.0.1:9092", "-"), ("12", "b:1", "-")]
+    assert render.table(rows, str.upper) == [
+        "  NODE  ADDRESS        RACK\n",
+        "     7  10.0.0.1:9092     -\n",
+        "    12  b:1               -\n",
+    ]
