@@ -12,6 +12,7 @@ from typing import Any
 from ottla.core import options
 from ottla.core.config import INT_MAX, LONG_MAX, Option
 from ottla.core.group_options import GROUP_OPTIONS
+from ottla.core.passed_over import PASSED_OVER
 from ottla.core.topic_options import TOPIC_OPTIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "CONFIG.md"
@@ -32,6 +33,12 @@ with `dir = "data"` is `log.dir`; where one name continues another, quote the lo
 A misspelt option is an error, with the nearest name as a hint. Names that ordinary
 `server.properties` files hold and that mean nothing here are passed over with a warning
 ([list](#passed-over)).
+"""
+
+PASSED_OVER_HEAD = """\
+Kafka's names that have no effect here. Whatever else Kafka knows and this page doesn't name is an
+error: TLS, SASL, authorizers, policies and tiered storage among it, since to go on without them
+would be worse.
 """
 
 _LIMITS = (
@@ -88,7 +95,11 @@ def page() -> str:
         ),
         "",
         "## Passed over\n",
-        ", ".join(f"`{name}`" for name in sorted(options.IGNORED)) + ".",
+        PASSED_OVER_HEAD,
+        *(
+            f"- Because {reason}: {', '.join(f'`{name}`' for name in names)}."
+            for reason, names in PASSED_OVER.items()
+        ),
     ]
     return "\n".join(parts) + "\n"
 

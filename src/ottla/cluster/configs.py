@@ -18,7 +18,7 @@ from ottla.core.config import Config, InvalidConfig, Kind, Option
 from ottla.core.config_entries import inherited
 from ottla.core.group_options import GROUP_BOUNDS, GROUP_OPTIONS
 from ottla.core.model import NodeId, TopicId
-from ottla.core.options import IGNORED
+from ottla.core.passed_over import IGNORED
 from ottla.core.topic_config import check_topic_config
 from ottla.core.topic_options import TOPIC_OPTIONS
 from ottla.core.value import Value

@@ -13,6 +13,7 @@ from typing import Any
 
 from ottla.core.config import INT_MAX, LONG_MAX, Config, InvalidConfig, Option
 from ottla.core.group_options import COORDINATOR_OPTIONS
+from ottla.core.passed_over import IGNORED
 from ottla.core.topic_options import TOPIC_OPTIONS
 
 _NOT_OVERRIDES = "Value must be address:count, separated by commas"
@@ -396,6 +397,14 @@ FETCH_SESSIONS_MAX = Option(
     at_most=INT_MAX,
 )
 
+FETCH_SESSION_PARTITIONS_MAX = Option(
+    "fetch.session.partitions.max",
+    200_000,
+    "Partitions that all fetch sessions remember together; a client beyond it goes on with full "
+    "fetches. ottla's own.",
+    at_least=0,
+    at_most=INT_MAX,
+)
 FETCH_SESSION_EVICTION_MS = Option(
     "min.incremental.fetch.session.eviction.ms",
     120_000,
@@ -409,32 +418,6 @@ ALL: tuple[Option[Any], ...] = (
     *COORDINATOR_OPTIONS,
     *TOPIC_OPTIONS.values(),
 )
-
-IGNORED = frozenset(
-    {
-        "advertised.host.name",
-        "auto.leader.rebalance.enable",
-        "background.threads",
-        "broker.id",
-        "controller.listener.names",
-        "controller.quorum.bootstrap.servers",
-        "controller.quorum.voters",
-        "inter.broker.listener.name",
-        "leader.imbalance.check.interval.seconds",
-        "listener.security.protocol.map",
-        "log.cleaner.threads",
-        "metadata.log.dir",
-        "num.io.threads",
-        "num.network.threads",
-        "num.recovery.threads.per.data.dir",
-        "num.replica.fetchers",
-        "process.roles",
-        "queued.max.requests",
-        "share.coordinator.state.topic.min.isr",
-        "share.coordinator.state.topic.replication.factor",
-    }
-)
-"""Names of Kafka's that stand in ordinary `server.properties` files and have no effect here."""
 
 
 def broker_config(given: Mapping[str, str]) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.core import options, topic_options
+from ottla.core import options, passed_over, topic_options
 from ottla.core.config import Config, InvalidConfig
 from ottla.core.config_files import from_properties
 from ottla.core.endpoints import Endpoint, parse_listeners
@@ -96,7 +96,7 @@ def test_no_limit_is_no_limit_in_every_unit() -> None:
 def test_every_option_has_a_name_of_its_own_and_a_sound_default() -> None:
     names = [name for option in options.ALL for name, *_ in option.broker_names or [(option.name,)]]
     assert len(names) == len(set(names))
-    assert not options.IGNORED & set(names)
+    assert not passed_over.IGNORED & set(names)
     for option in options.ALL:
         text = option.text(option.default)
         assert option.parse(text or "") == option.default
