@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.topics import NewTopic, TopicResult
 from ottla.core.config_entries import created_entries
+from ottla.handlers.limits import note_caps
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.create_topics import (
@@ -43,6 +44,7 @@ def handle(context: Context, request: Request[CreateTopicsRequest]) -> Reply | P
             results = [TopicResult(name, ErrorCode.REQUEST_TIMED_OUT) for name in names]
         else:
             results = created.result()
+            note_caps(context, request, results)
         with_details = request.api_version >= DETAILS_SINCE
         topics = [_result(result, context.config, with_details) for result in results]
         return Reply(CreateTopicsResponse(topics=topics))

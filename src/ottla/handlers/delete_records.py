@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.cluster.names import is_internal
-from ottla.core import options
 from ottla.core.model import Offset
 from ottla.core.pending import Pending, when_all
 from ottla.core.ports import DiskError
 from ottla.core.topic_config import topic_config
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.delete_records import (
@@ -46,10 +46,10 @@ def handle(context: Context, request: Request[DeleteRecordsRequest]) -> Reply | 
     for topic in body.topics:
         for one in topic.partitions:
             asked.setdefault(topic.name, {})[one.partition_index] = one.offset
-    too_many = sum(map(len, asked.values())) > context.config[options.REQUEST_PARTITIONS_MAX]
+    beyond = too_many(context, request, sum(map(len, asked.values())))
     outcomes: dict[tuple[str, int], _Deletion | ErrorCode] = {}
     for name, partitions in asked.items():
-        refusal = ErrorCode.INVALID_REQUEST if too_many else _refusal(context, name)
+        refusal = ErrorCode.INVALID_REQUEST if beyond else _refusal(context, name)
         for number, offset in partitions.items():
             outcomes[name, number] = _delete(context, name, number, offset, refusal)
     together = when_all([one[1] for one in outcomes.values() if isinstance(one, tuple)])

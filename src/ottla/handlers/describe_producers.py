@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.cluster.names import name_fault
-from ottla.core import options
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.describe_producers import (
@@ -30,10 +30,10 @@ def handle(context: Context, request: Request[DescribeProducersRequest]) -> Repl
     """Each partition on its own; one that is named twice is answered twice."""
     asked = request.body.topics
     count = sum(len(topic.partition_indexes) for topic in asked)
-    too_many = count > context.config[options.REQUEST_PARTITIONS_MAX]
+    beyond = too_many(context, request, count)
     topics = []
     for topic in asked:
-        error, message = _topic_fault(context, topic.name, too_many)
+        error, message = _topic_fault(context, topic.name, beyond)
         topics.append(
             TopicResponse(
                 name=topic.name,

@@ -29,6 +29,7 @@ from ottla.handlers.fetch_sessions import (
     Wanted,
     wanted_by,
 )
+from ottla.handlers.limits import too_many
 from ottla.handlers.offset_for_leader_epoch import end_of_epoch
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -72,6 +73,12 @@ def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
             wanted = wanted_by(body)
             if body.session_epoch == INITIAL_EPOCH:
                 session = sessions.begin(wanted, by_id=by_id)
+                if session is None and sessions.slots_max:
+                    context.complaints.about(
+                        options.FETCH_SESSIONS_MAX.name,
+                        request.connection.peer,
+                        "no room for its fetch session: it goes on with full fetches",
+                    )
         else:
             found = sessions.resume(body, by_id=by_id)
             if isinstance(found, ErrorCode):
@@ -81,10 +88,10 @@ def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
             if not wanted:
                 sessions.end(session.id)
                 session = None
-    if len(wanted) > context.config[options.REQUEST_PARTITIONS_MAX]:
+    if too_many(context, request, len(wanted)):
         if session is not None:
             _shared(context).sessions.end(session.id)
-        return Reply(FetchResponse(error_code=ErrorCode.INVALID_REQUEST, responses=[]))
+        return _refused_whole(request, wanted, ErrorCode.INVALID_REQUEST)
     return Fetch(context, request, wanted, session, incremental).attempt()
 
 
@@ -105,6 +112,7 @@ def _shared(context: Context) -> Shared:
         sessions = Sessions(
             context.clock,
             config[options.FETCH_SESSIONS_MAX],
+            config[options.FETCH_SESSION_PARTITIONS_MAX],
             config[options.FETCH_SESSION_EVICTION_MS],
         )
         shared = context.kept["fetch"] = Shared(sessions)
@@ -180,6 +188,11 @@ class Fetch:
             return self._reply(read)
         shared = _shared(self.context)
         if shared.parked >= self.context.config[options.FETCH_PARKED_MAX]:
+            self.context.complaints.about(
+                options.FETCH_PARKED_MAX.name,
+                self.request.connection.peer,
+                f"{shared.parked} fetches wait already: answered at once",
+            )
             return self._reply(read)
         _release(read)
         shared.parked += 1
@@ -303,17 +316,8 @@ class Fetch:
             if self.incremental:
                 read = told
             session.rotate(served)
-        topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
-        for wanted, data in read:
-            name = (wanted.topic, wanted.topic_id)
-            topic = topics.get(name)
-            if topic is None:
-                topic = topics[name] = FetchableTopicResponse(
-                    topic=wanted.topic, topic_id=wanted.topic_id, partitions=[]
-                )
-            topic.partitions.append(data)
         session_id = NO_SESSION if session is None else session.id
-        return Reply(FetchResponse(session_id=session_id, responses=list(topics.values())))
+        return Reply(FetchResponse(session_id=session_id, responses=_by_topic(read)))
 
 
 def _is_warm(partition: Partition, warming: Pending[None]) -> bool:
@@ -329,6 +333,28 @@ def _is_warm(partition: Partition, warming: Pending[None]) -> bool:
 
 
 _UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
+
+
+def _by_topic(read: list[tuple[Wanted, PartitionData]]) -> list[FetchableTopicResponse]:
+    topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
+    for wanted, data in read:
+        name = (wanted.topic, wanted.topic_id)
+        topic = topics.get(name)
+        if topic is None:
+            topic = topics[name] = FetchableTopicResponse(
+                topic=wanted.topic, topic_id=wanted.topic_id, partitions=[]
+            )
+        topic.partitions.append(data)
+    return list(topics.values())
+
+
+def _refused_whole(request: Request[FetchRequest], wanted: list[Wanted], error: ErrorCode) -> Reply:
+    """An error for all that was asked: where the version has no place for one, in each part."""
+    if request.api_version >= SESSIONS_SINCE:
+        return Reply(FetchResponse(error_code=error, responses=[]))
+    return Reply(
+        FetchResponse(responses=_by_topic([(one, _refusal(one, error)) for one in wanted]))
+    )
 
 
 def _refusal(wanted: Wanted, error: ErrorCode) -> PartitionData:

@@ -121,16 +121,27 @@ class Session:
 
 
 class Sessions:
-    """All sessions of a node: at most `slots_max`, of which only idle ones are evicted.
+    """All sessions of a node: at most `slots_max`, of which only idle ones are evicted, and of
+    all together at most `partitions_max` partitions.
 
     With no slot to be had a client gets session id 0 and goes on with full fetches.
     """
 
-    __slots__ = ("_clock", "_eviction_s", "_next_id", "_sessions", "_slots_max")
+    __slots__ = (
+        "_clock",
+        "_eviction_s",
+        "_next_id",
+        "_partitions_count",
+        "_sessions",
+        "partitions_max",
+        "slots_max",
+    )
 
-    def __init__(self, clock: Clock, slots_max: int, eviction_ms: int) -> None:
+    def __init__(self, clock: Clock, slots_max: int, partitions_max: int, eviction_ms: int) -> None:
         self._clock = clock
-        self._slots_max = slots_max
+        self.slots_max = slots_max
+        self.partitions_max = partitions_max
+        self._partitions_count = 0
         self._eviction_s = eviction_ms / 1000
         self._sessions: dict[int, Session] = {}
         # Begun at the clock, so that an id kept from before a restart names no other's session.
@@ -142,15 +153,22 @@ class Sessions:
     def begin(self, wanted: list[Wanted], *, by_id: bool) -> Session | None:
         """A new session, or None when every slot is in use."""
         now = self._clock.monotonic()
-        if len(self._sessions) >= self._slots_max and not self._evict(now):
+        if len(self._sessions) >= self.slots_max and not self._evict(now):
             return None
+        while self._partitions_count + len(wanted) > self.partitions_max:
+            if not self._evict(now):
+                return None
         self._next_id = self._next_id % _ID_MAX + 1
         session = Session(self._next_id, wanted, by_id, now)
         self._sessions[session.id] = session
+        self._partitions_count += len(session.partitions)
         return session
 
     def resume(self, request: FetchRequest, *, by_id: bool) -> Session | ErrorCode:
-        """The session of an incremental request, changed by it, or why there is none."""
+        """The session of an incremental request, changed by it, or why there is none.
+
+        One that grows past what all may have together is lost: its client begins anew.
+        """
         session = self._sessions.get(request.session_id)
         if session is None:
             return ErrorCode.FETCH_SESSION_ID_NOT_FOUND
@@ -158,7 +176,12 @@ class Sessions:
             return ErrorCode.INVALID_FETCH_SESSION_EPOCH
         if session.by_id != by_id:
             return ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR
+        before = len(session.partitions)
         session.change(request)
+        self._partitions_count += len(session.partitions) - before
+        if len(session.partitions) > before and self._partitions_count > self.partitions_max:
+            self.end(session.id)
+            return ErrorCode.FETCH_SESSION_ID_NOT_FOUND
         session.epoch = session.epoch % _ID_MAX + 1
         session.last_used = self._clock.monotonic()
         # Re-inserted, so that the dictionary stays in order of last use.
@@ -167,11 +190,13 @@ class Sessions:
         return session
 
     def end(self, session_id: int) -> None:
-        self._sessions.pop(session_id, None)
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self._partitions_count -= len(session.partitions)
 
     def _evict(self, now: float) -> bool:
         oldest = next(iter(self._sessions.values()), None)
         if oldest is None or now - oldest.last_used < self._eviction_s:
             return False
-        del self._sessions[oldest.id]
+        self.end(oldest.id)
         return True

@@ -19,6 +19,7 @@ from ottla.core import options
 from ottla.core.model import LeaderEpoch, Offset
 from ottla.core.pending import Pending, when_all
 from ottla.core.ports import OffloadError
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.time_lookup import first_since
 from ottla.protocol.errors import ErrorCode
@@ -94,11 +95,12 @@ class Listing:
         self.deadline = context.clock.monotonic() + DEADLINE_S
         self.lookups: list[Lookup] = []
         self.together: Pending[None] | None = None
-        self.response = ListOffsetsResponse(topics=self._topics(request.body))
+        self.response = ListOffsetsResponse(topics=self._topics(request))
 
-    def _topics(self, body: ListOffsetsRequest) -> list[ListOffsetsTopicResponse]:
-        most = self.context.config[options.REQUEST_PARTITIONS_MAX]
-        sound = sum(len(topic.partitions) for topic in body.topics) <= most
+    def _topics(self, request: Request[ListOffsetsRequest]) -> list[ListOffsetsTopicResponse]:
+        body = request.body
+        count = sum(len(topic.partitions) for topic in body.topics)
+        sound = not too_many(self.context, request, count)
         sound = sound and body.isolation_level in (READ_UNCOMMITTED, READ_COMMITTED)
         answers: dict[str, dict[int, ListOffsetsPartitionResponse]] = {}
         looked_up: dict[tuple[str, int], Lookup] = {}

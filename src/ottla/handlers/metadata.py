@@ -19,6 +19,7 @@ from ottla.cluster.image import NO_NODE
 from ottla.cluster.names import is_internal, name_fault
 from ottla.core import options
 from ottla.core.model import NO_TOPIC_ID, TopicId
+from ottla.handlers.limits import too_many
 from ottla.handlers.nodes import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS, nodes_for
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -49,10 +50,9 @@ def handle(context: Context, request: Request[MetadataRequest]) -> Reply | Parke
     if not asked and (asked is None or request.api_version < NULL_MEANS_ALL_SINCE):
         return _answer(context, request, None, {})
     assert asked is not None
-    too_many = len(asked) > context.config[options.REQUEST_PARTITIONS_MAX]
-    if too_many or _is_malformed(asked, request.api_version):
+    if too_many(context, request, len(asked)) or _is_malformed(asked, request.api_version):
         return _refused(asked, request.api_version)
-    missing = list(_creatable(context, body, asked))
+    missing = list(_creatable(context, request, asked))
     if not missing:
         return _answer(context, request, asked, {})
     created = context.controller.auto_create(missing)
@@ -90,20 +90,25 @@ def _refused(asked: list[MetadataRequestTopic], version: int) -> Reply:
 
 
 def _creatable(
-    context: Context, body: MetadataRequest, asked: list[MetadataRequestTopic]
+    context: Context, request: Request[MetadataRequest], asked: list[MetadataRequestTopic]
 ) -> Iterator[str]:
     """The names to be created now: allowed, legal, and no more than one request may ask for.
 
     The cap on all topics is the controller's (H81).
     """
     config = context.config
-    if not (body.allow_auto_topic_creation and config[options.AUTO_CREATE_TOPICS]):
+    if not (request.body.allow_auto_topic_creation and config[options.AUTO_CREATE_TOPICS]):
         return
     topics = context.image().topics
     room = config[options.AUTO_CREATE_REQUEST_MAX]
     found: set[str] = set()
     for topic in asked:
         if len(found) >= room:
+            context.complaints.about(
+                options.AUTO_CREATE_REQUEST_MAX.name,
+                request.connection.peer,
+                f"asked for more topics to be created than {room}, the rest are unknown to it",
+            )
             return
         name = topic.name
         if topic.topic_id != NO_TOPIC_ID or name is None or name in topics or name in found:

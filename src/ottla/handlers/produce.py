@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ottla.cluster.names import is_internal
-from ottla.core import options
 from ottla.core.pending import Pending, when_all
 from ottla.core.ports import DiskError, OffloadError
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.produce import (
@@ -144,7 +144,7 @@ class Produce:
                     self._open(item, partition.opening, batch, now_ms)
         if len(self.items) > 1:
             self._refuse_repeated()
-            if len(self.items) > self.context.config[options.REQUEST_PARTITIONS_MAX]:
+            if too_many(self.context, self.request, len(self.items)):
                 self._refuse_all(ErrorCode.INVALID_REQUEST)
         if nameless:
             self._refuse_all(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)

@@ -24,10 +24,10 @@ _UNPACK_FAILS: Final = (struct.error, IndexError, UnicodeDecodeError)
 
 
 ELEMENTS_MAX: Final = 200_000
-"""Most elements that the arrays of one request can have together, twice the partitions it can name.
+"""Most elements of all arrays of one request together, twice the partitions it can name.
 
-An element of two bytes becomes an object of a hundred, or more: without this, a request as large as is
-allowed would take forty times its size. A response comes from a peer that we chose: no such limit.
+An element of two bytes becomes an object of a hundred, or more: without this, a request as large as
+is allowed would take forty times its size. A response comes from a peer of our choice: no limit.
 """
 
 

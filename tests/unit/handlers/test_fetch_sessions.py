@@ -34,7 +34,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def sessions(clock: ManualClock) -> Sessions:
-    return Sessions(clock, slots_max=2, eviction_ms=120_000)
+    return Sessions(clock, slots_max=2, partitions_max=100, eviction_ms=120_000)
 
 
 def wanted(partition: int, offset: int = 0) -> Wanted:
@@ -166,3 +166,19 @@ def test_what_was_served_is_read_last_next_time(sessions: Sessions) -> None:
 def test_a_request_names_its_partitions_in_order() -> None:
     request = incremental(0, 0, 3, 1)
     assert [one.partition for one in wanted_by(request)] == [3, 1]
+
+
+def test_partitions_that_all_sessions_remember_are_limited(
+    sessions: Sessions, clock: ManualClock
+) -> None:
+    first = begun(sessions, *range(60))
+    assert sessions.begin([wanted(index) for index in range(41)], by_id=False) is None
+    second = begun(sessions, *range(40))
+    outcome = sessions.resume(incremental(second.id, 1, 40), by_id=False)
+    assert outcome is ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "it grew too large and is lost"
+    sessions.end(first.id)
+    sessions.end(first.id)
+    third = begun(sessions, *range(100))
+    clock.now += 121
+    assert begun(sessions, *range(100)) is not third, "the idle one gave its place"
+    assert len(sessions) == 1

@@ -1,0 +1,40 @@
+"""Limits that more than one handler holds requests to, and what is said when one is reached.
+
+Owns the judging alone; what a request beyond a limit is answered is its handler's to say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ottla.core import options
+from ottla.protocol.apis import API_NAMES
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ottla.cluster.topics import TopicResult
+    from ottla.handlers.context import Context, Request
+
+
+def too_many(context: Context, request: Request[Any], count: int) -> bool:
+    """Whether a request that names `count` topics or partitions is beyond the limit (H28)."""
+    most = context.config[options.REQUEST_PARTITIONS_MAX]
+    if count <= most:
+        return False
+    context.complaints.about(
+        options.REQUEST_PARTITIONS_MAX.name,
+        request.connection.peer,
+        f"{API_NAMES[request.api_key]} names {count} topics or partitions, refused above {most}",
+    )
+    return True
+
+
+def note_caps(context: Context, request: Request[Any], results: Iterable[TopicResult]) -> None:
+    """Take note of topics that were refused for what max.partitions.* allow (H76)."""
+    for result in results:
+        if result.error == ErrorCode.POLICY_VIOLATION:
+            context.complaints.about(
+                "max.partitions", request.connection.peer, result.message or "too many partitions"
+            )
