@@ -76,7 +76,6 @@ class History:
         self.read: dict[Place, bytes] = {}
         self.told_end: Counter[int] = Counter()
         self.plain: list[Sent] = []
-        self.lives: list[dict[int, int]] = []
         self.seen: Counter[str] = Counter()
         self.once: dict[bytes, Sent] = {}
         self.damaged: set[int] = set()
@@ -217,6 +216,7 @@ class History:
     def end_a_life(self) -> None:
         how = self.random.choice(SAFE if self.synced else ("kill", "stop"))
         self.seen[how] += 1
+        before = [partition.leader_epoch for partition in self.node.table]
         if how == "stop":
             self.node.settle()
             self.listen()
@@ -230,6 +230,8 @@ class History:
                 assert how == "crash" or found.partition.partition in self.damaged
                 self.damaged.add(found.partition.partition)
                 self.seen["damaged"] += 1
+        after = [partition.leader_epoch for partition in self.node.table]
+        assert all(old < new for old, new in zip(before, after, strict=True)), "an epoch again"
         self.plain.clear()  # nobody will ever know
         self.connect()
         for producer in self.idempotent:
