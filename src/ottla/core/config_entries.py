@@ -53,6 +53,11 @@ def topic_entries(config: Config, own: Mapping[str, str]) -> Iterator[ConfigEntr
         yield _scoped(config, TOPIC_OPTIONS[name], own, Source.TOPIC)
 
 
+def topic_entry(config: Config, name: str, own: Mapping[str, str]) -> ConfigEntry:
+    """One setting of a topic. Raises KeyError where no option has the name."""
+    return _scoped(config, TOPIC_OPTIONS[name], own, Source.TOPIC)
+
+
 def created_entries(config: Config, own: Mapping[str, str]) -> Iterator[ConfigEntry]:
     """The same as CreateTopics tells them: text as it was sent, and no name left out (KIP-525)."""
     for name in sorted(TOPIC_OPTIONS):

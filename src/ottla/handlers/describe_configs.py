@@ -9,7 +9,7 @@ nothing is set for them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ottla.cluster import keys
 from ottla.cluster.configs import ResourceType, wrong_node
@@ -21,6 +21,7 @@ from ottla.core.config_entries import (
     cluster_entries,
     group_entries,
     topic_entries,
+    topic_entry,
 )
 from ottla.handlers.loggers import logger_entries
 from ottla.handlers.reply import Reply
@@ -35,13 +36,14 @@ from ottla.protocol.messages.describe_configs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ottla.handlers.context import Context, Request
 
 RESOURCES_MAX = 10_000
 """What one request may ask of: each is answered with dozens of settings."""
 
+Told: TypeAlias = list[DescribeConfigsResourceResult]
 Fault: TypeAlias = tuple[ErrorCode, str]
 
 _UNSERVED = (
@@ -63,18 +65,18 @@ def handle(context: Context, request: Request[DescribeConfigsRequest]) -> Reply:
 
 
 class _Answering:
-    """One request: most of its topics set nothing of their own and share one answer."""
+    """One request. Topics share what they don't set themselves, and the broker is told once."""
 
     def __init__(self, context: Context, body: DescribeConfigsRequest) -> None:
         self._context = context
         self._image = context.image()
         self._with_synonyms = body.include_synonyms
         self._with_docs = body.include_documentation
-        self._shared: list[DescribeConfigsResourceResult] | None = None
+        self._found: dict[Callable[..., Iterable[ConfigEntry]], Told] = {}
 
     def result(self, resource: DescribeConfigsResource) -> DescribeConfigsResult:
         name = resource.resource_name
-        found: list[DescribeConfigsResourceResult] | Fault
+        found: Told | Fault
         match resource.resource_type:
             case ResourceType.TOPIC:
                 found = self._topic(name)
@@ -102,41 +104,47 @@ class _Answering:
             configs=found,
         )
 
-    def _topic(self, name: str) -> list[DescribeConfigsResourceResult] | Fault:
+    def _topic(self, name: str) -> Told | Fault:
         if fault := name_fault(name):
             return ErrorCode.INVALID_TOPIC_EXCEPTION, fault
         topic = self._image.topics.get(name)
         if topic is None:
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ""
-        if topic.configs:
-            return self._told(topic_entries(self._context.config, topic.configs))
-        if self._shared is None:
-            self._shared = self._told(topic_entries(self._context.config, {}))
-        return self._shared
+        config = self._context.config
+        own = topic.configs
+        return [
+            self._entry(topic_entry(config, one.name, own)) if one.name in own else one
+            for one in self._told_once(topic_entries, config, {})
+        ]
 
-    def _broker(self, name: str) -> list[DescribeConfigsResourceResult] | Fault:
+    def _broker(self, name: str) -> Told | Fault:
         config = self._context.config
         if not name:
-            return self._told(cluster_entries(config))
+            return self._told_once(cluster_entries, config)
         expected = "{} or empty string,"
         if wrong := wrong_node(name, self._context.node_id, "Broker", expected):
             return ErrorCode.INVALID_REQUEST, wrong
-        return self._told(broker_entries(config))
+        return self._told_once(broker_entries, config)
 
-    def _loggers(self, name: str) -> list[DescribeConfigsResourceResult] | Fault:
+    def _loggers(self, name: str) -> Told | Fault:
         if not name:
             return ErrorCode.INVALID_REQUEST, "Broker id must not be empty"
         if wrong := wrong_node(name, self._context.node_id, "Broker", "{}"):
             return ErrorCode.INVALID_REQUEST, wrong
-        return self._told(logger_entries())
+        return self._told_once(logger_entries)
 
-    def _group(self, name: str) -> list[DescribeConfigsResourceResult] | Fault:
+    def _group(self, name: str) -> Told | Fault:
         if not name:
             return ErrorCode.INVALID_REQUEST, "Group name must not be empty"
         settings = self._image.settings.get(keys.group_settings(name), NO_SETTINGS)
         return self._told(group_entries(self._context.config, settings.configs))
 
-    def _told(self, entries: Iterable[ConfigEntry]) -> list[DescribeConfigsResourceResult]:
+    def _told_once(self, find: Callable[..., Iterable[ConfigEntry]], *arguments: Any) -> Told:
+        if find not in self._found:
+            self._found[find] = self._told(find(*arguments))
+        return self._found[find]
+
+    def _told(self, entries: Iterable[ConfigEntry]) -> Told:
         return [self._entry(entry) for entry in entries]
 
     def _entry(self, entry: ConfigEntry) -> DescribeConfigsResourceResult:
