@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ottla.cluster.names import is_internal
 from ottla.core.pending import Pending, when_all
 from ottla.core.ports import DiskError, OffloadError
 from ottla.handlers.limits import too_many
@@ -65,16 +64,15 @@ def handle(context: Context, request: Request[ProduceRequest]) -> Reply | Parked
 class Item:
     """One partition of the request on its way: judged, prepared, appended, answered."""
 
-    __slots__ = ("batch", "end", "opened", "partition", "prepared", "response")
+    __slots__ = ("batch", "end", "partition", "pending", "response")
 
     def __init__(self, response: PartitionProduceResponse) -> None:
         self.response = response
         self.partition: Partition | None = None
         self.batch: BatchView | None = None
         """None once there is nothing left to append."""
-        self.opened: Pending[Any] | None = None
-        """The batch's records being walked or re-compressed elsewhere."""
-        self.prepared: Pending[None] | None = None
+        self.pending: Pending[Rejected | Opened] | Pending[None] | None = None
+        """First the batch being opened by the worker, if it is, then its log being prepared."""
         self.end: Offset | None = None
         """What the high watermark must reach for acks=-1."""
 
@@ -158,7 +156,7 @@ class Produce:
         if not isinstance(partition, ErrorCode):
             if not ACKS_ALL <= self.acks <= ACKS_LEADER:
                 return ErrorCode.INVALID_REQUIRED_ACKS
-            if is_internal(partition.key.topic):
+            if partition.internal:
                 return ErrorCode.INVALID_TOPIC_EXCEPTION
         return partition
 
@@ -181,7 +179,7 @@ class Produce:
         if opening.is_small(batch):
             self._opened(item, opening.open(batch.view, now_ms))
         else:
-            item.opened = self.context.offload.run(open_batch, bytes(batch.view), opening, now_ms)
+            item.pending = self.context.offload.run(open_batch, bytes(batch.view), opening, now_ms)
 
     @staticmethod
     def _opened(item: Item, outcome: Rejected | Opened) -> None:
@@ -213,31 +211,30 @@ class Produce:
         """Take in what has been waited for, and note what must still be."""
         partition = item.partition
         assert partition is not None, "a batch is kept only beside its partition"
-        for pending in (item.opened, item.prepared):
-            if pending is not None and not pending.done:
+        pending = item.pending
+        if pending is not None:
+            if not pending.done:
                 if in_time:
                     waiting.append(pending)
                 else:
                     item.refuse(ErrorCode.REQUEST_TIMED_OUT)
                 return
-        if item.opened is not None:
-            done, item.opened = item.opened, None
+            item.pending = None
             try:
-                self._opened(item, done.result())
+                outcome = pending.result()
             except OffloadError:
                 # Of the errors by which a client comes again, the one that all clients know.
                 item.refuse(ErrorCode.REQUEST_TIMED_OUT)
-        if item.prepared is not None:
-            prepared, item.prepared = item.prepared, None
-            try:
-                prepared.result()
             except DiskError as error:
                 partition.on_disk_error(error)
                 item.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
+            else:
+                if outcome is not None:
+                    self._opened(item, outcome)
         if item.batch is not None:
-            item.prepared = partition.prepare(item.batch)
-            if item.prepared is not None:
-                waiting.append(item.prepared)
+            pending = item.pending = partition.prepare(item.batch)
+            if pending is not None:
+                waiting.append(pending)
 
     # --- the effect, and after -------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ottla.cluster.names import is_internal
 from ottla.core.model import NO_TIMESTAMP, LeaderEpoch, Offset, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
@@ -80,6 +81,7 @@ class Partition:
         "committed_by_sync",
         "deleted",
         "high_position",
+        "internal",
         "key",
         "leader_epoch",
         "log",
@@ -88,6 +90,7 @@ class Partition:
         "opening",
         "readers",
         "rules",
+        "stamps_time",
         "topic_id",
     )
 
@@ -106,6 +109,7 @@ class Partition:
     ) -> None:
         self.key = key
         self.topic_id = topic_id
+        self.internal = is_internal(key.topic)
         self.leader_epoch = leader_epoch
         self.log = log
         self.clock = clock
@@ -124,6 +128,7 @@ class Partition:
         """Take a topic's settings; they hold from the next batch on."""
         self.rules = settings.rules
         self.opening = settings.opening
+        self.stamps_time = settings.rules.timestamp_type == "LogAppendTime"
         self.log.settings = settings.log
 
     # --- offsets ---------------------------------------------------------------------------
@@ -151,7 +156,7 @@ class Partition:
     def prepare(self, batch: BatchView) -> Pending[None] | None:
         """None if `batch` can be appended now; else wait for this, and ask again."""
         timestamp = batch.max_timestamp
-        if self.rules.timestamp_type == "LogAppendTime":
+        if self.stamps_time:
             timestamp = self.clock.wall_ms()  # the time that counts for a roll is the one it gets
         offsets = batch.last_offset_delta + 1
         return self.log.prepare(batch.length, self.leader_epoch, timestamp, offsets)
@@ -174,7 +179,7 @@ class Partition:
                 end = Offset(verdict.base_offset + batch.last_offset_delta + 1)
                 return Appended(verdict.base_offset, end, verdict.timestamp)
         append_time = NO_TIMESTAMP
-        if self.rules.timestamp_type == "LogAppendTime":
+        if self.stamps_time:
             append_time = self.clock.wall_ms()
             batch.stamp_log_append_time(append_time)
         try:
