@@ -23,12 +23,17 @@ READY = re.compile(r"ready on (\S+):(\d+), data in (.+) \((\d+) ms\)")
 START_S, STOP_S = 30.0, 30.0
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_S) -> None:
-    """Poll until `condition` holds; fails the test with `what` otherwise."""
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    seconds: float = START_S,
+    or_say: Callable[[], str] = str,
+) -> None:
+    """Poll until `condition` holds; fails the test with `what` and `or_say()` otherwise."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:g} s in vain for {what}")
+            pytest.fail(f"waited {seconds:g} s in vain for {what} {or_say()}".rstrip())
         time.sleep(0.005)
 
 
