@@ -39,6 +39,13 @@ def test_every_dependency_has_its_reason():
     assert [one for one in sorted(names - {"ottla"}) if f"**{one}**" not in page] == []
 
 
+def test_the_page_about_compatibility_says_what_is_served_and_what_may_differ():
+    tool = [sys.executable, str(ROOT / "tools" / "gen_compatibility.py"), "--check"]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_a_page_names_only_make_targets_that_exist(page):
     named = set(re.findall(r"`make ([a-z]+)|^\s*make ([a-z]+)", text(ROOT / page), re.MULTILINE))
