@@ -363,8 +363,11 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
     """
     config = options.broker_config(given)
     raise_descriptors_max()
-    for name in config.ignored:
-        _log.warning("the option %s is known but has no effect in ottla; it may be removed", name)
+    if config.ignored:
+        _log.warning(
+            "options without an effect here are passed over: %s; docs/CONFIG.md says why",
+            ", ".join(sorted(config.ignored)),
+        )
     loop = asyncio.new_event_loop()
     node = Node(config, loop)
     try:

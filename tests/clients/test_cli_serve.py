@@ -89,6 +89,14 @@ def test_a_mistake_is_one_sentence_and_bad_input(words, complaint, tmp_path):
     assert not (tmp_path / "d").exists()
 
 
+def test_options_of_kafkas_that_mean_nothing_here_are_named_in_one_line(tmp_path):
+    file = tmp_path / "server.properties"
+    file.write_text("process.roles=broker,controller\nnum.network.threads=3\nnum.io.threads=8\n")
+    with Served(tmp_path, *ANY, "--config", str(file)) as served:
+        (line,) = [line for line in served.lines() if "WARNING" in line]
+        assert "passed over: num.io.threads, num.network.threads" in line
+
+
 def nodes(served: Served, host: str) -> list[tuple[str, int]]:
     """Where a client that comes by `host` is sent."""
     name = f"[{host}]" if ":" in host else host
