@@ -25,7 +25,7 @@ from ottla.storage.recovery import Case
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, produce, stored
 
-HISTORIES = 10_000 if os.environ.get("OTTLA_SOAK") else 350
+HISTORIES = 10_000 if os.environ.get("OTTLA_SOAK") else 600
 SEEDS_PER_TEST = 50
 PARTITIONS = 3
 IN_FLIGHT_MAX = 5

@@ -188,3 +188,26 @@ def test_what_is_acknowledged_survives_whatever_the_disk_refused(seed: int) -> N
 def test_those_histories_show_both_outcomes() -> None:
     seen = sum((Unlucky(seed).run() for seed in range(10)), Counter())
     assert min(seen["NONE"], seen["KAFKA_STORAGE_ERROR"]) > 50
+
+
+def test_where_the_operating_system_flushes_a_sync_that_fails_ends_the_directory_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = SimNode(flush_policy="os")
+    node.create_topic("t", segment_index_bytes="16", index_interval_bytes="0")
+    node.disk.faults = [Fault("sync", EIO, path=".log")]  # at the first roll: nothing else syncs it
+    codes = [put(node, batch(b"x")).error_code for _ in range(10)]
+    good = codes.index(STORAGE_ERROR)
+    assert good > 1
+    assert set(codes[good:]) == {STORAGE_ERROR}
+    assert said(caplog, "offline") == 1
+    assert get(node).high_watermark == good
+
+
+def test_a_directory_that_went_offline_is_not_marked_as_stopped_cleanly(node: SimNode) -> None:
+    put(node, batch(b"kept"))
+    node.disk.faults = [Fault("sync", EIO)]
+    put(node, batch(b"lost"))
+    node.stop()
+    assert not node.directory.was_clean
+    assert put(node, batch(b"after")).error_code == 0
