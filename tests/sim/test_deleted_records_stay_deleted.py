@@ -176,6 +176,22 @@ def test_a_deletion_that_could_not_be_written_fails_and_the_next_one_tries_again
     assert world.start().start == 30
 
 
+def test_files_that_could_not_be_removed_are_reported_and_go_at_the_next_start() -> None:
+    world = World(1)
+    log = world.filled()
+    reported: list[DiskError] = []
+    world.directory.left_behind = reported.append
+    world.disk.faults = [Fault("remove")]
+    done = world.move_start(log, 35)
+    world.settle()
+    done.result()
+    assert len(reported) == 1
+    assert world.names(".log")[0] == 0
+    world.disk.kill()
+    assert world.start().start == 35
+    assert world.names(".log")[0] == 30
+
+
 @pytest.mark.parametrize("policy", ["commit", "os"])
 def test_an_answered_deletion_survives_every_crash(policy: str) -> None:
     first = int(os.environ.get("OTTLA_SEED", "0"))

@@ -56,6 +56,7 @@ class PartitionTable:
         self._committed_by_sync = config[options.FLUSH_POLICY] == "commit"
         self._said_at: dict[str, float] = {}
         directory.rounds.offline = self.take_offline
+        directory.left_behind = self._left_behind
         self._configs: dict[bytes, Mapping[str, str]] = {}
         config.on_change(self._configure_all)
 
@@ -96,6 +97,10 @@ class PartitionTable:
         if not 0 <= offset <= partition.high_watermark:
             return ErrorCode.OFFSET_OUT_OF_RANGE
         return self.directory.move_start(partition.log, offset)
+
+    @staticmethod
+    def _left_behind(error: DiskError) -> None:
+        _log.warning("files of deleted records are left until the next start: %s", error)
 
     # --- following the image ---------------------------------------------------------------
 

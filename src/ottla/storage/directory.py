@@ -80,6 +80,8 @@ class LogDirectory:
         self._moving: list[Pending[None]] = []
         self._moved: dict[Log, None] = {}
         self._writing_starts = False
+        self.left_behind: Callable[[DiskError], None] = _nothing
+        """Called when files of deleted records could not be removed."""
 
     # -- start
 
@@ -281,12 +283,23 @@ class LogDirectory:
             else:
                 steps = [step for log, start in moved.items() for step in log.drop_below(start)]
                 if steps:
-                    # Not waited for: what it leaves, the next start removes.
-                    self.disk.perform(steps)
+                    self._remove(steps)
                 for pending in waiting:
                     pending.complete(None)
             if self._moving and not self._writing_starts:
                 self._write_starts()
+
+        done.then(finish)
+
+    def _remove(self, steps: list[Step]) -> None:
+        """Not waited for: the records are gone already, and the next start removes what stays."""
+        done = self.disk.perform(steps)
+
+        def finish() -> None:
+            try:
+                done.result()
+            except DiskError as error:
+                self.left_behind(error)
 
         done.then(finish)
 
@@ -348,6 +361,10 @@ class LogDirectory:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _nothing(_error: DiskError) -> None:
+    pass
 
 
 def partition_of(name: str) -> TopicPartition | None:
