@@ -9,6 +9,7 @@ reason where Apache Kafka is not set up; the two tests of completeness run every
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -80,6 +81,8 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
     finally:
         if pid is not None:
             os.kill(int(pid), signal.SIGKILL)
+            # An index for each partition, 20 MiB each: too much to keep for the next runs.
+            shutil.rmtree(folder / "kafka", ignore_errors=True)
 
 
 _used: Counter[str] = Counter()
