@@ -45,6 +45,7 @@ def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSetti
     log = LogSettings(
         segment_bytes=topic.segment_bytes,
         segment_ms=topic.segment_ms,
+        segment_jitter_ms=topic.segment_jitter_ms,
         segment_index_bytes=topic.segment_index_bytes,
         index_interval_bytes=topic.index_interval_bytes,
         flush_messages=topic.flush_messages,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
+from zlib import crc32
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId
 from ottla.core.pending import Pending
@@ -217,10 +218,15 @@ class Log:
             or active.times.count >= settings.time_entries_max
         ):
             return True
+        most_ms = settings.segment_ms
+        if settings.segment_jitter_ms:
+            # Chance without a source of it: logs of one age differ, and one log always agrees.
+            chance = crc32(b"%d" % active.base_offset, crc32(self.directory.encode()))
+            most_ms -= chance % min(settings.segment_jitter_ms, settings.segment_ms)
         first = active.first_timestamp
         if first is not None and first >= 0 and timestamp_ms >= 0:
-            return timestamp_ms - first > settings.segment_ms
-        return self.clock.wall_ms() - active.created_ms > settings.segment_ms
+            return timestamp_ms - first > most_ms
+        return self.clock.wall_ms() - active.created_ms > most_ms
 
     def _make(self, roll: bool, epoch: LeaderEpoch) -> None:
         """Make what an append needs: first files, next segment, epoch's line; all in one go.

@@ -16,6 +16,8 @@ class LogSettings(Value):
 
     segment_bytes: int = 1 << 30
     segment_ms: int = 7 * 24 * 3600 * 1000
+    segment_jitter_ms: int = 0
+    """The most by which a segment rolls earlier; which segment by how much is its own chance."""
     segment_index_bytes: int = 10 << 20
     index_interval_bytes: int = 4096
     flush_messages: int = _NEVER

@@ -55,11 +55,13 @@ def test_what_belongs_to_the_log_arrives_there() -> None:
     found = settings(
         {"transactional.id.expiration.ms": "1", "producer.id.expiration.ms": "77"},
         segment_ms="11",
+        segment_jitter_ms="12",
         segment_index_bytes="1200",
         index_interval_bytes="13",
         flush_messages="14",
         flush_ms="15",
     ).log
+    assert found.segment_jitter_ms == 12
     assert (found.segment_ms, found.segment_index_bytes, found.index_interval_bytes) == (
         11,
         1200,

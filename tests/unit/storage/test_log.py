@@ -134,6 +134,20 @@ def test_a_segment_is_closed_by_the_time_of_its_records():
     assert bases(bench.log) == [0, 2]
 
 
+def test_segments_are_closed_earlier_by_a_chance_of_their_own():
+    def rolls_at(**settings: int) -> int:
+        bench = Bench(settings=LogSettings(segment_ms=1000, **settings))
+        for timestamp in range(5000, 7000, 10):
+            bench.append(make_batch(timestamp=timestamp))
+        return bases(bench.log)[1] * 10
+
+    assert rolls_at() == 1010
+    assert 1010 - 500 < rolls_at(segment_jitter_ms=500) < 1010
+    assert rolls_at(segment_jitter_ms=500) == rolls_at(segment_jitter_ms=500)
+    # More than the whole age is as much as the whole age: a segment still holds something.
+    assert 0 < rolls_at(segment_jitter_ms=10**9) <= 1010
+
+
 def test_a_segment_of_records_without_time_is_closed_by_its_age():
     bench = Bench(settings=LogSettings(segment_ms=100))
     bench.append(make_batch(timestamp=-1))
