@@ -74,7 +74,7 @@ class Node:
         self.clock = SystemClock()
         self.timers = TimerWheel(loop)
         wake = loop.call_soon_threadsafe
-        self.disk = OsDisk(wake, durable=durable)
+        self.disk = OsDisk(wake, durable=durable, sync_threads_max=config[options.FLUSH_THREADS])
         self.offload = WorkerOffload(
             wake,
             budget_s=config[options.OFFLOAD_MS_MAX] / 1000,

@@ -238,7 +238,12 @@ class OsDisk:
     """
 
     def __init__(
-        self, wake_loop: WakeLoop, *, portable: bool | None = None, durable: bool = True
+        self,
+        wake_loop: WakeLoop,
+        *,
+        portable: bool | None = None,
+        durable: bool = True,
+        sync_threads_max: int = SYNC_THREADS_MAX,
     ) -> None:
         """`wake_loop` is first called when a `perform`, `sync` or `warm` completes.
 
@@ -252,8 +257,9 @@ class OsDisk:
         self._portable = portable or not linux.AVAILABLE
         self._closed = False
         self._null = -1
+        self._sync_threads_max = sync_threads_max
         self._steps = _Threads("ottla-disk", 1, self._finished)
-        self._syncs = _Threads("ottla-sync", SYNC_THREADS_MAX, self._finished)
+        self._syncs = _Threads("ottla-sync", sync_threads_max, self._finished)
         self._warms = _Threads("ottla-warm", WARM_THREADS_MAX, self._finished)
 
     # Blocking: at start, at stop and in tools.
@@ -299,7 +305,7 @@ class OsDisk:
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
         calls: list[Callable[[], None]] = [self._sync_call(file) for file in files]
         calls += [self._sync_directory_call(path) for path in directories]
-        parts = min(SYNC_THREADS_MAX, len(calls)) or 1
+        parts = min(self._sync_threads_max, len(calls)) or 1
         return cast("Pending[None]", self._submit(self._syncs, calls, files, parts))
 
     def warm(self, piece: FileSlice) -> Pending[None]:
