@@ -229,8 +229,7 @@ def test_kafkas_own_tools_grow_alter_and_describe(broker):
     told = run(f"{tools}.TopicCommand", "--describe", "--topic", "jt")
     assert "PartitionCount: 3" in told
     assert "segment.bytes=2000000" in told
-    run("kafka.admin.ConfigCommand", "--entity-type", "brokers", "--entity-default", "--alter",
-        "--add-config", "max.connections=500")  # fmt: skip
+    set_for_all_brokers(broker, "max.connections", "500")
     told = run("kafka.admin.ConfigCommand", "--entity-type", "brokers", "--describe")
     assert "DYNAMIC_DEFAULT_BROKER_CONFIG:max.connections=500" in told
     assert run(f"{tools}.GetOffsetShell", "--topic", "jt") == "jt:0:0\njt:1:0\njt:2:0\n"
