@@ -58,6 +58,7 @@ class PartitionTable:
         directory.rounds.offline = self.take_offline
         directory.left_behind = self._left_behind
         self._configs: dict[bytes, Mapping[str, str]] = {}
+        self._unset: PartitionSettings | None = None
         config.on_change(self._configure_all)
 
     # --- finding ---------------------------------------------------------------------------
@@ -165,11 +166,17 @@ class PartitionTable:
 
     def _configure_all(self) -> None:
         """The broker's own settings changed: they are what topics live by that set none."""
+        self._unset = None
         for topic_id, configs in list(self._configs.items()):
             self._configure(topic_id, configs)
 
     def _settings(self, configs: Mapping[str, str]) -> PartitionSettings:
-        return partition_settings(self._config, configs)
+        if configs:
+            return partition_settings(self._config, configs)
+        # Most topics set nothing, and there may be ten thousand: they share one.
+        if self._unset is None:
+            self._unset = partition_settings(self._config, {})
+        return self._unset
 
     def _add(self, topic: TopicImage, first: int) -> None:
         settings = self._settings(topic.configs)
