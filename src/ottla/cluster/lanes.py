@@ -57,7 +57,11 @@ class Lanes:
         queue = self._waiting[key]
         # A loop, since much of it is done at once: a refusal waits for nothing.
         while queue:
-            passed = queue.popleft()()
+            try:
+                passed = queue.popleft()()
+            except BaseException:
+                del self._waiting[key]  # our bug ends one connection, not the lane
+                raise
             if not passed.done:
                 passed.then(partial(self._go_on, key))
                 return
