@@ -239,6 +239,53 @@ def change_of(peer: Peer, version: int, given: tuple[int, str]) -> Any:
     return change(peer, version, *given, ("retention.ms", SET, "5"))
 
 
+@error(INCREMENTAL)
+def an_unknown_operation(peer: Peer, version: int) -> Any:
+    return change(peer, version, TOPIC, peer.topic(), ("retention.ms", 9, "5"))
+
+
+@error(INCREMENTAL)
+def a_resource_twice_by_operation(peer: Peer, version: int) -> Any:
+    one = incremental_alter_configs.AlterConfigsResource(
+        resource_type=TOPIC,
+        resource_name=peer.topic(),
+        configs=[
+            incremental_alter_configs.AlterableConfig(
+                name="retention.ms", config_operation=SET, value="5"
+            )
+        ],
+    )
+    request = incremental_alter_configs.IncrementalAlterConfigsRequest(resources=[one, one])
+    with peer.less_patient():
+        return peer.ask(request, version)
+
+
+@error(INCREMENTAL)
+def an_unknown_setting_of_the_broker(peer: Peer, version: int) -> Any:
+    return change(peer, version, BROKER, "0", ("no.such.config", SET, "1"))
+
+
+@error(INCREMENTAL)
+def settings_of_an_unknown_type(peer: Peer, version: int) -> Any:
+    return change(peer, version, UNKNOWN_TYPE, "x", ("retention.ms", SET, "5"))
+
+
+@error(ALTER_CONFIGS)
+def settings_of_a_type_that_is_unknown(peer: Peer, version: int) -> Any:
+    return alter(peer, version, UNKNOWN_TYPE, "x", retention_ms="5")
+
+
+@error(ALTER_CONFIGS)
+def a_resource_twice(peer: Peer, version: int) -> Any:
+    one = alter_configs.AlterConfigsResource(
+        resource_type=TOPIC,
+        resource_name=peer.topic(),
+        configs=[alter_configs.AlterableConfig(name="retention.ms", value="5")],
+    )
+    with peer.less_patient():
+        return peer.ask(alter_configs.AlterConfigsRequest(resources=[one, one]), version)
+
+
 @success(CONFIG_RESOURCES)
 def of_client_metrics_or_all(peer: Peer, version: int) -> Any:
     """Of all there are here, the topics that other cases have made are left out."""

@@ -201,4 +201,33 @@ ALLOWED: tuple[Allowed, ...] = (
         "DeleteTopics-*-h75-deleted-by-name-and-by-id",
         WHOLE,
     ),
+    Allowed(
+        "a-resource-twice",
+        "AlterConfigs: INVALID_REQUEST for each mention; Kafka never answers.",
+        "AlterConfigs-*-a-resource-twice",
+        WHOLE,
+        "no answer",
+    ),
+    Allowed(
+        "an-unknown-operation-on-a-setting",
+        "INVALID_REQUEST for its resource; Kafka fails with UNKNOWN_SERVER_ERROR for all of them.",
+        "IncrementalAlterConfigs-*-an-unknown-operation",
+        WHOLE,
+    ),
+    Allowed(
+        "an-unknown-setting-of-the-broker",
+        "H78: only known names are stored, so a misspelt one is INVALID_CONFIG; Kafka keeps it, "
+        "where it does nothing.",
+        "IncrementalAlterConfigs-*-an-unknown-setting-of-the-broker",
+        WHOLE,
+    ),
+    Allowed(
+        "automatic-creation-says-why-not",
+        "H74: a name that collides with another topic's is INVALID_TOPIC_EXCEPTION at once; Kafka "
+        "answers UNKNOWN_TOPIC_OR_PARTITION for ever, and its log alone says why.",
+        "Metadata-*-h74-name-that-collides-with-another",
+        "*error_code",
+        "unknown_topic_or_partition",
+        "invalid_topic_exception",
+    ),
 )

@@ -75,6 +75,16 @@ def filled(peer: Peer, count: int = 3, partitions: int = 1, **configs: str) -> s
     return topic
 
 
+def a_log(peer: Peer) -> str:
+    """As `filled`, made once: for cases that only read."""
+    name = "a-log"
+    if name not in peer.made:
+        peer.make(name, 1, {})
+        for at in range(3):
+            produce(peer, name, batch(2, timestamp=NOW_MS + 10 * at), 9)
+    return name
+
+
 @success(PRODUCE, range(3))
 def a_version_that_is_advertised_and_not_taken(peer: Peer, version: int) -> Any:
     return peer.ask_raw(PRODUCE, version, b"\xff\xff\0\0\0\0\0\0\0\0\0\0")
@@ -276,19 +286,19 @@ def fetch(peer: Peer, topic: str, version: int, **more: Any) -> Any:
 
 @success(FETCH)
 def whole_batches(peer: Peer, version: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     asked = [{}, {"fetch_offset": 3}, {"fetch_offset": 6}, {"partition_max_bytes": 1}]
     return [fetch(peer, topic, version, **one) for one in asked]
 
 
 @success(FETCH, (4, 18))
 def committed_only(peer: Peer, version: int) -> Any:
-    return fetch(peer, filled(peer), version, isolation_level=1)
+    return fetch(peer, a_log(peer), version, isolation_level=1)
 
 
 @each(FETCH, 4, 18, past_the_end=7, negative=-1, very_negative=-5, huge=(1 << 63) - 1)
 def h66_offset(peer: Peer, version: int, given: int) -> Any:
-    return fetch(peer, filled(peer), version, fetch_offset=given)
+    return fetch(peer, a_log(peer), version, fetch_offset=given)
 
 
 @error(FETCH)
@@ -300,30 +310,30 @@ def h66_offset_before_the_start(peer: Peer, version: int) -> Any:
 
 @each(FETCH, 4, 18, zero=0, negative=-1, huge=(1 << 31) - 1)
 def h67_max_bytes(peer: Peer, version: int, given: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     whole = fetch(peer, topic, version, max_bytes=given)
     return [whole, fetch(peer, topic, version, partition_max_bytes=given)]
 
 
 @error(FETCH)
 def h68_min_bytes_huge_is_answered_when_the_wait_is_over(peer: Peer, version: int) -> Any:
-    return fetch(peer, filled(peer), version, min_bytes=(1 << 31) - 1, max_wait_ms=50)
+    return fetch(peer, a_log(peer), version, min_bytes=(1 << 31) - 1, max_wait_ms=50)
 
 
 @error(FETCH)
 def h68_negative_waits(peer: Peer, version: int) -> Any:
-    return fetch(peer, filled(peer), version, min_bytes=-1, max_wait_ms=-1)
+    return fetch(peer, a_log(peer), version, min_bytes=-1, max_wait_ms=-1)
 
 
 @each(FETCH, 7, 18, unknown=(12345, 1), negative=(-7, 1), closing=(12345, -1), beginning=(12345, 0))
 def h69_session(peer: Peer, version: int, given: tuple[int, int]) -> Any:
-    answer = fetch(peer, filled(peer), version, session_id=given[0], session_epoch=given[1])
+    answer = fetch(peer, a_log(peer), version, session_id=given[0], session_epoch=given[1])
     return _session_named(answer)
 
 
 @error(FETCH, 7, 12, 13, 18)
 def h69_wrong_epoch_of_a_session(peer: Peer, version: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     first = fetch(peer, topic, version, session_epoch=0)
     number = first["session_id"]
     asked = [(number, 1), (number, 1), (number, 7), (number, 2)]
@@ -336,7 +346,7 @@ def h69_wrong_epoch_of_a_session(peer: Peer, version: int) -> Any:
 
 @error(FETCH, 7, 13)
 def a_session_forgets_and_ends(peer: Peer, version: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     first = fetch(peer, topic, version, session_epoch=0)
     forgotten = ForgottenTopic(partitions=[0])
     if version >= BY_ID:
@@ -358,13 +368,13 @@ def _session_named(answer: Any) -> Any:
 
 @each(FETCH, 9, 18, stale=-2, future=99, right=0)
 def h72_leader_epoch(peer: Peer, version: int, given: int) -> Any:
-    return fetch(peer, filled(peer), version, current_leader_epoch=given)
+    return fetch(peer, a_log(peer), version, current_leader_epoch=given)
 
 
 @each(FETCH, 12, 18, same=(0, 6), later=(5, 6), negative=(-1, 3))
 def last_fetched_epoch(peer: Peer, version: int, given: tuple[int, int]) -> Any:
     epoch, offset = given
-    return fetch(peer, filled(peer), version, last_fetched_epoch=epoch, fetch_offset=offset)
+    return fetch(peer, a_log(peer), version, last_fetched_epoch=epoch, fetch_offset=offset)
 
 
 @error(FETCH, 4, 12)
@@ -379,13 +389,13 @@ def h73_topic_id(peer: Peer, version: int, given: bytes) -> Any:
 
 @error(FETCH, 4, 18)
 def unknown_partitions(peer: Peer, version: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     return [fetch(peer, topic, version, partition=number) for number in (3, -1)]
 
 
 @error(FETCH, 4, 18)
 def unknown_isolation_level(peer: Peer, version: int) -> Any:
-    return fetch(peer, filled(peer), version, isolation_level=2)
+    return fetch(peer, a_log(peer), version, isolation_level=2)
 
 
 # --- ListOffsets -----------------------------------------------------------------------------
@@ -403,7 +413,7 @@ def list_offsets(peer: Peer, topic: str, version: int, timestamp: int, **more: A
 
 @success(LIST_OFFSETS)
 def start_end_and_times(peer: Peer, version: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     times = (-1, -2, 0, NOW_MS, NOW_MS + 1, NOW_MS + 11, NOW_MS + 20, NOW_MS + 9999)
     return [list_offsets(peer, topic, version, time) for time in times]
 
@@ -416,17 +426,17 @@ def an_empty_log(peer: Peer, version: int) -> Any:
 
 @each(LIST_OFFSETS, *range(1, 12), max=-3, local=-4, tiered=-5, pending=-6, unknown=-7)
 def special(peer: Peer, version: int, given: int) -> Any:
-    return list_offsets(peer, filled(peer), version, given)
+    return list_offsets(peer, a_log(peer), version, given)
 
 
 @each(LIST_OFFSETS, 4, 11, stale=-2, future=99, right=0)
 def h72_epoch(peer: Peer, version: int, given: int) -> Any:
-    return list_offsets(peer, filled(peer), version, -1, current_leader_epoch=given)
+    return list_offsets(peer, a_log(peer), version, -1, current_leader_epoch=given)
 
 
 @error(LIST_OFFSETS, 1, 11)
 def unknown_topic_and_partition(peer: Peer, version: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     unknown = [list_offsets(peer, name, version, -1) for name in ("nowhere", "a/b", "")]
     return [*unknown, list_offsets(peer, topic, version, -1, partition_index=4)]
 
@@ -434,13 +444,18 @@ def unknown_topic_and_partition(peer: Peer, version: int) -> Any:
 @error(LIST_OFFSETS)
 def a_partition_twice(peer: Peer, version: int) -> Any:
     both = [ListOffsetsPartition(partition_index=0, timestamp=time) for time in (-1, -2)]
-    there = ListOffsetsTopic(name=filled(peer), partitions=both)
+    there = ListOffsetsTopic(name=a_log(peer), partitions=both)
     return peer.ask(ListOffsetsRequest(replica_id=-1, topics=[there]), version)
+
+
+@each(LIST_OFFSETS, 1, 11, here=0, debugging=-2, elsewhere=5)
+def replica_id(peer: Peer, version: int, given: int) -> Any:
+    return list_offsets(peer, a_log(peer), version, -1, replica_id=given)
 
 
 @each(LIST_OFFSETS, 2, 11, committed=1, unknown=2)
 def isolation_level(peer: Peer, version: int, given: int) -> Any:
-    return list_offsets(peer, filled(peer), version, -1, isolation_level=given)
+    return list_offsets(peer, a_log(peer), version, -1, isolation_level=given)
 
 
 @error(LIST_OFFSETS)
@@ -461,19 +476,19 @@ def epoch_end(peer: Peer, topic: str, version: int, epoch: int, **more: int) -> 
 
 @success(LEADER_EPOCH)
 def the_end_of_the_present_epoch(peer: Peer, version: int) -> Any:
-    topic = filled(peer)
+    topic = a_log(peer)
     return [epoch_end(peer, topic, version, epoch) for epoch in (0, 1, -1, -2)]
 
 
 @each(LEADER_EPOCH, 2, 4, stale=-2, future=99, right=0)
 def h72_believed_epoch(peer: Peer, version: int, given: int) -> Any:
-    return epoch_end(peer, filled(peer), version, 0, current_leader_epoch=given)
+    return epoch_end(peer, a_log(peer), version, 0, current_leader_epoch=given)
 
 
 @error(LEADER_EPOCH, 2, 4)
 def an_unknown_topic_or_partition(peer: Peer, version: int) -> Any:
     unknown = [epoch_end(peer, name, version, 0) for name in ("nowhere", "a/b")]
-    return [*unknown, epoch_end(peer, filled(peer), version, 0, partition=4)]
+    return [*unknown, epoch_end(peer, a_log(peer), version, 0, partition=4)]
 
 
 @success(INIT_PRODUCER_ID)

@@ -62,6 +62,7 @@ class Peer:
         self.patience_s = PATIENCE_S
         self._case = ""
         self._topics_made = 0
+        self.made: set[str] = set()
 
     def begin(self, case: str) -> None:
         """A new case: its topics get its name, which is the same on both sides."""
@@ -210,6 +211,7 @@ class Peer:
         answer = self.ask(CreateTopicsRequest(topics=[wanted], timeout_ms=20_000), 5)
         assert answer["topics"][0]["error_code"] == "none", answer
         wait_until(lambda: self._ready(name, partitions), f"a leader of {name}")
+        self.made.add(name)
 
     def _ready(self, name: str, partitions: int) -> bool:
         """Kafka answers the creation of a topic before it can be used: first its metadata say who

@@ -118,6 +118,17 @@ def h74_name(peer: Peer, version: int, given: str) -> Any:
     return metadata(peer, version, given, allow_auto_topic_creation=allowed)
 
 
+@error(METADATA)
+def h74_name_that_collides_with_another(peer: Peer, version: int) -> Any:
+    create(peer, 7, wanted("met.adata"))
+    return metadata(peer, version, "met_adata", allow_auto_topic_creation=True)
+
+
+@error(METADATA)
+def h74_illegal_name_that_may_be_created(peer: Peer, version: int) -> Any:
+    return metadata(peer, version, "a/b", allow_auto_topic_creation=True)
+
+
 @each(METADATA, 12, 13, unknown=UNKNOWN_ID, zero=bytes(16))
 def h73_id(peer: Peer, version: int, given: bytes) -> Any:
     topics = [MetadataRequestTopic(name=None, topic_id=given)]
