@@ -3,8 +3,7 @@
 All that is set for a resource becomes what the request names. Superseded by
 IncrementalAlterConfigs, which loses nothing that somebody else has set.
 v1 throttled by the client · v2 flexible
-Not as Kafka: a resource named twice, and a type that is unknown, are INVALID_REQUEST; Kafka 4.3.1
-never answers those.
+Not as Kafka: a resource named twice is INVALID_REQUEST; Kafka 4.3.1 never answers that.
 """
 
 from __future__ import annotations
