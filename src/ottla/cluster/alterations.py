@@ -13,7 +13,7 @@ from ottla.cluster import keys
 from ottla.cluster.configs import Alteration, Planned, lane_of
 from ottla.cluster.image import NO_SETTINGS, TopicImage
 from ottla.cluster.lanes import Lanes
-from ottla.cluster.operations import Operation, Operations
+from ottla.cluster.operations import UNSURE, Operation, Operations
 from ottla.cluster.store import (
     Absent,
     Compare,
@@ -30,8 +30,6 @@ from ottla.core.pending import Pending, completed
 from ottla.protocol.errors import ErrorCode
 
 PLANS_MAX = 5
-UNSURE = "The metadata store did not say in time whether this was done."
-
 Outcome = Refused | None
 """None: it is done, and the image has it."""
 

@@ -11,17 +11,13 @@ from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ottla.cluster import keys
-from ottla.cluster.alterations import UNSURE, Alterations
-from ottla.cluster.alterations import Outcome as Altered
 from ottla.cluster.changes import Change, TopicCreated
-from ottla.cluster.configs import Alteration, Planned, lane_of, plan_alteration
 from ottla.cluster.image import NO_NODE, ClusterImage, Node, TopicImage
 from ottla.cluster.names import collision, metric_name
-from ottla.cluster.operations import Operation, Operations
-from ottla.cluster.partitions import MorePartitions, plan_more
+from ottla.cluster.operations import UNSURE, Operation, Operations
 from ottla.cluster.store import (
     Absent,
     Applied,
@@ -45,6 +41,12 @@ from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId
 from ottla.core.pending import Pending, completed
 from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.cluster.alterations import Alterations
+    from ottla.cluster.alterations import Outcome as Altered
+    from ottla.cluster.configs import Alteration, Planned
+    from ottla.cluster.partitions import MorePartitions
 
 T = TypeVar("T")
 
@@ -87,7 +89,7 @@ class Controller:
         self._node_id = node_id
         self._random_bytes = random_bytes
         self._operations = Operations(store, view, node_id)
-        self._alterations = Alterations(self._operations, view)
+        self._alterations: Alterations | None = None
         self._creating: dict[str, _Creation] = {}
         self._shown: dict[str, str] = {}
         self._shown_of: ClusterImage | None = None
@@ -260,7 +262,8 @@ class Controller:
     def _with_coming(self, image: ClusterImage) -> ClusterImage:
         """The image, with partitions on their way counted: caps hold for them, too."""
         coming = sum(len(one.topic.partitions) for one in self._creating.values())
-        coming += self._alterations.partitions_coming
+        if self._alterations is not None:
+            coming += self._alterations.partitions_coming
         return image.replace(partitions_count=image.partitions_count + coming)
 
     def _first_node(self) -> int:
@@ -392,6 +395,15 @@ class Controller:
 
     # Topics grow, and settings change.
 
+    @property
+    def _altering(self) -> Alterations:
+        """Made, and imported, when somebody first alters something: a start does without."""
+        if self._alterations is None:
+            from ottla.cluster.alterations import Alterations
+
+            self._alterations = Alterations(self._operations, self._view)
+        return self._alterations
+
     def create_partitions(
         self, topics: Sequence[MorePartitions], *, validate_only: bool = False
     ) -> Pending[list[TopicResult]]:
@@ -412,11 +424,13 @@ class Controller:
         )
 
     def _add_partitions(self, more: MorePartitions, validate_only: bool) -> Pending[TopicResult]:
+        from ottla.cluster.partitions import plan_more
+
         def planned() -> TopicImage | Refused:
             image = self._with_coming(self._view.image)
             return plan_more(more, image, self._config, self._first_node())
 
-        return self._alterations.add_partitions(more.name, planned, validate_only)
+        return self._altering.add_partitions(more.name, planned, validate_only)
 
     def alter_configs(
         self, alterations: Sequence[Alteration], *, validate_only: bool = False
@@ -426,19 +440,21 @@ class Controller:
         Each resource by itself: one that is refused keeps no other from being altered. A resource
         named more than once is refused each time.
         """
+        from ottla.cluster.configs import lane_of, plan_alteration
+
+        def planned(one: Alteration) -> Planned | Refused:
+            return plan_alteration(one, self._view.image, self._config, self._node_id)
+
         times = Counter(lane_of(one) for one in alterations)
         twice = Refused(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
         return _together(
             [
                 completed(twice)
                 if times[lane_of(one)] > 1
-                else self._alterations.alter(one, partial(self._altered, one), validate_only)
+                else self._altering.alter(one, partial(planned, one), validate_only)
                 for one in alterations
             ]
         )
-
-    def _altered(self, wanted: Alteration) -> Planned | Refused:
-        return plan_alteration(wanted, self._view.image, self._config, self._node_id)
 
 
 def _deleted(topic: TopicImage, running: Pending[Operation]) -> TopicResult:

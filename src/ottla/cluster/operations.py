@@ -28,6 +28,8 @@ from ottla.cluster.view import ClusterView
 from ottla.core.model import NodeId
 from ottla.core.pending import Pending
 
+UNSURE = "The metadata store did not say in time whether this was done."
+
 ATTEMPTS_MAX = 5
 FENCE_ATTEMPTS_MAX = 10
 
