@@ -19,7 +19,7 @@ import crc32c
 _SIZE = struct.Struct(">i")
 # From here on the file is written over, so that a long run fits on the disk. As much as load.py
 # sends at most: a log grows, and a new page costs 2.5 times one that is there (150 µs a MiB, 60).
-_WRAP_BYTES = 1 << 30
+_WRAP_BYTES = 512 << 20
 
 
 class _Peer:
