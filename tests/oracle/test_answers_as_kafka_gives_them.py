@@ -22,7 +22,7 @@ from tests import reference
 from tests.oracle.answers import admin_cases, data_cases, frame_cases, topic_cases
 from tests.oracle.answers.allowed import ALLOWED
 from tests.oracle.answers.case import CASES, Case
-from tests.oracle.answers.peer import Peer, differences, ordered
+from tests.oracle.answers.peer import TIMED_OUT, Peer, differences, ordered
 from tests.processes import Broker, RunningBroker, free_port
 
 MODULES = (admin_cases, data_cases, frame_cases, topic_cases)
@@ -96,6 +96,7 @@ def test_the_answers_are_the_same(case: Case, peers: Peers, tally: Counter[str])
     for peer in peers:
         peer.begin(case.id)
         answers.append(ordered(case.run(peer, case.version)))
+    assert TIMED_OUT not in repr(answers[1]), "ottla did not answer"
     wrong = []
     for path, kafka, ottla in differences(*answers):
         allowed = [one for one in ALLOWED if one.covers(case.id, path, kafka, ottla)]

@@ -63,7 +63,7 @@ ALLOWED: tuple[Allowed, ...] = (
         "H31: Kafka's handler ends with a NullPointerException, and it never answers nor closes.",
         "Produce-*-h31-null",
         WHOLE,
-        "no answer",
+        "no answer in time",
     ),
     Allowed(
         "start-beside-an-error",
@@ -206,7 +206,7 @@ ALLOWED: tuple[Allowed, ...] = (
         "AlterConfigs: INVALID_REQUEST for each mention; Kafka never answers.",
         "AlterConfigs-*-a-resource-twice",
         WHOLE,
-        "no answer",
+        "no answer in time",
     ),
     Allowed(
         "an-unknown-operation-on-a-setting",

@@ -42,6 +42,7 @@ from tests.processes import wait_until
 
 CLOSED = "the connection is closed"
 SILENCE = "no answer"
+TIMED_OUT = "no answer in time"
 ABSENT = "absent"
 PATIENCE_S = 10.0
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -77,11 +78,11 @@ class Peer:
     # --- asking ----------------------------------------------------------------------------
 
     def ask(self, message: Message, version: int) -> Any:
-        """The answer as plain values, or CLOSED, or SILENCE."""
+        """The answer as plain values, or CLOSED, or TIMED_OUT."""
         try:
             return self.ask_raw(message.KEY, version, encoded(message, version))
         except TimeoutError:
-            return SILENCE
+            return TIMED_OUT
 
     @contextmanager
     def less_patient(self) -> Iterator[None]:
