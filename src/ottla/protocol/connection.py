@@ -55,27 +55,39 @@ class ConnectionLimits(Value):
 class ReceiveMemory:
     """What all connections together hold in receive buffers (queued.max.request.bytes).
 
-    The first BUFFER_BYTES_IDLE of each connection are free of charge. -1: no limit.
+    The first BUFFER_BYTES_IDLE of each connection are free of charge. -1: no limit. One holder at
+    a time may go past the limit, or requests that are half there would wait for one another.
     """
 
-    __slots__ = ("_waiting", "bytes_max", "used")
+    __slots__ = ("_beyond", "_waiting", "bytes_max", "used")
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.used = 0
+        self._beyond: object = None
         self._waiting: dict[Callable[[], None], None] = {}
 
-    def take(self, count: int) -> bool:
-        """Whether `count` more bytes may be held; if so, they are."""
+    @property
+    def is_short(self) -> bool:
+        """Whether someone waits: who needs nothing just now gives back what it has."""
+        return bool(self._waiting)
+
+    def take(self, count: int, holder: object) -> bool:
+        """Whether `holder` may have `count` more bytes; if so, it has them."""
         if self.used + count > self.bytes_max >= 0:
-            return False
+            if self._beyond is None:
+                self._beyond = holder
+            elif self._beyond is not holder:
+                return False
         self.used += count
         return True
 
-    def give(self, count: int) -> None:
+    def give(self, count: int, holder: object) -> None:
         """Give bytes back; everyone who waits is told to try again."""
         self.used -= count
         assert self.used >= 0, self.used
+        if self._beyond is holder or self.used <= self.bytes_max:
+            self._beyond = None
         if self._waiting and count:
             waiting, self._waiting = self._waiting, {}
             for call in waiting:
@@ -121,6 +133,9 @@ class FrameBuffer:
         start, end = self._start, self._end
         arrived = end - start
         if arrived == 0:
+            if self._capacity > BUFFER_BYTES_IDLE and self._memory.is_short:
+                self.relax(busy=False)
+                return self._buffer
             self._start = self._end = 0
             if end == self._capacity < _BUFFER_BYTES_MANY:  # small frames filled all there was
                 self._grow(2 * end)
@@ -172,19 +187,19 @@ class FrameBuffer:
         wanted = max(BUFFER_BYTES_IDLE, peak) if busy else BUFFER_BYTES_IDLE
         if self._start == self._end and self._capacity > wanted * (4 if busy else 1):
             self._start = self._end = 0
-            self._memory.give(self._capacity - wanted)
-            self._capacity = wanted
+            given, self._capacity = self._capacity - wanted, wanted
             self._buffer = memoryview(bytearray(wanted))
+            self._memory.give(given, self)
 
     def close(self) -> None:
         """Give all back. Nothing may be received any more."""
-        self._memory.give(self._capacity - BUFFER_BYTES_IDLE)
+        self._memory.give(self._capacity - BUFFER_BYTES_IDLE, self)
         self._capacity = BUFFER_BYTES_IDLE
         self._buffer = memoryview(b"")
         self._start = self._end = 0
 
     def _grow(self, capacity: int) -> bool:
-        if not self._memory.take(capacity - self._capacity):
+        if not self._memory.take(capacity - self._capacity, self):
             return False
         grown = memoryview(bytearray(capacity))
         arrived = self._end - self._start

@@ -196,8 +196,9 @@ def test_many_small_frames_widen_the_buffer_to_a_bound():
 
 def test_without_memory_there_is_no_room_until_some_is_given_back():
     memory = ReceiveMemory(90_000)
-    first, second = (ServerConnection(ConnectionLimits(), memory) for _ in range(2))
+    first, beyond, second = (ServerConnection(ConnectionLimits(), memory) for _ in range(3))
     feed(first, framed(bytes(90_000)))
+    feed(beyond, framed(bytes(50_000)))
     data = framed(bytes(50_000))
     assert feed(second, data[: second.capacity]) == []
     assert second.room() is None
@@ -207,6 +208,25 @@ def test_without_memory_there_is_no_room_until_some_is_given_back():
     assert told == [1]
     assert feed(second, data[second.capacity :]) == [data[4:]]
     second.close()
+    beyond.close()
+    assert memory.used == 0
+
+
+def test_requests_that_are_half_there_do_not_wait_for_one_another():
+    memory = ReceiveMemory(100_000)
+    connections = [ServerConnection(ConnectionLimits(), memory) for _ in range(4)]
+    data = framed(bytes(50_000))
+    half = 32_768  # what the buffer has grown to by then
+    for one in connections[:3]:
+        feed(one, data[:half])
+    feed(connections[3], data[:16_384])
+    moving, *halted = sorted(connections, key=lambda one: one.room() is None)
+    assert [one.room() is None for one in halted] == [True, True, True], "one may go past the limit"
+    for one in [moving, *halted]:
+        memory.wait(lambda: None)
+        assert feed(one, data[one.partial_bytes :]) == [data[4:]]
+        assert one.room() is not None  # and what it needs no more is given back at once
+        assert one.capacity == BUFFER_BYTES_IDLE
     assert memory.used == 0
 
 

@@ -293,10 +293,12 @@ def test_answers_that_are_not_taken_stop_the_reading():
 
 def test_receive_memory_that_is_short_stops_the_reading_until_there_is_some():
     rig = Rig(memory=20_000)
-    rig.service.memory.take(20_000)
+    rig.service.memory.take(20_000, "one")
+    rig.service.memory.take(1, "one past the limit")
     rig.receive(b"a" * 10_000)
     assert (rig.dispatcher.seen, rig.reading) == ([], False)
-    rig.service.memory.give(20_000)
+    rig.service.memory.give(1, "one past the limit")
+    rig.service.memory.give(20_000, "one")
     rig.turn()
     assert len(rig.dispatcher.seen) == 1
 
