@@ -75,6 +75,8 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
     try:
         with ours as broker:
             peers = Peers(Peer("kafka", given), Peer("ottla", broker.bootstrap))
+            for peer in peers:
+                peer.fill_store()
             yield peers
             for peer in peers:
                 peer.close()
@@ -93,8 +95,9 @@ _compared: Counter[str] = Counter()
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_answers_are_the_same(case: Case, peers: Peers, tally: Counter[str]) -> None:
     answers = []
+    taken = max(peer.taken for peer in peers)
     for peer in peers:
-        peer.begin(case.id)
+        peer.begin(case.id, taken)
         answers.append(ordered(case.run(peer, case.version)))
     assert TIMED_OUT not in repr(answers[1]), "ottla did not answer"
     wrong = []

@@ -44,7 +44,8 @@ CLOSED = "the connection is closed"
 SILENCE = "no answer"
 TIMED_OUT = "no answer in time"
 ABSENT = "absent"
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
+STORE_COUNT = 400
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MS = datetime.timedelta(milliseconds=1)
 API_VERSIONS = 18
@@ -64,10 +65,15 @@ class Peer:
         self._case = ""
         self._topics_made = 0
         self.made: set[str] = set()
+        self.taken = 0
 
-    def begin(self, case: str) -> None:
-        """A new case: its topics get its name, which is the same on both sides."""
+    def begin(self, case: str, taken: int) -> None:
+        """A new case: its topics have the same names on both sides.
+
+        `taken` of the topics in store are used up, on either.
+        """
         self._case = case
+        self.taken = taken
         self._topics_made = 0
 
     def close(self) -> None:
@@ -194,10 +200,24 @@ class Peer:
 
     def topic(self, partitions: int = 1, **configs: str) -> str:
         """A topic of this case's own. Its partitions have a leader on return."""
+        if partitions == 1 and not configs and self.taken < STORE_COUNT:
+            name = f"stored-{self.taken:03}"
+            self.taken += 1
+            wait_until(lambda: self._ready(name, 1), f"a leader of {name}")
+            return name
         self._topics_made += 1
         name = f"{self._case}-{self._topics_made}"
         self.make(name, partitions, configs)
         return name
+
+    def fill_store(self) -> None:
+        """Make topics for `topic`, all at once: one by one takes Kafka 50 ms each."""
+        wanted = [
+            CreatableTopic(name=f"stored-{at:03}", num_partitions=1, replication_factor=1)
+            for at in range(STORE_COUNT)
+        ]
+        answer = self.ask(CreateTopicsRequest(topics=wanted, timeout_ms=30_000), 2)
+        assert {one["error_code"] for one in answer["topics"]} == {"none"}, answer
 
     def make(self, name: str, partitions: int, configs: dict[str, str]) -> None:
         wanted = CreatableTopic(
