@@ -35,7 +35,8 @@ def file_map() -> str:
         rooms.setdefault(room, []).append(f"| `{name}` | {purpose(path)} |")
     parts = ["Written by `tools/gen_file_map.py` from the modules' own first lines.\n"]
     for room, rows in sorted(rooms.items()):
-        parts.append(f"### {room or 'ottla'}\n\n| file | owns |\n|---|---|\n" + "\n".join(rows) + "\n")
+        table = "\n".join(["| file | owns |", "|---|---|", *rows])
+        parts.append(f"### {room or 'ottla'}\n\n{table}\n")
         if room == "protocol":
             parts[-1] += "\n`protocol/messages/` holds one generated module for each API key.\n"
     return "\n".join(parts)
