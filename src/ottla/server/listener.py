@@ -220,15 +220,10 @@ class Listeners:
             except OSError as error:
                 if error.errno not in _NOTHING_FREE:
                     raise
-                self._service.complaints.about(
-                    "cannot accept",
-                    "listener",
-                    f"{error.strerror}: accepting rests until some are free; if this lasts, allow "
-                    "more open files (ulimit -n) or fewer connections (max.connections)",
-                )
-                self._pause(_PAUSE_S)
+                self._rest(error.strerror or str(error))
                 return
             self._allowance -= 1
+            self._is_scarce = sock.fileno() >= self._reserved_from > 0
             self._take_over(listening, sock, address)
 
     def _may_accept(self) -> bool:
@@ -258,14 +253,20 @@ class Listeners:
         os.close(probe)
         self._is_scarce = probe >= self._reserved_from
         if self._is_scarce:
+            limits = self._limits
             self._rest(
-                f"{self._reserved_from} of {self._limits.descriptors_max} file descriptors are in "
-                "use, the rest is kept for logs: raise the limit (ulimit -n)"
+                f"{limits.descriptors_reserved} of {limits.descriptors_max} open files are kept "
+                "for logs (file.descriptors.reserved)"
             )
         return not self._is_scarce
 
     def _rest(self, reason: str) -> None:
-        self._service.complaints.about("file descriptors", "listener", f"accepting rests: {reason}")
+        self._service.complaints.about(
+            "file descriptors",
+            "listener",
+            f"{reason}: accepting rests until some are free; if this lasts, allow more open files "
+            "(ulimit -n) or fewer connections (max.connections)",
+        )
         self._pause(_PAUSE_S)
 
     def _take_over(
