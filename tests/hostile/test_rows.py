@@ -290,7 +290,7 @@ class Bad(NamedTuple):
     """A batch, and what it is answered by a topic that walks records; `header`: by one that
     does not, where that differs."""
 
-    batch: bytes | None | Callable[[], bytes]
+    batch: bytes | Callable[[], bytes] | None
     error: E
     header: E | None = None
     version: int = 9

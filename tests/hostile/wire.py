@@ -248,7 +248,7 @@ class Victim:
 
     def remember(self) -> None:
         """Take the present state for the sound one, once it has come to rest."""
-        self._well()
+        self.well()
         if not MEASURED:
             return
         seen: list[Counter[str]] = []
@@ -265,9 +265,14 @@ class Victim:
         """Bytes that the broker holds beyond what it held when it was well."""
         return resident_bytes(self.broker.pid) - self._resident if MEASURED else 0
 
+    @property
+    def sockets(self) -> int:
+        """How many sockets it had, its own included."""
+        return self._files["socket"]
+
     def unharmed(self) -> None:
         """The next connection works, and memory and open files are back."""
-        self._well()
+        self.well()
         if not MEASURED:
             return
         pid = self.broker.pid
@@ -298,7 +303,8 @@ class Victim:
         """The lines of the broker's log that have `what` in them."""
         return [line for line in self.broker.said().splitlines() if what in line]
 
-    def _well(self) -> None:
+    def well(self) -> None:
+        """A new connection works: it produces, and fetches what it produced."""
         with self.peer() as peer:
             assert len(peer.ask(ApiVersionsRequest(), 0).api_keys) > 10
             error, offset = produced(peer.ask(produce(WELL, (0, batch(b"well"))), 9))
