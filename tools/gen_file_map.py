@@ -1,7 +1,7 @@
 """Write the file map of docs/ARCHITECTURE.md from the first line of every module's docstring.
 
-    python tools/gen_file_map.py           # writes it
-    python tools/gen_file_map.py --check   # exits 1 if it is out of date
+python tools/gen_file_map.py           # writes it
+python tools/gen_file_map.py --check   # exits 1 if it is out of date
 """
 
 from __future__ import annotations
