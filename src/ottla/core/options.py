@@ -98,8 +98,9 @@ OFFLOAD_MS_MAX = Option(
 DECOMPRESSED_BYTES_MAX = Option(
     "decompressed.max.bytes",
     64 << 20,
-    "The most that one batch may become when it is decompressed; a larger one is refused, or "
-    "treated as unreadable. ottla's own.",
+    "The most that one batch may become when it is decompressed, or 64 times `max.message.bytes` "
+    "where that is less and the batch is produced; a larger one is refused, or treated as "
+    "unreadable. ottla's own.",
     at_least=1 << 20,
     at_most=INT_MAX,
 )

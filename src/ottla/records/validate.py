@@ -63,6 +63,7 @@ class Rules(Value):
     before_max_ms: int = UNLIMITED
     after_max_ms: int = 3_600_000
     compression_type: str = "producer"
+    decompressed_bytes_max: int = DECOMPRESSED_MAX
 
     @property
     def walks(self) -> bool:
@@ -71,8 +72,8 @@ class Rules(Value):
 
     @property
     def decompressed_max(self) -> int:
-        """Bytes that a batch may decompress to (H51)."""
-        return min(64 * self.message_max_bytes, DECOMPRESSED_MAX)
+        """Bytes that a batch may decompress to (H51): the broker's limit, or less for a topic's."""
+        return min(64 * self.message_max_bytes, self.decompressed_bytes_max)
 
 
 class Rejected(Value):

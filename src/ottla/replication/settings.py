@@ -39,6 +39,7 @@ def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSetti
         before_max_ms=topic.timestamp_before_max_ms,
         after_max_ms=topic.timestamp_after_max_ms,
         compression_type=topic.compression_type,
+        decompressed_bytes_max=config[options.DECOMPRESSED_BYTES_MAX],
     )
     codec = codec_of(topic.compression_type)
     opens = rules.walks or codec is not None

@@ -388,10 +388,11 @@ def test_a_bomb_is_an_invalid_record(codec: int, raw_batch: Callable[..., memory
     assert outcome.error == E.INVALID_RECORD
 
 
-def test_the_decompression_cap_follows_the_topics_limit_up_to_128_mib() -> None:
+def test_the_decompression_cap_follows_the_topics_limit_up_to_the_brokers() -> None:
     """H51"""
     assert Rules(message_max_bytes=1000).decompressed_max == 64_000
     assert Rules(message_max_bytes=100 << 20).decompressed_max == 128 << 20
+    assert Rules(decompressed_bytes_max=1 << 20).decompressed_max == 1 << 20
 
 
 def test_a_compression_attribute_on_a_record_is_refused(

@@ -23,6 +23,12 @@ def test_by_default_batches_stay_closed_and_limits_are_kafkas() -> None:
     assert found.log.producer_id_expiration_ms == 86_400_000
 
 
+def test_the_brokers_limit_on_decompression_arrives_where_batches_are_opened() -> None:
+    found = settings({"decompressed.max.bytes": "1048576"}, record_validation="records")
+    assert found.opening is not None
+    assert found.opening.rules.decompressed_max == 1 << 20
+
+
 def test_a_topics_own_setting_goes_before_the_brokers() -> None:
     broker = {"message.max.bytes": "5000", "log.segment.bytes": "2000000"}
     found = settings(broker, max_message_bytes="7000")
