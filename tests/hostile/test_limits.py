@@ -233,6 +233,7 @@ def test_readers_that_never_read_are_bounded_and_dropped(hasty: Victim) -> None:
     listing = request(MetadataRequest(topics=None), 9)
     with many(hasty, 30, receive_buffer=4096) as peers:
         for number, peer in enumerate(peers):
+            peer.ping()
             peer.socket.setblocking(False)
             data = (slices if number % 2 else listing) * 500
             try:

@@ -8,8 +8,10 @@ are in test_limits.py, those about bytes in pieces in test_frames.py, too.
 from __future__ import annotations
 
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -74,6 +76,7 @@ from tests.hostile.wire import (
     raw,
     request,
 )
+from tests.processes import OTTLA
 
 MAX = 2**31 - 1
 FETCH_MAX = 1 << 20
@@ -473,6 +476,7 @@ def test_batches_that_were_stored_as_sent_survive_a_kill(broker: Victim) -> None
             assert produced(peer.ask(produce("header", (0, one)), 9))[0] == 0
         end = fetched(peer.ask(fetch("header", (0, 0)), 12)).high_watermark
     broker.broker.kill()
+    _tools_read(broker.broker.directory / "header-0")
     broker.broker.restart()
     with broker.peer() as peer:
         part = fetched(peer.ask(fetch("header", (0, 0)), 12))
@@ -484,6 +488,16 @@ def test_batches_that_were_stored_as_sent_survive_a_kill(broker: Victim) -> None
         for topic in ("small", "short", "compacted", "a.b"):
             assert produced(peer.ask(produce(topic, (0, batch(b"a", key=b"k"))), 9))[0] == 0
     broker.remember()
+
+
+def _tools_read(directory: Path) -> None:
+    """What the tools say of such a log is no traceback: verify finds fault, dump goes through."""
+    for *command, code in (["verify", 1], ["dump", 0], ["dump", "--no-records", 0]):
+        tool = [str(OTTLA), "log", *map(str, command), str(directory)]
+        done = subprocess.run(tool, capture_output=True, timeout=60, check=False)
+        assert b"Traceback" not in done.stderr, done.stderr[-2000:]
+        assert done.returncode == code, (command, done.stderr[-2000:])
+        assert len(done.stdout.splitlines()) >= 20
 
 
 # --- Produce: acks, producers, places ---------------------------------------------------------

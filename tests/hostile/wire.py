@@ -84,7 +84,11 @@ class Peer:
         self.socket.settimeout(PATIENCE_S)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect((broker.host, broker.port))
+        try:
+            self.socket.connect((broker.host, broker.port))
+        except BaseException:
+            self.socket.close()
+            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, data: bytes) -> None:
