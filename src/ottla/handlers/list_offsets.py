@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ottla.core import options
 from ottla.core.model import LeaderEpoch, Offset
 from ottla.core.pending import Pending, when_all
-from ottla.core.ports import OffloadError
+from ottla.core.ports import DiskError, OffloadError
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.time_lookup import first_since
@@ -217,9 +217,14 @@ class Listing:
             except OffloadError:  # too much to do just now: the client may come again
                 lookup.answer.error_code = ErrorCode.REQUEST_TIMED_OUT
             return True
-        if waiting is not None:
-            waiting.result()  # a disk that could not be read is ours to notice
-        return self._look(lookup, found)
+        try:
+            if waiting is not None:
+                waiting.result()
+            return self._look(lookup, found)
+        except DiskError as error:  # of this partition alone; the others may be well
+            found.on_read_error(error)
+            lookup.answer.error_code = ErrorCode.KAFKA_STORAGE_ERROR
+            return True
 
     def _look(self, lookup: Lookup, partition: Partition) -> bool:
         log = partition.log
@@ -234,7 +239,11 @@ class Listing:
             return True
         piece = place.slice
         if isinstance(place, TimeHit):
-            data = piece.file.read_nowait(piece.position, piece.length)
+            try:
+                data = piece.file.read_nowait(piece.position, piece.length)
+            except DiskError:
+                piece.release()
+                raise
             if data is not None:
                 piece.release()
                 return self._open(lookup, partition, place, data)

@@ -228,7 +228,7 @@ class PartitionTable:
 
     def read_failed(self, error: DiskError) -> None:
         """Bytes could not be read: whoever wanted them is told, everything else goes on."""
-        self._complain("a fetch could not be answered: %s", error)
+        self._complain("what a client asked for could not be answered: %s", error)
 
     def _complain(self, text: str, error: DiskError) -> None:
         """Log, but not as often as clients can bring it about."""

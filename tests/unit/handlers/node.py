@@ -93,6 +93,8 @@ class FakePartition:
         self.high_watermark = log.end if high_watermark is None else Offset(high_watermark)
         self.last_stable = self.high_watermark
         self.high_position = object()
+        self.read_errors: list[DiskError] = []
+        self.on_read_error = self.read_errors.append
 
     def check_epoch(self, epoch: int) -> ErrorCode:
         if epoch in (-1, self.leader_epoch):

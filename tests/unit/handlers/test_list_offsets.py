@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from errno import EIO
 from typing import Any
 
 import pytest
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
-from ottla.core.ports import OffloadError
+from ottla.core.ports import DiskError, OffloadError
 from ottla.handlers.list_offsets import LOOKUPS_MAX
 from ottla.handlers.reply import Parked
 from ottla.protocol.errors import ErrorCode
@@ -37,9 +38,12 @@ class FakeFile:
         self.content = content
         self.holders = 0
         self.cold = False
+        self.error: DiskError | None = None
 
     def read_nowait(self, position: int, length: int) -> bytes | None:
         assert self.holders, "nobody holds the file"
+        if self.error is not None:
+            raise self.error
         return None if self.cold else self.content[position : position + length]
 
     def retain(self) -> None:
@@ -339,6 +343,39 @@ def test_a_connection_that_goes_away_keeps_the_file_until_it_is_warm(
     parked.abandon()
     assert stored.file.holders == 1
     node.disk.warming.pop().complete(None)
+
+
+def test_a_disk_that_can_not_read_is_a_storage_error_of_its_partition_alone(
+    node: FakeNode, log: FakeLog, stored: Stored
+) -> None:
+    other = FakeLog(end=200)
+    other.places = [Stored(10).hit]
+    node.partition("t", 1, other)
+    partition = node.table.partitions["t", 0]
+    fault = DiskError("read", "t-0/0.log", OSError(EIO, "it is broken"))
+
+    def unreadable() -> None:
+        raise fault
+
+    def answered(outcome: Any) -> list[tuple[int, int]]:
+        (topic,) = outcome.topics
+        return [(one.error_code, one.offset) for one in topic.partitions]
+
+    expected = [(ErrorCode.KAFKA_STORAGE_ERROR, -1), (ErrorCode.NONE, 100)]
+    log.places = [unreadable]  # its index
+    assert answered(node.ask(asking(5, 5), 7)) == expected
+
+    log.places, other.places = [stored.hit], [Stored(10).hit]
+    stored.file.error = fault  # the batch itself
+    assert answered(node.ask(asking(5, 5), 7)) == expected
+    assert stored.file.holders == 0
+
+    log.places, other.places = [stored.cold], [Stored(10).hit]
+    parked = node.ask(asking(5, 5), 7)
+    assert isinstance(parked, Parked)
+    node.disk.warming.pop().fail(fault)  # what was cold
+    assert answered(node.as_sent(parked.resume(), 2, 7)) == expected
+    assert partition.read_errors == [fault] * 3
 
 
 def test_a_disk_that_takes_too_long_is_a_time_out(
