@@ -1,0 +1,89 @@
+"""Decision: what a shard wants done. Entries to append, a reply, and effects.
+
+Owns the vocabulary between shards and the runtime. Must not do any of it: to decide is to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from ottla.core.pending import Pending
+
+if TYPE_CHECKING:
+    from ottla.protocol.schema import Message
+
+R = TypeVar("R")
+
+
+class Entry(NamedTuple):
+    """One record of an internal topic: its key, and its value or None for a tombstone.
+
+    `entries.offsets_topic` has the classes. Shards keep values: nobody may change one.
+    """
+
+    key: Message
+    value: Message | None
+
+
+class Schedule(NamedTuple):
+    """Run `decide` on the shard `delay_s` from now. Takes the place of what has the same key.
+
+    Gone when the shard is unloaded. Where its entries can't be appended it is tried again.
+    """
+
+    key: Hashable
+    delay_s: float
+    decide: Callable[[], Decision[Any]]
+
+
+class Cancel(NamedTuple):
+    """Forget what was scheduled under the key, if anything was."""
+
+    key: Hashable
+
+
+class Complete(NamedTuple):
+    """Give a waiting reply its value, once all that the shard has appended is committed.
+
+    Passed over if it has one already: it was unloaded, or completed by another decision.
+    """
+
+    pending: Pending[Any]
+    value: Any
+
+
+class Do(NamedTuple):
+    """Change soft state, now that the entries are in the log. Must not fail."""
+
+    call: Callable[[], None]
+
+
+Effect: TypeAlias = Schedule | Cancel | Complete | Do
+
+_NOTHING: tuple[Any, ...] = ()
+
+
+class Decision(Generic[R]):
+    """What is to be done, in this order: append `entries`, replay each, run `effects`, reply.
+
+    The reply leaves once all that the shard had appended by then is committed; where it is a
+    Pending, once that is done as well. Where the append fails nothing happens, and the reply is
+    an ErrorCode. `entries` go into one batch, all or nothing, unless `atomic` is False: then a
+    crash may keep a beginning of them.
+    """
+
+    __slots__ = ("atomic", "effects", "entries", "reply")
+
+    def __init__(
+        self,
+        reply: R | Pending[R],
+        entries: Sequence[Entry] = _NOTHING,
+        effects: Sequence[Effect] = _NOTHING,
+        *,
+        atomic: bool = True,
+    ) -> None:
+        self.reply = reply
+        self.entries = entries
+        self.effects = effects
+        self.atomic = atomic

@@ -1,0 +1,268 @@
+"""The records of __consumer_offsets, in Apache Kafka 4.3.1's own formats.
+
+Owns their declarations, which version of each is written, and the way between entries and bytes.
+Keys begin with an int16 that says what they are, values with the int16 version of their schema.
+Must not know what an entry means. Source: the message definitions of Kafka's group coordinator.
+"""
+
+from __future__ import annotations
+
+from struct import Struct as Packing
+
+from ottla.coordinator.decision import Entry
+from ottla.protocol import schema as t
+from ottla.protocol.codec import CodecError, decoder, encoder
+
+# --- offsets -------------------------------------------------------------------------------
+
+
+class LegacyOffsetCommitKey(t.Message, key=0, kind="key", versions=(0, 0), flexible=None):
+    group: str = t.string()
+    topic: str = t.string()
+    partition: int = t.int32()
+
+
+class OffsetCommitKey(t.Message, key=1, kind="key", versions=(0, 0), flexible=None):
+    group: str = t.string()
+    topic: str = t.string()
+    partition: int = t.int32()
+
+
+class OffsetCommitValue(t.Message, key=1, kind="value", versions=(0, 4), flexible=4):
+    """Written in version 4; in 3 where the topic's id is not known, and in 1 with an expiry."""
+
+    offset: int = t.int64()
+    leader_epoch: int = t.int32(default=-1, since=3)
+    metadata: str = t.string()
+    commit_timestamp: int = t.int64()
+    expire_timestamp: int = t.int64(default=-1, since=1, until=1)
+    topic_id: bytes = t.uuid(since=4, tag=0)
+
+
+# --- classic groups ------------------------------------------------------------------------
+
+
+class GroupMetadataKey(t.Message, key=2, kind="key", versions=(0, 0), flexible=None):
+    group: str = t.string()
+
+
+class MemberMetadata(t.Struct):
+    member_id: str = t.string()
+    group_instance_id: str | None = t.string(default=None, since=3, null_since=3)
+    client_id: str = t.string()
+    client_host: str = t.string()
+    rebalance_timeout: int = t.int32(default=-1, since=1)
+    session_timeout: int = t.int32()
+    subscription: bytes = t.bytestring()
+    assignment: bytes = t.bytestring()
+
+
+class GroupMetadataValue(t.Message, key=2, kind="value", versions=(0, 4), flexible=4):
+    protocol_type: str = t.string()
+    generation: int = t.int32()
+    protocol: str | None = t.string(null_since=0)
+    leader: str | None = t.string(null_since=0)
+    current_state_timestamp: int = t.int64(default=-1, since=2)
+    members: list[MemberMetadata] = t.array(MemberMetadata)
+
+
+# --- consumer groups (KIP-848) -------------------------------------------------------------
+
+
+class ConsumerGroupMetadataKey(t.Message, key=3, kind="key", versions=(0, 0), flexible=None):
+    group_id: str = t.string()
+
+
+class ConsumerGroupMetadataValue(t.Message, key=3, kind="value", versions=(0, 0), flexible=0):
+    epoch: int = t.int32()
+    metadata_hash: int = t.int64(tag=0)
+
+
+class ConsumerGroupPartitionMetadataKey(
+    t.Message, key=4, kind="key", versions=(0, 0), flexible=None
+):
+    group_id: str = t.string()
+
+
+class PartitionMetadata(t.Struct):
+    partition: int = t.int32()
+    racks: list[str] = t.array(t.string)
+
+
+class TopicMetadata(t.Struct):
+    topic_id: bytes = t.uuid()
+    topic_name: str = t.string()
+    num_partitions: int = t.int32()
+    partition_metadata: list[PartitionMetadata] = t.array(PartitionMetadata)
+
+
+class ConsumerGroupPartitionMetadataValue(
+    t.Message, key=4, kind="value", versions=(0, 0), flexible=0
+):
+    topics: list[TopicMetadata] = t.array(TopicMetadata)
+
+
+class ConsumerGroupMemberMetadataKey(t.Message, key=5, kind="key", versions=(0, 0), flexible=None):
+    group_id: str = t.string()
+    member_id: str = t.string()
+
+
+class ClassicProtocol(t.Struct):
+    name: str = t.string()
+    metadata: bytes = t.bytestring()
+
+
+class ClassicMemberMetadata(t.Struct):
+    session_timeout_ms: int = t.int32()
+    supported_protocols: list[ClassicProtocol] = t.array(ClassicProtocol)
+
+
+class ConsumerGroupMemberMetadataValue(t.Message, key=5, kind="value", versions=(0, 0), flexible=0):
+    instance_id: str | None = t.string(null_since=0)
+    rack_id: str | None = t.string(null_since=0)
+    client_id: str = t.string()
+    client_host: str = t.string()
+    subscribed_topic_names: list[str] = t.array(t.string)
+    subscribed_topic_regex: str | None = t.string(null_since=0)
+    rebalance_timeout_ms: int = t.int32(default=-1)
+    server_assignor: str | None = t.string(null_since=0)
+    classic_member_metadata: ClassicMemberMetadata | None = t.nullable_struct(
+        ClassicMemberMetadata, null_since=0, tag=0
+    )
+
+
+class ConsumerGroupTargetAssignmentMetadataKey(
+    t.Message, key=6, kind="key", versions=(0, 0), flexible=None
+):
+    group_id: str = t.string()
+
+
+class ConsumerGroupTargetAssignmentMetadataValue(
+    t.Message, key=6, kind="value", versions=(0, 0), flexible=0
+):
+    assignment_epoch: int = t.int32()
+    assignment_timestamp: int = t.int64(tag=0)
+
+
+class ConsumerGroupTargetAssignmentMemberKey(
+    t.Message, key=7, kind="key", versions=(0, 0), flexible=None
+):
+    group_id: str = t.string()
+    member_id: str = t.string()
+
+
+class TargetTopicPartition(t.Struct):
+    topic_id: bytes = t.uuid()
+    partitions: list[int] = t.array(t.int32)
+
+
+class ConsumerGroupTargetAssignmentMemberValue(
+    t.Message, key=7, kind="value", versions=(0, 0), flexible=0
+):
+    topic_partitions: list[TargetTopicPartition] = t.array(TargetTopicPartition)
+
+
+class ConsumerGroupCurrentMemberAssignmentKey(
+    t.Message, key=8, kind="key", versions=(0, 0), flexible=None
+):
+    group_id: str = t.string()
+    member_id: str = t.string()
+
+
+class AssignedTopicPartitions(t.Struct):
+    topic_id: bytes = t.uuid()
+    partitions: list[int] = t.array(t.int32)
+    assignment_epochs: list[int] | None = t.array(t.int32, default=None, null_since=0, tag=0)
+
+
+class ConsumerGroupCurrentMemberAssignmentValue(
+    t.Message, key=8, kind="value", versions=(0, 0), flexible=0
+):
+    member_epoch: int = t.int32()
+    previous_member_epoch: int = t.int32()
+    state: int = t.int8()
+    assigned_partitions: list[AssignedTopicPartitions] = t.array(AssignedTopicPartitions)
+    partitions_pending_revocation: list[AssignedTopicPartitions] = t.array(AssignedTopicPartitions)
+
+
+class ConsumerGroupRegularExpressionKey(
+    t.Message, key=16, kind="key", versions=(0, 0), flexible=None
+):
+    group_id: str = t.string()
+    regular_expression: str = t.string()
+
+
+class ConsumerGroupRegularExpressionValue(
+    t.Message, key=16, kind="value", versions=(0, 0), flexible=0
+):
+    topics: list[str] = t.array(t.string)
+    version: int = t.int64()
+    timestamp: int = t.int64()
+
+
+# --- entries and bytes ---------------------------------------------------------------------
+
+_KINDS: dict[type[t.Message], type[t.Message]] = {
+    LegacyOffsetCommitKey: OffsetCommitValue,
+    OffsetCommitKey: OffsetCommitValue,
+    GroupMetadataKey: GroupMetadataValue,
+    ConsumerGroupMetadataKey: ConsumerGroupMetadataValue,
+    ConsumerGroupPartitionMetadataKey: ConsumerGroupPartitionMetadataValue,
+    ConsumerGroupMemberMetadataKey: ConsumerGroupMemberMetadataValue,
+    ConsumerGroupTargetAssignmentMetadataKey: ConsumerGroupTargetAssignmentMetadataValue,
+    ConsumerGroupTargetAssignmentMemberKey: ConsumerGroupTargetAssignmentMemberValue,
+    ConsumerGroupCurrentMemberAssignmentKey: ConsumerGroupCurrentMemberAssignmentValue,
+    ConsumerGroupRegularExpressionKey: ConsumerGroupRegularExpressionValue,
+}
+_KEYS = {key.KEY: key for key in _KINDS}
+
+_VERSION = Packing(">h")
+_WITH_EXPIRY, _WITHOUT_TOPIC_ID = 1, 3
+_WRITTEN = {OffsetCommitValue: 4, GroupMetadataValue: 3}
+"""Versions that Kafka 4.3.1 writes; 0 of all others."""
+
+
+def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
+    """The key and the value of the record, None for a tombstone. Raises CodecError."""
+    key, value = entry
+    written = _VERSION.pack(key.KEY) + _bytes(key, 0)
+    if value is None:
+        return written, None
+    version = _WRITTEN.get(type(value), 0)
+    if isinstance(value, OffsetCommitValue):
+        if value.expire_timestamp >= 0:
+            version = _WITH_EXPIRY
+        elif value.topic_id == t.NO_UUID:
+            version = _WITHOUT_TOPIC_ID
+    return written, _VERSION.pack(version) + _bytes(value, version)
+
+
+def _bytes(message: t.Message, version: int) -> bytes:
+    chunks = encoder(type(message), version)(message)
+    assert len(chunks) == 1, "entries have no slices of files"
+    chunk = chunks[0]
+    assert isinstance(chunk, bytes), "entries have no slices of files"
+    return chunk
+
+
+def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
+    """The entry, or None of a kind that is not known: Kafka passes those over, too.
+
+    Raises CodecError where the bytes are not what their key says.
+    """
+    if len(key) < _VERSION.size:
+        raise CodecError("a key without a version")
+    kind = _KEYS.get(_VERSION.unpack_from(key)[0])
+    if kind is None:
+        return None
+    name, _ = decoder(kind, 0)(memoryview(key), _VERSION.size)
+    if value is None:
+        return Entry(name, None)
+    if len(value) < _VERSION.size:
+        raise CodecError("a value without a version")
+    schema = _KINDS[kind]
+    (version,) = _VERSION.unpack_from(value)
+    if not 0 <= version <= schema.VERSIONS[1]:
+        raise CodecError(f"{schema.__name__} in version {version}")
+    content, _ = decoder(schema, version)(memoryview(value), _VERSION.size)
+    return Entry(name, content)

@@ -1,0 +1,360 @@
+"""GroupShard: the groups of one partition of __consumer_offsets, and what they have committed.
+
+Owns the durable state, which `replay` and `end_transaction` alone change, and the decisions about
+offsets. What a group itself decides is its own (`classic.py`, `consumer.py`). A pure state
+machine: the clock is injected, timers are effects. Must not append, wait or answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from ottla.coordinator.decision import Decision, Effect, Entry, Schedule
+from ottla.coordinator.entries.offsets_topic import (
+    GroupMetadataKey,
+    LegacyOffsetCommitKey,
+    OffsetCommitKey,
+    OffsetCommitValue,
+)
+from ottla.coordinator.group.offsets import NO_EXPIRY, NOTHING, Committed, Offsets, tombstone
+from ottla.core import group_options
+from ottla.core.model import NO_TOPIC_ID
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.cluster.image import ClusterImage, TopicImage
+    from ottla.core.config import Config
+    from ottla.core.ports import Clock
+
+EXPIRE = "expire offsets"
+"""The key of the timer that looks for what has expired."""
+_LOOKED_AT_ONCE = 2000
+"""Offsets that one decision looks at, so that a large shard stalls nobody."""
+
+CommitCheck: TypeAlias = Callable[[str, bytes, int], ErrorCode]
+"""Judges one partition of a commit: topic, topic id, partition."""
+
+
+class Member(NamedTuple):
+    """Who commits or asks, as the request says. `epoch` is the generation in a classic group."""
+
+    id: str = ""
+    instance_id: str | None = None
+    epoch: int = -1
+
+
+class Group(Protocol):
+    """What the shard asks of a group, whatever its protocol."""
+
+    def check_commit(
+        self, member: Member, version: int, *, transactional: bool
+    ) -> ErrorCode | CommitCheck:
+        """Whether the member may commit; or how to judge each partition by itself."""
+
+    def committing(self, member: Member) -> Sequence[Effect]:
+        """What an accepted commit brings about: a classic member's session begins anew."""
+
+    def check_fetch(self, member_id: str | None, member_epoch: int) -> ErrorCode:
+        """Whether the member may read (v9 and later name one; None: nobody in particular)."""
+
+    def check_delete_offsets(self) -> ErrorCode:
+        """Whether single offsets may be deleted at all."""
+
+    def is_subscribed(self, topic: str) -> bool:
+        """Whether a member reads the topic: its offsets neither expire nor may be deleted."""
+
+    def expiry_base_ms(self, committed_ms: int) -> int | None:
+        """From when on retention counts for an offset committed then; None: not at all now."""
+
+    def tombstones(self) -> Sequence[Entry] | None:
+        """What ends the group if it may end, all its offsets being gone; else None."""
+
+
+class SimpleGroup:
+    """A group that only ever committed, with partitions of its own choosing."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self, group_id: str) -> None:
+        self._id = group_id
+
+    def check_commit(self, member: Member, version: int, *, transactional: bool) -> ErrorCode:  # noqa: ARG002
+        if member.epoch < 0:
+            return ErrorCode.NONE
+        return ErrorCode.UNKNOWN_MEMBER_ID
+
+    def committing(self, member: Member) -> Sequence[Effect]:  # noqa: ARG002
+        return ()
+
+    def check_fetch(self, member_id: str | None, member_epoch: int) -> ErrorCode:  # noqa: ARG002
+        return ErrorCode.NONE
+
+    def check_delete_offsets(self) -> ErrorCode:
+        return ErrorCode.NONE
+
+    def is_subscribed(self, topic: str) -> bool:  # noqa: ARG002
+        return False
+
+    def expiry_base_ms(self, committed_ms: int) -> int:
+        return committed_ms
+
+    def tombstones(self) -> Sequence[Entry]:
+        return (Entry(GroupMetadataKey(group=self._id), None),)
+
+
+class Commit(NamedTuple):
+    """One partition of a commit."""
+
+    topic: str
+    topic_id: bytes
+    partition: int
+    offset: int
+    leader_epoch: int
+    metadata: str
+
+
+class Told(NamedTuple):
+    """What is told of one partition."""
+
+    committed: Committed
+    error: ErrorCode = ErrorCode.NONE
+
+
+class GroupShard:
+    """Groups and offsets. Methods named by an API decide; they read and change nothing."""
+
+    def __init__(
+        self,
+        partition: int,
+        config: Config,
+        image: Callable[[], ClusterImage],
+        clock: Clock,
+    ) -> None:
+        self.partition = partition
+        self.config = config
+        self.image = image
+        self.clock = clock
+        self.groups: dict[str, Group] = {}
+        self.offsets = Offsets()
+
+    def group(self, group_id: str) -> Group | None:
+        """The group, also one that only ever committed; None if nothing is known of it."""
+        found = self.groups.get(group_id)
+        if found is None and group_id in self.offsets.groups:
+            return SimpleGroup(group_id)
+        return found
+
+    # --- durable state ---------------------------------------------------------------------
+
+    def replay(self, entry: Entry, producer_id: int = -1) -> None:
+        """Take an entry in. The only code that changes durable state; loading calls it too."""
+        key, value = entry
+        if isinstance(key, OffsetCommitKey):
+            assert value is None or isinstance(value, OffsetCommitValue), entry
+            self.offsets.replay(key, value, producer_id)
+        elif isinstance(key, LegacyOffsetCommitKey):
+            assert value is None or isinstance(value, OffsetCommitValue), entry
+            now = OffsetCommitKey(group=key.group, topic=key.topic, partition=key.partition)
+            self.offsets.replay(now, value, producer_id)
+        elif isinstance(key, GroupMetadataKey) and value is None:
+            self.groups.pop(key.group, None)
+            self.offsets.forget_group(key.group)
+
+    def end_transaction(self, producer_id: int, committed: bool) -> None:
+        """What a transaction committed counts from now on, or never will."""
+        self.offsets.end_transaction(producer_id, committed)
+
+    def loaded(self) -> Decision[None]:
+        """Begin to look for what expires, and take back what topics left that are gone."""
+        topics = self.image().by_id
+        entries = [
+            tombstone(group_id, topic, partition)
+            for group_id in self.offsets.groups
+            for topic, partition, committed in self.offsets.places(group_id)
+            if committed.topic_id != NO_TOPIC_ID and committed.topic_id not in topics
+        ]
+        return Decision(None, entries, [self._look_again()], atomic=False)
+
+    # --- committing and reading ------------------------------------------------------------
+
+    def commit_offsets(
+        self,
+        group_id: str,
+        member: Member,
+        commits: Sequence[Commit],
+        *,
+        version: int,
+        retention_ms: int = -1,
+    ) -> Decision[list[ErrorCode] | ErrorCode]:
+        """Commit each; a code for each, in order, or one that holds for all.
+
+        A group that is not known is made by a commit without a generation (I35, H102).
+        """
+        group = self.group(group_id)
+        judged: ErrorCode | CommitCheck = ErrorCode.NONE
+        effects: Sequence[Effect] = ()
+        if group is not None:
+            judged = group.check_commit(member, version, transactional=False)
+            if judged is ErrorCode.NONE:
+                effects = group.committing(member)
+        elif member.epoch >= 0:
+            unknown = ErrorCode.GROUP_ID_NOT_FOUND if version >= 9 else ErrorCode.ILLEGAL_GENERATION
+            return Decision(unknown)
+        if isinstance(judged, ErrorCode):
+            if judged:
+                return Decision(judged)
+            judged = _anything
+        now_ms = self.clock.wall_ms()
+        expires_ms = NO_EXPIRY if retention_ms < 0 else now_ms + retention_ms
+        metadata_max = self.config[group_options.OFFSET_METADATA_BYTES_MAX]
+        errors: list[ErrorCode] = []
+        entries: list[Entry] = []
+        for topic, topic_id, partition, offset, leader_epoch, metadata in commits:
+            error = judged(topic, topic_id, partition)
+            if not error and len(metadata) > metadata_max:
+                error = ErrorCode.OFFSET_METADATA_TOO_LARGE
+            errors.append(error)
+            if not error:
+                value = OffsetCommitValue(
+                    offset=offset,
+                    leader_epoch=leader_epoch,
+                    metadata=metadata,
+                    commit_timestamp=now_ms,
+                    expire_timestamp=expires_ms,
+                    topic_id=topic_id,
+                )
+                key = OffsetCommitKey(group=group_id, topic=topic, partition=partition)
+                entries.append(Entry(key, value))
+        return Decision(errors, entries, effects)
+
+    def fetch_offsets(
+        self,
+        group_id: str,
+        places: Sequence[tuple[str, int]],
+        *,
+        member_id: str | None = None,
+        member_epoch: int = -1,
+        require_stable: bool = False,
+    ) -> Decision[list[Told] | ErrorCode]:
+        """What is committed of each (topic, partition), in order; or one error for the group."""
+        group = self.group(group_id)
+        if group is not None and (error := group.check_fetch(member_id, member_epoch)):
+            return Decision(error)
+        return Decision(
+            [self._tell(group_id, topic, number, require_stable) for topic, number in places]
+        )
+
+    def fetch_all_offsets(
+        self,
+        group_id: str,
+        *,
+        member_id: str | None = None,
+        member_epoch: int = -1,
+        require_stable: bool = False,
+    ) -> Decision[dict[str, dict[int, Told]] | ErrorCode]:
+        """All that the group has committed, by topic and partition."""
+        group = self.group(group_id)
+        if group is not None and (error := group.check_fetch(member_id, member_epoch)):
+            return Decision(error)
+        return Decision(
+            {
+                topic: {
+                    number: self._tell(group_id, topic, number, require_stable)
+                    for number in partitions
+                }
+                for topic, partitions in self.offsets.of_group(group_id).items()
+            }
+        )
+
+    def _tell(self, group_id: str, topic: str, partition: int, require_stable: bool) -> Told:
+        offsets = self.offsets
+        if require_stable and offsets.is_pending(group_id, topic, partition):
+            return Told(NOTHING, ErrorCode.UNSTABLE_OFFSET_COMMIT)
+        return Told(offsets.find(group_id, topic, partition) or NOTHING)
+
+    # --- taking back -----------------------------------------------------------------------
+
+    def delete_offsets(
+        self, group_id: str, places: Sequence[tuple[str, int]]
+    ) -> Decision[list[ErrorCode] | ErrorCode]:
+        """Take back what was committed of each (topic, partition); a code for each."""
+        group = self.group(group_id)
+        if group is None:
+            return Decision(ErrorCode.GROUP_ID_NOT_FOUND)
+        if error := group.check_delete_offsets():
+            return Decision(error)
+        errors: list[ErrorCode] = []
+        entries: list[Entry] = []
+        for topic, partition in places:
+            if group.is_subscribed(topic):
+                errors.append(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC)
+                continue
+            errors.append(ErrorCode.NONE)
+            if self.offsets.find(group_id, topic, partition) is not None:
+                entries.append(tombstone(group_id, topic, partition))
+        return Decision(errors, entries)
+
+    def offset_tombstones(self, group_id: str) -> list[Entry]:
+        """What takes back all that a group has committed: for its deletion."""
+        return [
+            tombstone(group_id, topic, number) for topic, number, _ in self.offsets.places(group_id)
+        ]
+
+    def forget_topic(self, topic: TopicImage) -> Decision[None]:
+        """The topic was deleted: take back what groups have committed of it."""
+        entries = [
+            tombstone(group_id, topic.name, partition)
+            for group_id, topics in self.offsets.groups.items()
+            for partition, committed in topics.get(topic.name, {}).items()
+            if committed.topic_id in (topic.id, NO_TOPIC_ID)
+        ]
+        return Decision(None, entries, atomic=False)
+
+    def _look_again(self) -> Schedule:
+        delay_s = self.config[group_options.OFFSETS_RETENTION_CHECK_MS] / 1000
+        return Schedule(EXPIRE, delay_s, lambda: self.expire(list(self.offsets.groups)))
+
+    def expire(self, group_ids: list[str]) -> Decision[None]:
+        """Take back what retention no longer covers, and groups that have nothing left (KIP-211).
+
+        Looks at some of the groups and schedules itself for the others.
+        """
+        entries: list[Entry] = []
+        looked_at = 0
+        while group_ids and looked_at < _LOOKED_AT_ONCE:
+            group_id = group_ids.pop()
+            group = self.group(group_id)
+            if group is None:
+                continue
+            expired, kept = self._expired(group_id, group)
+            looked_at += 1 + len(expired) + kept
+            entries += expired
+            if not kept:
+                entries += group.tombstones() or ()
+        again = Schedule(EXPIRE, 0.0, lambda: self.expire(group_ids))
+        return Decision(None, entries, [again if group_ids else self._look_again()], atomic=False)
+
+    def _expired(self, group_id: str, group: Group) -> tuple[list[Entry], int]:
+        """A group's offsets that expire now, and how many it keeps."""
+        now_ms = self.clock.wall_ms()
+        retention_ms = self.config[group_options.OFFSETS_RETENTION_MINUTES] * 60_000
+        expired: list[Entry] = []
+        kept = 0
+        for topic, partition, committed in self.offsets.places(group_id):
+            until_ms = committed.expires_ms
+            base_ms = group.expiry_base_ms(committed.committed_ms)
+            if base_ms is None or group.is_subscribed(topic):
+                kept += 1
+                continue
+            if until_ms == NO_EXPIRY:
+                until_ms = base_ms + retention_ms
+            if now_ms < until_ms or self.offsets.is_pending(group_id, topic, partition):
+                kept += 1
+            else:
+                expired.append(tombstone(group_id, topic, partition))
+        return expired, kept
+
+
+def _anything(_topic: str, _topic_id: bytes, _partition: int) -> ErrorCode:
+    return ErrorCode.NONE

@@ -1,0 +1,70 @@
+"""Journal: the log partition that a shard writes to, as its coordinator sees it.
+
+Owns the two ports between coordinators and the logs; `internal_topics.py` implements them over
+partitions. Must not know a partition, a log or a topic's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ottla.core.model import Offset
+    from ottla.core.pending import Pending
+    from ottla.protocol.errors import ErrorCode
+    from ottla.records.batch import BatchView
+
+
+class Journal(Protocol):
+    """One partition of an internal topic. Batches come from `records.builder`."""
+
+    batch_bytes_max: int
+    """The largest batch that the topic takes."""
+
+    @property
+    def start(self) -> Offset:
+        """Where loading begins."""
+
+    @property
+    def end(self) -> Offset:
+        """The log's end, exclusive: what the next batch gets."""
+
+    def prepare(self, batch: BatchView) -> Pending[None] | None:
+        """None if the batch can be appended now; else wait for this, and ask again.
+
+        The Pending fails with DiskError."""
+
+    def append(self, batch: BatchView) -> Offset | ErrorCode:
+        """The end after the batch, or why it could not be written. `prepare` just said None."""
+
+    def committed(self, end: Offset) -> Pending[None] | None:
+        """None if all before `end` is committed; else done when it is, or when it never will be:
+        ask `is_committed` then."""
+
+    def is_committed(self, end: Offset) -> bool: ...
+
+    def state(self) -> ErrorCode:
+        """NONE while it takes appends; NOT_COORDINATOR once its topic is deleted, and
+        COORDINATOR_NOT_AVAILABLE once its disk has failed."""
+
+    def read(self, offset: Offset, bytes_max: int) -> Pending[bytes] | bytes | ErrorCode:
+        """Whole batches from the one that has `offset` on, for loading; b"" at the end.
+
+        A Pending where the bytes are not in memory; it fails with DiskError."""
+
+
+class Journals(Protocol):
+    """An internal topic: as many journals as it has partitions."""
+
+    def count(self) -> int:
+        """How many partitions the topic has; 0 while it is not there."""
+
+    def make(self) -> Pending[ErrorCode]:
+        """Make the topic. Done, with NONE, when `open` finds its partitions."""
+
+    def open(self, partition: int) -> Journal | ErrorCode:
+        """One of them, of those that are there."""
+
+    def on_gone(self, call: Callable[[], None]) -> None:
+        """Call when the topic was deleted: every journal of it is of no use any more."""

@@ -1,0 +1,372 @@
+"""Keeper: one shard, from its loading to its end, and what is asked of it in between.
+
+Owns the order of things: one operation after the other decides, its entries are appended and
+replayed, its effects run, and its reply leaves once all that was appended by then is committed.
+Must not know what a shard is about, nor which keys are whose.
+
+Nothing waits between an operation's look at the state and its append but the making of files; the
+operations behind it then queue. So what was decided still holds when it is written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Entry, Schedule
+from ottla.coordinator.loading import Loading
+from ottla.core.model import Offset
+from ottla.core.pending import Pending
+from ottla.core.ports import Clock, DiskError, Timer, Timers
+from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView
+from ottla.records.builder import build_batch
+from ottla.records.reader import Record
+
+if TYPE_CHECKING:
+    from ottla.coordinator.journal import Journal
+
+_log = logging.getLogger("ottla.coordinator")
+
+QUEUED_MAX = 10_000
+"""Operations that wait for one shard to load, or for its log's files; more are refused."""
+AGAIN_S = 0.5
+"""After this long a timer's decision that could not be written is made again."""
+_BATCH_OVERHEAD = 61 + 64
+
+
+class Shard(Protocol):
+    """State made of entries. `replay` and `end_transaction` alone change what is durable."""
+
+    def replay(self, entry: Entry, producer_id: int = -1) -> None:
+        """Take an entry in. One written in a transaction counts once that is committed."""
+
+    def end_transaction(self, producer_id: int, committed: bool) -> None:
+        """The entries that the producer wrote in its transaction count, or never will."""
+
+    def loaded(self) -> Decision[None]:
+        """Called when all is replayed and before anything is asked: timers, what to mend."""
+
+
+S = TypeVar("S", bound=Shard)
+
+
+class Codec(Protocol):
+    """How entries are written: `entries.offsets_topic`, and the topic's compression."""
+
+    def encode(self, entry: Entry) -> tuple[bytes, bytes | None]: ...
+
+    def decode(self, key: bytes, value: bytes | None) -> Entry | None: ...
+
+    def compression(self) -> int: ...
+
+
+class Operation(Generic[S]):
+    """Something asked of a shard. `refused` is told where the runtime can't have it done."""
+
+    __slots__ = ("decide", "refused", "result")
+
+    def __init__(
+        self,
+        decide: Callable[[S], Decision[Any]],
+        result: Pending[Any],
+        refused: Callable[[ErrorCode], None] | None = None,
+    ) -> None:
+        self.decide = decide
+        self.result = result
+        self.refused = refused or partial(_give, result)
+
+
+def _give(result: Pending[Any], value: Any) -> None:
+    if not result.done:  # else it was unloaded under whoever waited
+        result.complete(value)
+
+
+class _Scheduled:
+    """A timer of the shard's, in force as long as it is under its key."""
+
+    __slots__ = ("effect", "timer")
+
+    def __init__(self, effect: Schedule) -> None:
+        self.effect = effect
+        self.timer: Timer | None = None
+
+
+class Keeper(Generic[S]):
+    """Begins to load as soon as it is made. `on_loaded` is called once, maybe at once."""
+
+    def __init__(
+        self, shard: S, journal: Journal, codec: Codec, clock: Clock, timers: Timers
+    ) -> None:
+        self.shard = shard
+        self.journal = journal
+        self.failure = ErrorCode.NONE
+        """Why nothing more is done here."""
+        self.is_loaded = False
+        self._codec = codec
+        self._clock = clock
+        self._timers = timers
+        self._queue: deque[Operation[S]] = deque()
+        self._busy = True
+        """Loading, deciding or waiting for files: whatever comes must queue."""
+        self._parked: dict[int, Pending[Any]] = {}
+        self._scheduled: dict[Hashable, _Scheduled] = {}
+        self._on_loaded: list[Callable[[], None]] = []
+        self._loading: Loading | None = Loading(journal, codec.decode, shard, clock)
+        self._load()
+
+    # --- being asked -----------------------------------------------------------------------
+
+    def submit(self, operation: Operation[S]) -> None:
+        """Do it when its turn comes; refused at once where that can't be."""
+        if not self.failure:
+            self.failure = self.journal.state()
+        if self.failure:
+            self.unload(self.failure)
+            operation.refused(self.failure)
+        elif not self._busy:
+            self._run(operation)
+            self._next()
+        elif len(self._queue) < QUEUED_MAX:
+            self._queue.append(operation)
+        else:
+            operation.refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+
+    def when_loaded(self, call: Callable[[], None]) -> None:
+        """Call once all is replayed, or once it is known that it never will be."""
+        if self.is_loaded or self.failure:
+            call()
+        else:
+            self._on_loaded.append(call)
+
+    def unload(self, error: ErrorCode) -> None:
+        """The end: whoever waits is answered `error`, and nothing scheduled happens."""
+        self.failure = error
+        self._loading = None
+        queue, self._queue = self._queue, deque()
+        parked, self._parked = self._parked, {}
+        for scheduled in self._scheduled.values():
+            if scheduled.timer is not None:
+                scheduled.timer.cancel()
+        self._scheduled.clear()
+        for operation in queue:
+            operation.refused(error)
+        for result in parked.values():
+            _give(result, error)
+        self._tell_loaded()
+
+    # --- loading ---------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        loading = self._loading
+        if loading is None:
+            return  # unloaded meanwhile
+        outcome = loading.step()
+        if isinstance(outcome, Pending):
+            outcome.then(self._load)
+        elif outcome is None:
+            self._timers.soon(self._load)
+        elif outcome is not ErrorCode.NONE:
+            self.unload(outcome)
+        else:
+            self._loading = None
+            self.is_loaded = True
+            self._busy = False
+            shard = self.shard
+            self._run(Operation(lambda _shard: shard.loaded(), Pending(), _ignore))
+            self._tell_loaded()
+            self._next()
+
+    def _tell_loaded(self) -> None:
+        told, self._on_loaded = self._on_loaded, []
+        for call in told:
+            call()
+
+    # --- one operation after the other -----------------------------------------------------
+
+    def _next(self) -> None:
+        while self._queue and not self._busy and not self.failure:
+            try:
+                self._run(self._queue.popleft())
+            except BaseException:
+                self._timers.soon(self._next)  # a bug in one leaves the others their turn
+                raise
+
+    def _run(self, operation: Operation[S]) -> None:
+        """Decide; and unless files must be made first, also all that follows."""
+        assert not self._busy, "one operation at a time"
+        self._busy = True
+        try:
+            decision = operation.decide(self.shard)
+            writing = self._write(decision) if decision.entries else iter(())
+            self._proceed(operation, decision, writing)
+        except BaseException:
+            self._busy = False
+            raise
+
+    def _proceed(
+        self,
+        operation: Operation[S],
+        decision: Decision[Any],
+        writing: Iterator[Pending[None] | ErrorCode],
+    ) -> None:
+        for wait in writing:
+            if isinstance(wait, Pending):
+                wait.then(partial(self._resume, operation, decision, writing))
+                return
+            self._busy = False
+            operation.refused(wait)
+            return
+        self._busy = False
+        self._conclude(operation, decision)
+
+    def _resume(
+        self,
+        operation: Operation[S],
+        decision: Decision[Any],
+        writing: Iterator[Pending[None] | ErrorCode],
+    ) -> None:
+        if self.failure:
+            operation.refused(self.failure)
+            return
+        try:
+            self._proceed(operation, decision, writing)
+        except BaseException:
+            self._busy = False
+            self._timers.soon(self._next)
+            raise
+        self._next()
+
+    def _write(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
+        """Append and replay; yields what must be waited for, or why it ends."""
+        journal, shard = self.journal, self.shard
+        now_ms = self._clock.wall_ms()
+        for entries in self._batches(decision):
+            records = []
+            for entry in entries:
+                key, value = self._codec.encode(entry)
+                records.append(Record(key, value, now_ms))
+            built = build_batch(records, codec=self._codec.compression())
+            if len(built) > journal.batch_bytes_max:
+                yield ErrorCode.UNKNOWN_SERVER_ERROR  # what Kafka's coordinator makes of it
+                return
+            batch = BatchView(memoryview(bytearray(built)))
+            while (pending := journal.prepare(batch)) is not None:
+                yield pending
+                try:
+                    pending.result()
+                except DiskError as error:
+                    _log.error("an entry could not be written: %s", error)
+                    yield ErrorCode.COORDINATOR_NOT_AVAILABLE
+                    return
+            outcome = journal.append(batch)
+            if isinstance(outcome, ErrorCode):
+                yield journal.state() or ErrorCode.COORDINATOR_NOT_AVAILABLE
+                return
+            for entry in entries:
+                shard.replay(entry)
+
+    def _batches(self, decision: Decision[Any]) -> Iterable[Iterable[Entry]]:
+        """The entries, in as many batches as they need where they may be parted."""
+        if decision.atomic:
+            return (decision.entries,)
+        batches: list[list[Entry]] = []
+        room = 0
+        for entry in decision.entries:
+            key, value = self._codec.encode(entry)
+            size = len(key) + len(value or b"") + _BATCH_OVERHEAD
+            if size > room:
+                batches.append([])
+                room = self.journal.batch_bytes_max - _BATCH_OVERHEAD
+            room -= size
+            batches[-1].append(entry)
+        return batches
+
+    # --- what follows ----------------------------------------------------------------------
+
+    def _conclude(self, operation: Operation[S], decision: Decision[Any]) -> None:
+        for effect in decision.effects:
+            self._effect(effect)
+        result, reply = operation.result, decision.reply
+        if isinstance(reply, Pending) and not reply.done:
+            self._parked[id(result)] = result
+            reply.then(partial(self._unpark, result, reply))
+        else:
+            self._when_committed(result, reply.result() if isinstance(reply, Pending) else reply)
+
+    def _unpark(self, result: Pending[Any], reply: Pending[Any]) -> None:
+        """A waiting reply was completed: by `Complete`, so all it may tell of is committed."""
+        self._parked.pop(id(result), None)
+        _give(result, reply.result())
+
+    def _effect(self, effect: Schedule | Cancel | Complete | Do) -> None:
+        match effect:
+            case Schedule():
+                self._schedule(effect)
+            case Cancel(key):
+                self._cancel(key)
+            case Complete(pending, value):
+                self._when_committed(pending, value)
+            case Do(call):
+                call()
+
+    def _when_committed(self, pending: Pending[Any], value: Any) -> None:
+        """Complete it once all that is appended by now is committed."""
+        end = self.journal.end
+        waiting = self.journal.committed(end)
+        if waiting is None:
+            _give(pending, value)
+        else:
+            waiting.then(partial(self._committed, end, pending, value))
+
+    def _committed(self, end: Offset, pending: Pending[Any], value: Any) -> None:
+        if self.journal.is_committed(end):
+            _give(pending, value)
+            return
+        error = self.journal.state() or ErrorCode.COORDINATOR_NOT_AVAILABLE
+        _give(pending, error)
+        # What was replayed and never will be committed must not be told to anybody.
+        self.unload(error)
+
+    # --- timers ----------------------------------------------------------------------------
+
+    def _schedule(self, effect: Schedule) -> None:
+        self._cancel(effect.key)
+        scheduled = self._scheduled[effect.key] = _Scheduled(effect)
+        scheduled.timer = self._timers.after(effect.delay_s, partial(self._due, scheduled))
+
+    def _cancel(self, key: Hashable) -> None:
+        scheduled = self._scheduled.pop(key, None)
+        if scheduled is not None and scheduled.timer is not None:
+            scheduled.timer.cancel()
+
+    def _due(self, scheduled: _Scheduled) -> None:
+        key = scheduled.effect.key
+
+        def decide(_shard: S) -> Decision[Any]:
+            if self._scheduled.get(key) is not scheduled:
+                return Decision(None)  # taken back while it queued
+            decision = scheduled.effect.decide()
+            return Decision(
+                decision.reply,
+                decision.entries,
+                [Do(lambda: self._done(scheduled)), *decision.effects],
+                atomic=decision.atomic,
+            )
+
+        def refused(_error: ErrorCode) -> None:
+            if not self.failure and self._scheduled.get(key) is scheduled:
+                scheduled.timer = self._timers.after(AGAIN_S, partial(self._due, scheduled))
+
+        self.submit(Operation(decide, Pending(), refused))
+
+    def _done(self, scheduled: _Scheduled) -> None:
+        if self._scheduled.get(scheduled.effect.key) is scheduled:
+            del self._scheduled[scheduled.effect.key]
+
+
+def _ignore(_error: ErrorCode) -> None:
+    """What a shard wants done when it is loaded is tried once; it mends itself later."""

@@ -1,0 +1,150 @@
+"""Loading: a journal replayed into a shard, in pieces that keep nobody waiting.
+
+Owns where the replay stands. What can't be read is passed over and counted, as kinds of entries
+that are not known are: one bad entry must not cost all groups of a shard. Must not change a shard
+but by `replay` and `end_transaction`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from ottla.core.model import Offset
+from ottla.core.pending import Pending
+from ottla.core.ports import Clock, DiskError
+from ottla.protocol.codec import CodecError
+from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView, RecordError
+from ottla.records.reader import read_batches, records_of
+
+if TYPE_CHECKING:
+    from ottla.coordinator.decision import Entry
+    from ottla.coordinator.journal import Journal
+    from ottla.coordinator.keeper import Shard
+
+_log = logging.getLogger("ottla.coordinator")
+
+PIECE_BYTES = 1 << 20
+STEP_S = 0.004
+"""About how long one step may take."""
+_LOOK_EVERY = 32
+_CONTROL_COMMIT = 1
+
+
+class Loading:
+    """One replay. Call `step` until it says NONE, or why there is no going on."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        decode: Callable[[bytes, bytes | None], Entry | None],
+        shard: Shard,
+        clock: Clock,
+    ) -> None:
+        self.entries_count = 0
+        self.unknown_count = 0
+        """Entries of kinds that this version does not know."""
+        self.damaged_count = 0
+        self._journal = journal
+        self._decode = decode
+        self._shard = shard
+        self._clock = clock
+        self._at = journal.start
+        self._end = journal.end
+        self._reading: Pending[bytes] | None = None
+        self._batches: Iterator[BatchView] = iter(())
+
+    def step(self) -> Pending[bytes] | ErrorCode | None:
+        """A Pending: wait for it. None: more to do, but let others run first."""
+        until = self._clock.monotonic() + STEP_S
+        count = 0
+        while True:
+            for batch in self._batches:
+                self._replay(batch)
+                count += 1
+                if count % _LOOK_EVERY == 0 and self._clock.monotonic() >= until:
+                    return None
+            if self._at >= self._end:
+                self._report()
+                return ErrorCode.NONE
+            outcome = self._read()
+            if outcome is not None:
+                return outcome
+
+    def _read(self) -> Pending[bytes] | ErrorCode | None:
+        reading, self._reading = self._reading, None
+        found = reading or self._journal.read(self._at, PIECE_BYTES)
+        if isinstance(found, Pending):
+            if not found.done:
+                self._reading = found
+                return found
+            try:
+                found = found.result()
+            except DiskError as error:
+                _log.error("groups could not be loaded: %s", error)
+                return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        if isinstance(found, ErrorCode):
+            return found
+        if not found:
+            self._at = self._end  # the rest was never committed
+        else:
+            self._batches = self._whole(found)
+        return None
+
+    def _whole(self, piece: bytes) -> Iterator[BatchView]:
+        """Each batch, the place of the next one noted before it is given out."""
+        before = self._at
+        try:
+            for batch in read_batches(piece):
+                if batch.last_offset >= self._at:
+                    self._at = Offset(batch.last_offset + 1)
+                    yield batch
+        except RecordError as error:
+            self._damaged(str(error))
+        if self._at == before:
+            self._at = self._end  # no way on: read() gives whole batches, unless they are damaged
+            self._damaged(f"no batch at offset {before}")
+
+    def _replay(self, batch: BatchView) -> None:
+        shard = self._shard
+        producer_id = batch.producer_id if batch.is_transactional else -1
+        try:
+            for record in records_of(batch):
+                key = record.key
+                if key is None:
+                    self.damaged_count += 1
+                elif batch.is_control:
+                    committed = int.from_bytes(key[2:4], "big") == _CONTROL_COMMIT
+                    shard.end_transaction(batch.producer_id, committed)
+                else:
+                    self._entry(key, record.value, producer_id)
+        except RecordError as error:
+            self._damaged(str(error))
+
+    def _entry(self, key: bytes, value: bytes | None, producer_id: int) -> None:
+        try:
+            entry = self._decode(key, value)
+        except CodecError as error:
+            self._damaged(str(error))
+            return
+        if entry is None:
+            self.unknown_count += 1
+        else:
+            self.entries_count += 1
+            self._shard.replay(entry, producer_id)
+
+    def _damaged(self, why: str) -> None:
+        self.damaged_count += 1
+        if self.damaged_count == 1:
+            _log.error("an entry of a coordinator's log can't be read: %s", why)
+
+    def _report(self) -> None:
+        if self.unknown_count or self.damaged_count:
+            _log.warning(
+                "a coordinator's log is loaded: %d entries, %d of kinds not known, %d not readable",
+                self.entries_count,
+                self.unknown_count,
+                self.damaged_count,
+            )

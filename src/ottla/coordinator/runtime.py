@@ -1,0 +1,165 @@
+"""Runtime: the shards of one internal topic, and which of them a key belongs to.
+
+Owns the making of the topic on first use, the keepers of its partitions and the order in which
+they load at a start. Must not decide anything that a shard decides, nor know a message.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ottla.coordinator.decision import Decision
+from ottla.coordinator.keeper import QUEUED_MAX, Codec, Keeper, Operation, S
+from ottla.core.pending import Pending, completed
+from ottla.core.ports import Clock, Timers
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.coordinator.journal import Journals
+
+R = TypeVar("R")
+
+
+@lru_cache(maxsize=4096)
+def java_hash(text: str) -> int:
+    """Java's String.hashCode, without its sign: `hash & 0x7fffffff`."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    value = 0
+    for at in range(0, len(units), 2):
+        value = (31 * value + (units[at] << 8 | units[at + 1])) & 0xFFFFFFFF
+    return value & 0x7FFFFFFF
+
+
+class Runtime(Generic[S]):
+    """Shards by partition, each loaded when it is first asked for, or after a start."""
+
+    def __init__(
+        self,
+        journals: Journals,
+        make_shard: Callable[[int], S],
+        codec: Codec,
+        clock: Clock,
+        timers: Timers,
+    ) -> None:
+        self._journals = journals
+        self._make_shard = make_shard
+        self._codec = codec
+        self._clock = clock
+        self._timers = timers
+        self._keepers: dict[int, Keeper[S]] = {}
+        self._waiting: deque[tuple[str, Operation[S]]] = deque()
+        self._making = False
+        journals.on_gone(self._gone)
+
+    # --- being asked -----------------------------------------------------------------------
+
+    def partition_for(self, key: str) -> int:
+        """The partition whose shard has the key. Only while the topic is there."""
+        return java_hash(key) % self._journals.count()
+
+    def submit(self, key: str, decide: Callable[[S], Decision[R]]) -> Pending[R | ErrorCode]:
+        """Have the key's shard decide, and what it decides done; then its reply.
+
+        An ErrorCode where it could not be done: COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR or
+        COORDINATOR_LOAD_IN_PROGRESS, and UNKNOWN_SERVER_ERROR for more than fits in a batch. The
+        first call ever makes the topic.
+        """
+        result: Pending[Any] = Pending()
+        operation = Operation(decide, result)
+        if self._journals.count():
+            self._ask(self.partition_for(key), operation)
+        elif len(self._waiting) < QUEUED_MAX:
+            self._waiting.append((key, operation))
+            self._make_topic()
+        else:
+            operation.refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+        return result
+
+    def submit_everywhere(self, decide: Callable[[S], Decision[R]]) -> list[Pending[R | ErrorCode]]:
+        """Have every shard decide: for what is asked of all groups. None, without the topic.
+
+        A partition that nothing was ever written to has no shard to ask.
+        """
+        results: list[Pending[Any]] = []
+        for partition in range(self._journals.count()):
+            keeper = self._keepers.get(partition)
+            if keeper is None:
+                journal = self._journals.open(partition)
+                if isinstance(journal, ErrorCode):
+                    results.append(completed(journal))
+                    continue
+                if journal.end == journal.start:
+                    continue
+            result: Pending[Any] = Pending()
+            self._ask(partition, Operation(decide, result))
+            results.append(result)
+        return results
+
+    def loaded_shards(self) -> list[S]:
+        """Those that could answer now; for what only looks, such as a listing of timelines."""
+        return [keeper.shard for keeper in self._keepers.values() if keeper.is_loaded]
+
+    def _ask(self, partition: int, operation: Operation[S]) -> None:
+        keeper = self._keeper(partition)
+        if isinstance(keeper, ErrorCode):
+            operation.refused(keeper)
+        else:
+            keeper.submit(operation)
+
+    def _keeper(self, partition: int) -> Keeper[S] | ErrorCode:
+        keeper = self._keepers.get(partition)
+        if keeper is None:
+            journal = self._journals.open(partition)
+            if isinstance(journal, ErrorCode):
+                return journal
+            keeper = self._keepers[partition] = Keeper(
+                self._make_shard(partition), journal, self._codec, self._clock, self._timers
+            )
+        return keeper
+
+    # --- the topic -------------------------------------------------------------------------
+
+    def _make_topic(self) -> None:
+        if not self._making:
+            self._making = True
+            made = self._journals.make()
+            made.then(partial(self._made, made))
+
+    def _made(self, made: Pending[ErrorCode]) -> None:
+        self._making = False
+        error = made.result()
+        if not error and not self._journals.count():
+            error = ErrorCode.COORDINATOR_NOT_AVAILABLE  # deleted as soon as it was made
+        waiting, self._waiting = self._waiting, deque()
+        for key, operation in waiting:
+            if error:
+                operation.refused(error)
+            else:
+                self._ask(self.partition_for(key), operation)
+
+    def _gone(self) -> None:
+        keepers, self._keepers = self._keepers, {}
+        for keeper in keepers.values():
+            keeper.unload(ErrorCode.NOT_COORDINATOR)
+
+    # --- a start ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load what there is, one shard at a time; who is asked for is loaded at once."""
+        self._start_from(0)
+
+    def _start_from(self, partition: int) -> None:
+        for number in range(partition, self._journals.count()):
+            journal = self._journals.open(number)
+            if isinstance(journal, ErrorCode) or journal.end == journal.start:
+                continue
+            keeper = self._keeper(number)
+            if isinstance(keeper, Keeper) and not keeper.is_loaded:
+                # By the timers, so that a thousand shards are no thousand frames deep.
+                keeper.when_loaded(
+                    partial(self._timers.soon, partial(self._start_from, number + 1))
+                )
+                return
