@@ -95,6 +95,21 @@ def test_bytes_that_the_disk_can_not_read_are_a_storage_error_of_their_partition
     assert node.disk.pinned() == []
 
 
+def test_damage_that_a_read_comes_upon_is_a_storage_error_and_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = filled()
+    segment = node.partition("t", 0).log.segments[0]
+    second = batches(get(node))[0].length
+    segment.log.write(b"\7", second + 16)  # its magic
+    part = get(node, Want(5))
+    assert part.error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert not part.records
+    (said,) = [one.getMessage() for one in caplog.records if "answered" in one.getMessage()]
+    assert said.endswith(f"{segment.log.path}: there is no batch at byte {second}")
+    assert get(node, Want(5, partition=1)).error_code == 0
+
+
 def test_a_disk_that_hangs_is_a_storage_error_after_a_while() -> None:
     node = filled()
     node.disk.evict()

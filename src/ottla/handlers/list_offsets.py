@@ -234,9 +234,6 @@ class Listing:
             place = log.offset_for_time(lookup.asked.timestamp, partition.high_position)
         if place is None:
             return True
-        if isinstance(place, ErrorCode):
-            lookup.answer.error_code = place
-            return True
         piece = place.slice
         if isinstance(place, TimeHit):
             try:

@@ -44,7 +44,6 @@ from ottla.storage.rounds import Covered, Rounds
 from ottla.storage.segment import (
     POSITION_MAX,
     Cold,
-    Damaged,
     Place,
     Segment,
     creation_steps,
@@ -392,7 +391,7 @@ class Log:
         """Whole batches from the one that contains `offset` up to `bound`; one at least.
 
         None at the bound: nothing there yet. OFFSET_OUT_OF_RANGE outside [start, bound].
-        KAFKA_STORAGE_ERROR where the log is damaged. Cold: warm it, release it, ask again.
+        Cold: warm it, release it, ask again. Raises DiskError, also where the log is damaged.
         A slice never crosses a segment.
         """
         if not self.start <= offset <= bound.offset:
@@ -415,16 +414,13 @@ class Log:
                     return piece
         except NotResident as missing:
             return Cold(missing.slice())
-        except Damaged:
-            return ErrorCode.KAFKA_STORAGE_ERROR
         return None
 
-    def offset_for_time(
-        self, timestamp: int, bound: LogPosition
-    ) -> TimeHit | Cold | ErrorCode | None:
+    def offset_for_time(self, timestamp: int, bound: LogPosition) -> TimeHit | Cold | None:
         """The first batch below `bound` that holds a record of `timestamp` or later.
 
         Its records say which one it is: open it off the loop. None if there is no such batch.
+        Raises DiskError, as `read` does.
         """
         try:
             for segment in self.segments:
@@ -437,12 +433,13 @@ class Log:
                     break
         except NotResident as missing:
             return Cold(missing.slice())
-        except Damaged:
-            return ErrorCode.KAFKA_STORAGE_ERROR
         return None
 
-    def max_timestamp(self) -> TimeHit | Cold | ErrorCode | None:
-        """The first batch with the largest timestamp in the log (KIP-734); None if it has none."""
+    def max_timestamp(self) -> TimeHit | Cold | None:
+        """The first batch with the largest timestamp in the log (KIP-734); None if it has none.
+
+        Raises DiskError, as `read` does.
+        """
         there = [one for one in self.segments if one.end > self.start and one.max_timestamp >= 0]
         if not there:
             return None
@@ -451,8 +448,6 @@ class Log:
             place = segment.locate(segment.max_timestamp_offset, segment.size)
         except NotResident as missing:
             return Cold(missing.slice())
-        except Damaged:
-            return ErrorCode.KAFKA_STORAGE_ERROR
         return None if place is None else _hit(segment, place)
 
     # -- the rest of its life

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from errno import EIO
 from typing import Final, NamedTuple
 
 from ottla.core.model import FileSlice, Offset
@@ -30,11 +31,11 @@ _RESERVE_FROM = 1 << 20
 _RESERVE_MAX = 64 << 20
 
 
-class Damaged(Exception):
+class Damaged(DiskError):
     """Bytes inside the log that are not a batch. Ours to report: KAFKA_STORAGE_ERROR (I29)."""
 
     def __init__(self, path: str, position: int) -> None:
-        super().__init__(f"{path}: no batch at {position}")
+        super().__init__("read", path, OSError(EIO, f"there is no batch at byte {position}"))
 
 
 class Cold:

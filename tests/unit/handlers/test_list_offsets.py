@@ -23,7 +23,7 @@ from ottla.records.builder import build_batch
 from ottla.records.compress import GZIP
 from ottla.records.reader import Record
 from ottla.storage.log import TimeHit
-from ottla.storage.segment import Cold
+from ottla.storage.segment import Cold, Damaged
 from tests.unit.handlers.node import FakeLog, FakeNode
 
 LATEST, EARLIEST, LARGEST, LOCAL, TIERED, PENDING_UPLOAD = range(-1, -7, -1)
@@ -268,8 +268,13 @@ def test_a_record_that_is_not_committed_is_not_told(
 
 
 def test_damage_in_the_log_is_a_storage_error(node: FakeNode, log: FakeLog) -> None:
-    log.places = [lambda: ErrorCode.KAFKA_STORAGE_ERROR]
+    def damaged() -> None:
+        raise Damaged("t-0/0.log", 77)
+
+    log.places = [damaged]
     assert refused(node.ask(asking(5), 7)) == ErrorCode.KAFKA_STORAGE_ERROR
+    (told_of,) = node.table.partitions["t", 0].read_errors
+    assert str(told_of) == "read t-0/0.log: there is no batch at byte 77"
 
 
 def test_a_batch_that_can_not_be_read_answers_with_its_own_offset(

@@ -11,7 +11,7 @@ from ottla.core.ports import DiskError, ReserveSpace
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.storage.log import Log
-from ottla.storage.segment import Cold
+from ottla.storage.segment import Cold, Damaged
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault
 
@@ -301,12 +301,19 @@ def test_a_rotten_index_is_seen_and_done_without():
 
 
 def test_damage_inside_the_log_is_reported_and_not_served(bench):
-    for _ in range(3):
-        bench.append(make_batch(size=100))
+    for number in range(3):
+        bench.append(make_batch(size=100, timestamp=number))
     segment = bench.log.segments[0]
-    segment.log.write(b"\0" * 20, segment.size // 3)
+    third = segment.size // 3
+    segment.log.write(b"\0" * 20, third)
     bound = bench.log.end_position()
-    assert bench.log.read(Offset(1), 10, bound) is ErrorCode.KAFKA_STORAGE_ERROR
+    where = rf"{segment.log.path}: there is no batch at byte {third}"
+    with pytest.raises(Damaged, match=where):
+        bench.log.read(Offset(1), 10, bound)
+    with pytest.raises(Damaged, match=where):
+        bench.log.offset_for_time(1, bound)
+    with pytest.raises(Damaged, match=where):
+        bench.log.max_timestamp()
 
 
 # -- time
