@@ -23,21 +23,14 @@ if TYPE_CHECKING:
 class Reply:
     """A handler's answer: a response message, or None where the protocol has no answer (acks=0).
 
-    `close` ends the connection once the answer has left. `version` is the version to encode in
-    where it differs from the request's (ApiVersions answers an unknown one in v0).
+    `close` ends the connection once the answer has left, or at once where there is none (H30).
     """
 
-    __slots__ = ("body", "close", "version")
+    __slots__ = ("body", "close")
 
-    def __init__(self, body: Any | None, close: bool = False, version: int | None = None) -> None:
+    def __init__(self, body: Any | None, close: bool = False) -> None:
         self.body = body
         self.close = close
-        self.version = version
-
-
-NO_ANSWER = Reply(None)
-CLOSE = Reply(None, close=True)
-"""The connection ends without an answer (H30, H11)."""
 
 
 class Parked:

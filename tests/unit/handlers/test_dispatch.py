@@ -10,7 +10,7 @@ import pytest
 from ottla.core.pending import Pending
 from ottla.handlers import describe_cluster
 from ottla.handlers.dispatch import Dispatch
-from ottla.handlers.reply import CLOSE, NO_ANSWER, Closing, Parked, Reply
+from ottla.handlers.reply import Closing, Parked, Reply
 from ottla.protocol.codec import CodecError, decoder, encoder
 from ottla.protocol.connection import PeerError
 from ottla.protocol.frame import RequestHeader, request_frame
@@ -95,9 +95,9 @@ def test_h22_trailing_bytes_are_taken_and_counted(node: FakeNode) -> None:
 def test_no_answer_is_no_chunks_and_a_close_is_one_without_chunks(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(describe_cluster, "handle", lambda *_: NO_ANSWER)
+    monkeypatch.setattr(describe_cluster, "handle", lambda *_: Reply(None))
     assert Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster()) == []
-    monkeypatch.setattr(describe_cluster, "handle", lambda *_: CLOSE)
+    monkeypatch.setattr(describe_cluster, "handle", lambda *_: Reply(None, close=True))
     answer = Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster())
     assert isinstance(answer, Closing)
     assert answer.chunks == []
