@@ -31,6 +31,7 @@ from ottla.core.ports import DiskError
 from ottla.core.version import __version__
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
+from ottla.handlers.internal_topics import group_runtime
 from ottla.host.clock import SystemClock
 from ottla.host.descriptors import descriptors_max, raise_descriptors_max
 from ottla.host.disk import OsDisk
@@ -148,6 +149,8 @@ class Node:
         self.table.load(view.image)
         view.on_change(self._settings_changed)
         view.on_change(self.table.apply)
+        context.groups = group_runtime(context, view.on_change)
+        self.loop.call_soon(context.groups.start)
         for partition, finding in self.directory.found:
             _tell_finding(partition, finding)
         store.start(self.loop.call_soon_threadsafe)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Journal(Protocol):
     """One partition of an internal topic. Batches come from `records.builder`."""
 
-    batch_bytes_max: int
-    """The largest batch that the topic takes."""
+    @property
+    def batch_bytes_max(self) -> int:
+        """The largest batch that the topic takes."""
 
     @property
     def start(self) -> Offset:

@@ -111,7 +111,7 @@ class Runtime(Generic[S]):
 
     def _keeper(self, partition: int) -> Keeper[S] | ErrorCode:
         keeper = self._keepers.get(partition)
-        if keeper is None:
+        if keeper is None or keeper.failure:  # what failed is tried anew, from the log
             journal = self._journals.open(partition)
             if isinstance(journal, ErrorCode):
                 return journal

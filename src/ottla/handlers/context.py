@@ -13,6 +13,8 @@ from ottla.core.complaints import Complaints
 if TYPE_CHECKING:
     from ottla.cluster.controller import Controller
     from ottla.cluster.image import ClusterImage
+    from ottla.coordinator.group.shard import GroupShard
+    from ottla.coordinator.runtime import Runtime
     from ottla.core.config import Config
     from ottla.core.endpoints import Endpoint
     from ottla.core.model import NodeId, ProducerId
@@ -74,6 +76,7 @@ class Context:
     `disk` is for warming what a read found cold and for asking how much space there is.
     `complaints` counts, and logs now and then, what peers overdo.
     `next_producer_id()` draws from durable blocks, and may have to wait for a new one.
+    `groups` coordinates groups: `internal_topics.group_runtime` makes it, once the rest is there.
     `kept` is for handlers that keep something between requests, under the module's name (fetch
     sessions); each of them bounds what it keeps.
     """
@@ -84,6 +87,7 @@ class Context:
         "config",
         "controller",
         "disk",
+        "groups",
         "image",
         "kept",
         "next_producer_id",
@@ -92,6 +96,8 @@ class Context:
         "table",
         "timers",
     )
+
+    groups: Runtime[GroupShard]
 
     def __init__(  # noqa: PLR0913  # the composition root passes each by name
         self,

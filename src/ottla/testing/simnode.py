@@ -27,6 +27,7 @@ from ottla.core.pending import Pending
 from ottla.core.ports import DiskError, File, OffloadError, Timer
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
+from ottla.handlers.internal_topics import group_runtime
 from ottla.handlers.registry import API
 from ottla.handlers.reply import Answer, Closing, Parked
 from ottla.protocol.apis import FIRST_FLEXIBLE
@@ -407,6 +408,8 @@ class SimNode:
         )
         self.table.load(view.image)
         view.on_change(self.table.apply)
+        self.context.groups = group_runtime(self.context, view.on_change)
+        loop.soon(self.context.groups.start)
         self.disk.on_loop = True
 
     def crash(self, policy: CrashPolicy = "any") -> None:

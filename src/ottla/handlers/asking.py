@@ -1,0 +1,41 @@
+"""Asking a coordinator: how a request waits for what its shard replies.
+
+Owns the way from a Pending of the runtime to a Reply. Must not know any message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ottla.core import group_options
+from ottla.handlers.reply import Parked, Reply
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.core.pending import Pending
+    from ottla.handlers.context import Context
+
+R = TypeVar("R")
+
+
+def when_replied(
+    asked: Pending[R | ErrorCode],
+    answer: Callable[[R | ErrorCode], Reply],
+    deadline_s: float | None = None,
+) -> Reply | Parked:
+    """`answer` what the shard replies; past the deadline COORDINATOR_NOT_AVAILABLE, though it may
+    still be done, as in Kafka."""
+    if asked.done:
+        return answer(asked.result())
+    return Parked(
+        asked,
+        lambda: answer(asked.result() if asked.done else ErrorCode.COORDINATOR_NOT_AVAILABLE),
+        deadline_s,
+        abandon=asked.abandon,
+    )
+
+
+def write_deadline_s(context: Context) -> float:
+    """How long a coordinator's write may take before its client is told to try again."""
+    return context.config[group_options.OFFSETS_COMMIT_MS] / 1000

@@ -1,0 +1,228 @@
+"""Internal topics: the coordinators' journals over this node's partitions, and their runtimes.
+
+Owns the adapter between `coordinator.journal` and `replication`, which don't know each other, the
+making of such a topic, and what a topic's deletion means to groups. Must not decide anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ottla.cluster.changes import TopicDeleted
+from ottla.cluster.topics import NewTopic
+from ottla.coordinator.decision import Decision, Entry
+from ottla.coordinator.entries.offsets_topic import decode_entry, encode_entry
+from ottla.coordinator.group.shard import GroupShard
+from ottla.coordinator.runtime import Runtime
+from ottla.core import group_options
+from ottla.core.pending import Pending
+from ottla.core.ports import DiskError
+from ottla.protocol.errors import ErrorCode
+from ottla.storage.segment import Cold
+
+if TYPE_CHECKING:
+    from ottla.cluster.changes import Change
+    from ottla.cluster.image import TopicImage
+    from ottla.cluster.topics import TopicResult
+    from ottla.core.config import Config
+    from ottla.core.model import FileSlice, Offset
+    from ottla.core.ports import Disk
+    from ottla.handlers.context import Context
+    from ottla.records.batch import BatchView
+    from ottla.replication.partition import Partition
+
+_log = logging.getLogger("ottla.coordinator")
+
+OFFSETS_TOPIC = "__consumer_offsets"
+
+
+class PartitionJournal:
+    """The port `Journal` over a partition that this node leads."""
+
+    def __init__(self, of: Partition, disk: Disk) -> None:
+        self._partition = of
+        self._disk = disk
+
+    @property
+    def batch_bytes_max(self) -> int:
+        return self._partition.rules.message_max_bytes
+
+    @property
+    def start(self) -> Offset:
+        return self._partition.log.start
+
+    @property
+    def end(self) -> Offset:
+        return self._partition.log.end
+
+    def prepare(self, batch: BatchView) -> Pending[None] | None:
+        return self._partition.prepare(batch)
+
+    def append(self, batch: BatchView) -> Offset | ErrorCode:
+        outcome = self._partition.append_as_leader(batch)
+        return outcome if isinstance(outcome, ErrorCode) else outcome.end
+
+    def committed(self, end: Offset) -> Pending[None] | None:
+        return self._partition.committed(end)
+
+    def is_committed(self, end: Offset) -> bool:
+        return self._partition.is_committed(end)
+
+    def state(self) -> ErrorCode:
+        if self._partition.log.usable:
+            return ErrorCode.NONE
+        gone = self._partition.deleted
+        return ErrorCode.NOT_COORDINATOR if gone else ErrorCode.COORDINATOR_NOT_AVAILABLE
+
+    def read(self, offset: Offset, bytes_max: int) -> Pending[bytes] | bytes | ErrorCode:
+        piece = self._partition.read(offset, bytes_max)
+        if piece is None:
+            return b""
+        if isinstance(piece, ErrorCode):
+            _log.error("%s can't be loaded: %s", self._partition.key, piece.name)
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        if isinstance(piece, Cold):
+            return self._warmed(offset, bytes_max, piece.slice)
+        content = piece.file.read_nowait(piece.position, piece.length)
+        if content is None:
+            return self._warmed(offset, bytes_max, piece)
+        piece.release()
+        return content
+
+    def _warmed(self, offset: Offset, bytes_max: int, piece: FileSlice) -> Pending[bytes]:
+        """Read again, once the bytes are in memory."""
+        result: Pending[bytes] = Pending()
+        warming = self._disk.warm(piece)
+
+        def warm() -> None:
+            piece.release()
+            try:
+                warming.result()
+            except DiskError as error:
+                result.fail(error)
+                return
+            again = self.read(offset, bytes_max)
+            if isinstance(again, Pending):
+                again.then(lambda: _pass_on(again, result))
+            else:
+                result.complete(b"" if isinstance(again, ErrorCode) else again)
+
+        warming.then(warm)
+        return result
+
+
+def _pass_on(source: Pending[bytes], target: Pending[bytes]) -> None:
+    try:
+        target.complete(source.result())
+    except DiskError as error:
+        target.fail(error)
+
+
+class InternalTopic:
+    """The port `Journals` over one topic, made with `settings()` when it is first needed."""
+
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        on_change: Callable[[Callable[[Change], None]], None],
+        settings: Callable[[Config], NewTopic],
+    ) -> None:
+        self.name = name
+        self._context = context
+        self._settings = settings
+        self._told: list[Callable[[], None]] = []
+        on_change(self._changed)
+
+    def count(self) -> int:
+        topic = self._context.image().topics.get(self.name)
+        return 0 if topic is None else len(topic.partitions)
+
+    def open(self, partition: int) -> PartitionJournal | ErrorCode:
+        found = self._context.table.get(self.name, partition)
+        if isinstance(found, ErrorCode):
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        journal = PartitionJournal(found, self._context.disk)
+        return journal.state() or journal
+
+    def make(self) -> Pending[ErrorCode]:
+        context = self._context
+        wanted = self._settings(context.config)
+        replicas = min(wanted.replication_factor, len(context.image().nodes))
+        making = context.controller.create_topics([wanted.replace(replication_factor=replicas)])
+        result: Pending[ErrorCode] = Pending()
+        making.then(lambda: result.complete(_made(making.result()[0])))
+        return result
+
+    def on_gone(self, call: Callable[[], None]) -> None:
+        self._told.append(call)
+
+    def _changed(self, change: Change) -> None:
+        if isinstance(change, TopicDeleted) and change.topic.name == self.name:
+            for call in self._told:
+                call()
+
+
+def _made(result: TopicResult) -> ErrorCode:
+    if result.error in (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS):
+        return ErrorCode.NONE
+    _log.error("%s could not be made: %s %s", result.name, result.error.name, result.message)
+    return ErrorCode.COORDINATOR_NOT_AVAILABLE
+
+
+class OffsetsCodec:
+    """How entries of groups are written."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def encode(self, entry: Entry) -> tuple[bytes, bytes | None]:
+        return encode_entry(entry)
+
+    def decode(self, key: bytes, value: bytes | None) -> Entry | None:
+        return decode_entry(key, value)
+
+    def compression(self) -> int:
+        return self._config[group_options.OFFSETS_CODEC]
+
+
+def offsets_topic(config: Config) -> NewTopic:
+    """__consumer_offsets as Kafka makes it: compacted, by the options offsets.topic.*."""
+    return NewTopic(
+        OFFSETS_TOPIC,
+        partitions_count=config[group_options.OFFSETS_PARTITIONS],
+        replication_factor=config[group_options.OFFSETS_REPLICATION],
+        configs={
+            "cleanup.policy": "compact",
+            "compression.type": "producer",
+            "segment.bytes": str(config[group_options.OFFSETS_SEGMENT_BYTES]),
+        },
+    )
+
+
+def group_runtime(
+    context: Context, on_change: Callable[[Callable[[Change], None]], None]
+) -> Runtime[GroupShard]:
+    """The coordinators of groups, for `Context.groups`. `on_change` is the view's: it must have
+    told the table already when it tells this."""
+    runtime = Runtime(
+        InternalTopic(OFFSETS_TOPIC, context, on_change, offsets_topic),
+        lambda number: GroupShard(number, context.config, context.image, context.clock),
+        OffsetsCodec(context.config),
+        context.clock,
+        context.timers,
+    )
+
+    def changed(change: Change) -> None:
+        if isinstance(change, TopicDeleted) and change.topic.name != OFFSETS_TOPIC:
+            runtime.submit_everywhere(partial(_forget, change.topic))
+
+    on_change(changed)
+    return runtime
+
+
+def _forget(topic: TopicImage, shard: GroupShard) -> Decision[None]:
+    return shard.forget_topic(topic)
