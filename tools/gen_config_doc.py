@@ -1,21 +1,27 @@
 """Writes docs/CONFIG.md from the declarations in ottla.core; `--check` only compares.
 
-Owns the page's form. What an option is called, takes and means is said there.
+Owns the page's form. What an option is called, takes and means is said there; which of them
+nobody reads yet is seen in the source, so that the page can't promise what isn't there.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ottla.core import options
+from ottla.core import group_options, options, topic_options
 from ottla.core.config import INT_MAX, LONG_MAX, Option
-from ottla.core.group_options import GROUP_OPTIONS
+from ottla.core.group_options import GROUP_BOUNDS, GROUP_OPTIONS
 from ottla.core.passed_over import PASSED_OVER
 from ottla.core.topic_options import TOPIC_OPTIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "CONFIG.md"
+SOURCE = Path(__file__).parents[1] / "src" / "ottla"
+DECLARING = (options, topic_options, group_options)
+TOPIC_CONFIG = SOURCE / "core" / "topic_config.py"
 
 HEAD = """\
 # Configuration
@@ -32,7 +38,8 @@ with `dir = "data"` is `log.dir`; where one name continues another, quote the lo
 
 A misspelt option is an error, with the nearest name as a hint. Names that ordinary
 `server.properties` files hold and that mean nothing here are passed over with a warning
-([list](#passed-over)).
+([list](#passed-over)). An option that has *no effect yet* is taken, held to its bounds and shown;
+what it is about is not there yet.
 """
 
 PASSED_OVER_HEAD = """\
@@ -74,7 +81,7 @@ def page() -> str:
         "|--|--|--|--|--|",
         *(
             f"| `{o.name}` | {_default(o)} | {_takes(o)} | {'yes' if o.live else ''} "
-            f"| {_cell(o.doc)} |"
+            f"| {_meaning(o)} |"
             for o in broker
         ),
         "",
@@ -82,7 +89,7 @@ def page() -> str:
         "| name | broker's name | default | takes | meaning |",
         "|--|--|--|--|--|",
         *(
-            f"| `{o.name}` | {_names(o)} | {_default(o)} | {_takes(o)} | {_cell(o.doc)} |"
+            f"| `{o.name}` | {_names(o)} | {_default(o)} | {_takes(o)} | {_meaning(o)} |"
             for o in topic
         ),
         "",
@@ -90,7 +97,7 @@ def page() -> str:
         "| name | broker's name | default | takes | meaning |",
         "|--|--|--|--|--|",
         *(
-            f"| `{o.name}` | {_names(o)} | {_default(o)} | {_takes(o)} | {_cell(o.doc)} |"
+            f"| `{o.name}` | {_names(o)} | {_default(o)} | {_takes(o)} | {_meaning(o)} |"
             for o in GROUP_OPTIONS.values()
         ),
         "",
@@ -104,8 +111,33 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _meaning(option: Option[Any]) -> str:
+    asked = option.broker_names[0].name if option.scope == "group" else option.name
+    says_so = "without effect" in option.doc
+    note = " *No effect yet.*" if asked in _unread() and not says_so else ""
+    return option.doc.replace("|", "\\|") + note
+
+
+@cache
+def _unread() -> frozenset[str]:
+    """The names of options that nothing in the package reads, beside showing and checking them."""
+    declaring = {Path(module.__file__ or "") for module in DECLARING}
+    files = [path for path in SOURCE.rglob("*.py") if path not in {*declaring, TOPIC_CONFIG}]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    read = set(re.findall(r"\w+", source))
+    # A topic's options are read by way of TopicConfig, most of them each by its own field.
+    read_fields = set(re.findall(r"\b(?:topic|settings)\.(\w+)", source))
+    typed = TOPIC_CONFIG.read_text(encoding="utf-8")
+    fields = {name: field for field, name in re.findall(r"(\w+)=.*topic_options\.(\w+)", typed)}
+    read |= {name for name, field in fields.items() if field in read_fields}
+    read |= set(re.findall(r"topic_options\.(\w+)", typed)) - fields.keys()
+    bounds = {option.name for pair in GROUP_BOUNDS.values() for option in pair}
+    return frozenset(
+        option.name
+        for module in DECLARING
+        for constant, option in vars(module).items()
+        if isinstance(option, Option) and constant not in read and option.name not in bounds
+    )
 
 
 def _default(option: Option[Any]) -> str:
