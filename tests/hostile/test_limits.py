@@ -172,6 +172,26 @@ def test_what_all_connections_send_together_is_bounded(start: Start) -> None:
     victim.unharmed()
 
 
+def test_who_is_slow_does_not_keep_the_memory_that_others_wait_for(start: Start) -> None:
+    """H5: at one byte a second these would have it for months."""
+    victim = start(
+        *FAST,
+        "queued.max.request.bytes=8388608",
+        "connection.request.timeout.ms=300",
+        "connection.request.bytes.per.second.min=1",
+    )
+    claim = struct.pack(">i", 10 * MIB) + head(0, 9) + bytes(6 * MIB)
+    with victim.peer() as one, victim.peer() as other, victim.peer() as good:
+        for peer in (one, other):
+            peer.ping()
+            peer.send(claim)
+        good.ping()
+        assert produced(good.ask(produce(WELL, (0, batch(bytes(1_000_000)))), 9))[0] == 0
+        assert one.rest() == b""
+        other.close()
+    victim.unharmed()
+
+
 # --- those who are slow, or silent ------------------------------------------------------------
 
 

@@ -325,7 +325,8 @@ FRAME_MS = Option(
 FRAME_RATE_MIN = Option(
     "connection.request.bytes.per.second.min",
     1024,
-    "A request that arrives at this rate may take as long as it needs. ottla's own.",
+    "A request that arrives at this rate may take as long as it needs, unless others wait for the "
+    "memory that it holds. ottla's own.",
     at_least=1,
     at_most=INT_MAX,
 )
@@ -350,7 +351,7 @@ REQUEST_PARTITIONS_MAX = Option(
     "Topics or partitions that one request may name; past it all of it is INVALID_REQUEST. "
     "ottla's own.",
     at_least=1,
-    at_most=INT_MAX,
+    at_most=200_000,
 )
 WRITE_MS = Option(
     "connection.write.timeout.ms",

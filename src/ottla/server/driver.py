@@ -429,7 +429,10 @@ class Driver:
             due = min(due, self._stuck_at + limits.write_s)
         if self._begun_at is not None and (self._reading or self._starved):
             if now >= self._begun_at + self._frame_s:
-                if connection.partial_bytes < limits.bytes_per_s_min * (now - self._begun_at):
+                # Who is slow, and has what others wait for, is not waited for, at whatever rate.
+                in_the_way = self.service.memory.is_short and not self._starved
+                least = limits.bytes_per_s_min * (now - self._begun_at)
+                if connection.partial_bytes < least or in_the_way:
                     self._give_up("frame deadline", "did not finish its request in time")
                     return
                 due = min(due, now + self._frame_s)

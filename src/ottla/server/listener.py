@@ -77,7 +77,9 @@ class Listeners:
         self._per_ip: dict[str, int] = {}
         self._accepting = False
         # What is in use has the lowest numbers: from this one on, those that are reserved.
-        self._reserved_from = limits.descriptors_max - limits.descriptors_reserved
+        # Where there are few, a quarter of them must do.
+        reserved = min(limits.descriptors_reserved, limits.descriptors_max // 4)
+        self._reserved_from = limits.descriptors_max - reserved
         self._is_scarce = False
         self._allowance = float(limits.connections_per_s_max)  # a bucket that a second fills
         self._allowance_at = service.monotonic()
@@ -253,10 +255,9 @@ class Listeners:
         os.close(probe)
         self._is_scarce = probe >= self._reserved_from
         if self._is_scarce:
-            limits = self._limits
             self._rest(
-                f"{limits.descriptors_reserved} of {limits.descriptors_max} open files are kept "
-                "for logs (file.descriptors.reserved)"
+                f"{self._reserved_from} files are open, the rest is kept for logs "
+                "(file.descriptors.reserved)"
             )
         return not self._is_scarce
 
