@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import struct
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -301,6 +303,39 @@ def test_receive_memory_that_is_short_stops_the_reading_until_there_is_some():
     rig.service.memory.give(20_000, "one")
     rig.turn()
     assert len(rig.dispatcher.seen) == 1
+
+
+def test_who_holds_memory_that_others_wait_for_must_not_be_slow():
+    rig = Rig(memory=20_000, bytes_per_s_min=1)
+    rig.receive(raw=struct.pack(">i", 30_000) + bytes(10_000))
+    rig.timers.advance(31)
+    assert not rig.sock.closed, "it comes at the rate, and nobody waits"
+    rig.service.memory.wait(lambda: None)
+    rig.timers.advance(31)
+    assert rig.sock.closed
+
+
+def test_the_buffer_of_a_closed_connection_is_free_without_a_collector(rig):
+    frames = []
+
+    def refuse(body):
+        raise CodecError("no such request")
+
+    rig.dispatcher.script[b"x"] = refuse
+    take = rig.dispatcher.dispatch
+
+    def dispatch(state, frame):
+        frames.append(weakref.ref(frame))
+        return take(state, frame)
+
+    rig.service.dispatch = dispatch
+    gc.disable()
+    try:
+        rig.receive(b"x" * 100_000)
+        assert rig.sock.closed
+        assert [frame() for frame in frames] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_buffer_shrinks_some_seconds_after_the_last_request(rig):
