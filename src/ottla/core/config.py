@@ -298,5 +298,5 @@ def _unknown(name: str, options: Iterable[Option[Any]], taken: Iterable[str]) ->
     import difflib  # only ever needed on the way out
 
     close = difflib.get_close_matches(name, taken, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f"; did you mean {close[0]}?" if close else "; docs/CONFIG.md lists those there are"
     return f"there is no option {name!r}{hint}"

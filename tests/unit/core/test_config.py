@@ -68,6 +68,8 @@ def test_a_bad_value_is_refused_by_the_name_it_was_given_under(
 def test_an_unknown_name_gets_the_nearest_one_as_a_hint() -> None:
     with pytest.raises(InvalidConfig, match=r"no option 'num.partition'; did you mean num.parti"):
         broker_config({"num.partition": "3"})
+    with pytest.raises(InvalidConfig, match=r"no option 'zookeeper.connect'; docs/CONFIG.md lists"):
+        broker_config({"zookeeper.connect": "there:2181"})
 
 
 def test_a_topics_option_given_to_the_broker_names_the_brokers_option() -> None:
