@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.topics import NewTopic, TopicResult
 from ottla.core.config_entries import created_entries
-from ottla.handlers.limits import note_caps
+from ottla.handlers.limits import note_caps, too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.create_topics import (
@@ -34,6 +34,8 @@ DETAILS_SINCE = 5
 def handle(context: Context, request: Request[CreateTopicsRequest]) -> Reply | Parked:
     """One result for each name. REQUEST_TIMED_OUT after timeout_ms; creation then goes on."""
     body = request.body
+    if too_many(context, request, len(body.topics)):
+        return _refused(body.topics)
     created = context.controller.create_topics(
         [_new_topic(topic) for topic in body.topics], validate_only=body.validate_only
     )
@@ -53,6 +55,14 @@ def handle(context: Context, request: Request[CreateTopicsRequest]) -> Reply | P
         return answer()
     deadline_s = max(body.timeout_ms, 0) / 1000
     return Parked(created, answer, deadline_s=deadline_s, abandon=created.abandon)
+
+
+def _refused(topics: list[CreatableTopic]) -> Reply:
+    """The whole request is INVALID_REQUEST; every topic says so."""
+    code = ErrorCode.INVALID_REQUEST
+    names = dict.fromkeys(topic.name for topic in topics)
+    results = [CreatableTopicResult(name=name, error_code=code) for name in names]
+    return Reply(CreateTopicsResponse(topics=results))
 
 
 def _new_topic(topic: CreatableTopic) -> NewTopic:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ottla.cluster.controller import TopicRef
 from ottla.cluster.topics import TopicResult
 from ottla.core.model import TopicId
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.delete_topics import (
@@ -35,24 +36,29 @@ def handle(context: Context, request: Request[DeleteTopicsRequest]) -> Reply | P
         references = [TopicRef(topic.name, TopicId(topic.topic_id)) for topic in body.topics]
     else:
         references = [TopicRef(name) for name in body.topic_names]
+    if too_many(context, request, len(references)):
+        return _answer(_all(references, ErrorCode.INVALID_REQUEST), version)
     deleted = context.controller.delete_topics(references)
 
     def answer() -> Reply:
-        if not deleted.done:
-            late = ErrorCode.REQUEST_TIMED_OUT
-            results = [
-                TopicResult(one.name, late, topic_id=one.topic_id)
-                for one in dict.fromkeys(references)
-            ]
-        else:
-            results = deleted.result()
-        responses = [_result(result, version) for result in results]
-        return Reply(DeleteTopicsResponse(responses=responses))
+        late = ErrorCode.REQUEST_TIMED_OUT
+        return _answer(deleted.result() if deleted.done else _all(references, late), version)
 
     if deleted.done:
         return answer()
     deadline_s = max(body.timeout_ms, 0) / 1000
     return Parked(deleted, answer, deadline_s=deadline_s, abandon=deleted.abandon)
+
+
+def _all(references: list[TopicRef], error: ErrorCode) -> list[TopicResult]:
+    """The same error for each topic that was named."""
+    return [
+        TopicResult(one.name, error, topic_id=one.topic_id) for one in dict.fromkeys(references)
+    ]
+
+
+def _answer(results: list[TopicResult], version: int) -> Reply:
+    return Reply(DeleteTopicsResponse(responses=[_result(result, version) for result in results]))
 
 
 def _result(result: TopicResult, version: int) -> DeletableTopicResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.core.model import LeaderEpoch, Offset
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.offset_for_leader_epoch import (
@@ -28,12 +29,15 @@ _UNDEFINED = (LeaderEpoch(-1), Offset(-1))
 
 def handle(context: Context, request: Request[OffsetForLeaderEpochRequest]) -> Reply:
     """Each partition on its own: unknown, FENCED or UNKNOWN_LEADER_EPOCH, or (epoch, end)."""
+    beyond = too_many(context, request, sum(len(topic.partitions) for topic in request.body.topics))
     return Reply(
         OffsetForLeaderEpochResponse(
             topics=[
                 OffsetForLeaderTopicResult(
                     topic=topic.topic,
-                    partitions=[_answer(context, topic.topic, asked) for asked in topic.partitions],
+                    partitions=[
+                        _answer(context, topic.topic, asked, beyond) for asked in topic.partitions
+                    ],
                 )
                 for topic in request.body.topics
             ]
@@ -41,7 +45,11 @@ def handle(context: Context, request: Request[OffsetForLeaderEpochRequest]) -> R
     )
 
 
-def _answer(context: Context, topic: str, asked: OffsetForLeaderPartition) -> EpochEndOffset:
+def _answer(
+    context: Context, topic: str, asked: OffsetForLeaderPartition, beyond: bool
+) -> EpochEndOffset:
+    if beyond:
+        return EpochEndOffset(error_code=ErrorCode.INVALID_REQUEST, partition=asked.partition)
     found = context.table.get(topic, asked.partition)
     if isinstance(found, ErrorCode):
         return EpochEndOffset(error_code=found, partition=asked.partition)

@@ -105,3 +105,12 @@ def test_what_is_not_done_in_time_is_answered_timed_out(timeout_ms: int, deadlin
     answer = node.as_sent(parked.resume(), 19, 7)
     late = ErrorCode.REQUEST_TIMED_OUT
     assert [(one.name, one.error_code) for one in answer.topics] == [("t", late), ("u", late)]
+
+
+@pytest.mark.parametrize("version", [2, 7])
+def test_h28_a_request_that_names_too_many_topics_creates_none(version: int) -> None:
+    node = FakeNode(request_partitions_max="2")
+    answer = node.ask(asking(*map(plain, "abc")), version)
+    code = ErrorCode.INVALID_REQUEST
+    assert [(one.name, one.error_code) for one in answer.topics] == [(one, code) for one in "abc"]
+    assert node.controller.asked == []

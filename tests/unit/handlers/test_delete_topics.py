@@ -63,3 +63,13 @@ def test_what_is_not_done_in_time_is_answered_timed_out(timeout_ms: int, deadlin
     assert parked.deadline_s == deadline_s
     (response,) = node.as_sent(parked.resume(), 20, 6).responses
     assert (response.name, response.error_code) == ("a", ErrorCode.REQUEST_TIMED_OUT)
+
+
+@pytest.mark.parametrize("version", [1, 5])
+def test_h28_a_request_that_names_too_many_topics_deletes_none(version: int) -> None:
+    node = FakeNode(request_partitions_max="2")
+    answer = node.ask(asking(*"abc"), version)
+    code = ErrorCode.INVALID_REQUEST
+    told = [(one.name, one.error_code) for one in answer.responses]
+    assert told == [(one, code) for one in "abc"]
+    assert node.controller.asked == []

@@ -101,3 +101,13 @@ def test_a_partition_that_is_not_there_says_so(topic: str) -> None:
     told = ask(written_in_epochs_1_and_2(), 1, topic=topic)
     assert told.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert (told.leader_epoch, told.end_offset) == UNDEFINED
+
+
+def test_h28_a_request_that_names_too_many_partitions_is_invalid() -> None:
+    node = FakeNode(request_partitions_max="2")
+    asked = [OffsetForLeaderPartition(partition=number, leader_epoch=0) for number in range(3)]
+    request = OffsetForLeaderEpochRequest(
+        topics=[OffsetForLeaderTopic(topic="t", partitions=asked)]
+    )
+    (answered,) = node.ask(request, 4).topics
+    assert [one.error_code for one in answered.partitions] == [ErrorCode.INVALID_REQUEST] * 3
