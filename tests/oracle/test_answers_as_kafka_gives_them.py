@@ -19,13 +19,13 @@ import pytest
 
 from ottla.handlers.registry import APIS
 from tests import reference
-from tests.oracle.answers import admin_cases, data_cases, frame_cases, topic_cases
+from tests.oracle.answers import admin_cases, data_cases, frame_cases, offset_cases, topic_cases
 from tests.oracle.answers.allowed import ALLOWED
 from tests.oracle.answers.case import CASES, Case
 from tests.oracle.answers.peer import TIMED_OUT, Peer, differences, ordered
 from tests.processes import Broker, RunningBroker, free_port
 
-MODULES = (admin_cases, data_cases, frame_cases, topic_cases)
+MODULES = (admin_cases, data_cases, frame_cases, offset_cases, topic_cases)
 
 # Rows of the table of hostile input, by the APIs whose answers they are about.
 ROWS: dict[int, set[int]] = {
@@ -33,6 +33,8 @@ ROWS: dict[int, set[int]] = {
     1: {66, 67, 68, 69, 72, 73},
     2: {72},
     3: {11, 16, 73, 74},
+    8: {98, 102, 109},
+    9: {98, 102},
     18: {10, 12, 13, 14, 15, 16},
     19: {74, 75, 76, 78},
     20: {73, 74, 75},
@@ -41,6 +43,7 @@ ROWS: dict[int, set[int]] = {
     33: {78},
     37: {75, 76},
     44: {78},
+    47: {98},
 }
 
 # As Apache Kafka's own of the reference, so that defaults are the same.

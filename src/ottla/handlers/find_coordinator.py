@@ -1,10 +1,7 @@
 """FindCoordinator, key 10, versions 0 to 6.
 
-A single node is the coordinator of every group and every transactional id, known or not; what
-it does not coordinate yet it says when it is asked to (groups, transactions: their APIs are not
-advertised). Served before them because librdkafka takes its presence for "this broker knows
-lz4", and stores such batches uncompressed, without a word, where it is missing; and because
-clients then learn at once that groups are missing, instead of asking for 14 s.
+A single node is the coordinator of every group and every transactional id, known or not. Of
+transactions it says that it does not coordinate them when it is asked to (InitProducerId).
 v1 key type, error message · v3 flexible · v4 several keys (KIP-699) · v6 share groups (KIP-932).
 Not done: share groups, answered COORDINATOR_NOT_AVAILABLE, as Kafka does while it has none.
 """

@@ -1,4 +1,4 @@
-"""OffsetDelete, key 47, version 0 (KIP-496).
+"""OffsetDelete, key 47, versions 0 to 0 (KIP-496).
 
 Takes back what a group has committed of partitions that none of its members reads. A classic
 group of other clients than consumers must be empty: nobody knows what its members read.
@@ -37,6 +37,8 @@ def handle(context: Context, request: Request[OffsetDeleteRequest]) -> Reply | P
     responses: list[OffsetDeleteResponsePartition] = []
     topics = context.image().topics
     for wanted in body.topics:
+        if not wanted.partitions:
+            continue  # Kafka's answer leaves it out, too
         topic = topics.get(wanted.name)
         parts: list[OffsetDeleteResponsePartition] = []
         answer.topics.append(OffsetDeleteResponseTopic(name=wanted.name, partitions=parts))

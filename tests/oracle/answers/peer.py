@@ -62,7 +62,7 @@ class Peer:
         self.topic_names: dict[bytes, str] = {}
         self.correlation = 0
         self.patience_s = PATIENCE_S
-        self._case = ""
+        self.case = ""
         self._topics_made = 0
         self.made: set[str] = set()
         self.taken = 0
@@ -72,7 +72,7 @@ class Peer:
 
         `taken` of the topics in store are used up, on either.
         """
-        self._case = case
+        self.case = case
         self.taken = taken
         self._topics_made = 0
 
@@ -206,7 +206,7 @@ class Peer:
             wait_until(lambda: self._ready(name, 1), f"a leader of {name}")
             return name
         self._topics_made += 1
-        name = f"{self._case}-{self._topics_made}"
+        name = f"{self.case}-{self._topics_made}"
         self.make(name, partitions, configs)
         return name
 
