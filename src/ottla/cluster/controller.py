@@ -332,6 +332,11 @@ class Controller:
             if raw[0] >> 2 != 62 and topic_id not in self._view.image.by_id:
                 return topic_id
 
+    def unique_text(self) -> str:
+        """A random UUID as text, for ids that others give out."""
+        raw = self._new_topic_id().hex()
+        return f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
+
     def _new_cluster_id(self) -> str:
         return urlsafe_b64encode(self._new_topic_id()).decode().rstrip("=")
 

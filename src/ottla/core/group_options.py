@@ -1,7 +1,7 @@
 """The options of groups and transactions: the broker's, and those that one group may set.
 
-Names, defaults and bounds are those of Apache Kafka 4.3.1. Owns the declarations and nothing
-else; who uses one reads it by `config[group_options.GROUP_MAX_SIZE]`.
+Names, defaults and bounds are those of Apache Kafka 4.3.1, but where the text says otherwise. Owns
+the declarations and nothing else; who uses one reads it by `config[group_options.GROUP_MAX_SIZE]`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from ottla.core.config import INT_MAX, LONG_MAX, SHORT_MAX, BrokerName, Option
 
 GROUP_INITIAL_DELAY_MS = Option(
     "group.initial.rebalance.delay.ms",
-    3000,
-    "How long a classic group that was empty waits for more members before it first balances.",
+    0,
+    "How long a classic group that was empty waits for more members before it first balances. "
+    "Kafka's default is 3000.",
     at_most=INT_MAX,
 )
 GROUP_SESSION_MS_MIN = Option(
@@ -32,8 +33,22 @@ GROUP_SESSION_MS_MAX = Option(
 )
 GROUP_MAX_SIZE = Option(
     "group.max.size",
-    INT_MAX,
-    "Members that a classic group may have.",
+    5000,
+    "Members that a classic group may have. Kafka's default is no limit.",
+    at_least=1,
+    at_most=INT_MAX,
+)
+GROUP_BYTES_MAX = Option(
+    "group.metadata.bytes.max",
+    16 << 20,
+    "How much the members of one classic group may say and be assigned together. ottla's own.",
+    at_least=1024,
+    at_most=INT_MAX,
+)
+GROUPS_MAX = Option(
+    "groups.max",
+    100_000,
+    "Groups with members that a node coordinates; past it no new one is begun. ottla's own.",
     at_least=1,
     at_most=INT_MAX,
 )

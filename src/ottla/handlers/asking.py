@@ -6,15 +6,16 @@ Owns the way from a Pending of the runtime to a Reply. Must not know any message
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ottla.coordinator.group.caller import Caller
 from ottla.core import group_options
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from ottla.core.pending import Pending
-    from ottla.handlers.context import Context
+    from ottla.handlers.context import Context, Request
 
 R = TypeVar("R")
 
@@ -34,6 +35,12 @@ def when_replied(
         deadline_s,
         abandon=asked.abandon,
     )
+
+
+def caller(request: Request[Any]) -> Caller:
+    """Who asks, as groups remember their members: Java writes an address as "/127.0.0.1"."""
+    host = request.connection.peer.rpartition(":")[0]
+    return Caller(request.client_id or "", f"/{host}", request.api_version)
 
 
 def write_deadline_s(context: Context) -> float:

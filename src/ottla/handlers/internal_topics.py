@@ -15,6 +15,7 @@ from ottla.cluster.changes import TopicDeleted
 from ottla.cluster.topics import NewTopic
 from ottla.coordinator.decision import Decision, Entry
 from ottla.coordinator.entries.offsets_topic import decode_entry, encode_entry
+from ottla.coordinator.group.classic_protocol import Node as GroupNode
 from ottla.coordinator.group.shard import GroupShard
 from ottla.coordinator.runtime import Runtime
 from ottla.core import group_options
@@ -208,9 +209,13 @@ def group_runtime(
 ) -> Runtime[GroupShard]:
     """The coordinators of groups, for `Context.groups`. `on_change` is the view's: it must have
     told the table already when it tells this."""
+    node = GroupNode(
+        context.controller.unique_text,
+        lambda: sum(len(shard.groups) for shard in context.groups.loaded_shards()),
+    )
     runtime = Runtime(
         InternalTopic(OFFSETS_TOPIC, context, on_change, offsets_topic),
-        lambda number: GroupShard(number, context.config, context.image, context.clock),
+        lambda number: GroupShard(number, context.config, context.image, context.clock, node),
         OffsetsCodec(context.config),
         context.clock,
         context.timers,

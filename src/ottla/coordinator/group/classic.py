@@ -260,6 +260,15 @@ class ClassicGroup:
         )
         return Entry(GroupMetadataKey(group=self.id), value)
 
+    def record_bytes(self, assignments: dict[str, bytes]) -> int:
+        """About how long the record would be, and never longer."""
+        size = 200 + 4 * len(self.id)
+        for member in self.members:
+            texts = (member.id, member.instance_id or "", member.client_id, member.client_host)
+            size += 32 + sum(len(text.encode()) for text in texts)
+            size += len(member.metadata(self.protocol)) + len(assignments.get(member.id, b""))
+        return size
+
     def emptied_entry(self, now_ms: int) -> Entry:
         """The record of a next generation in which nobody is."""
         value = GroupMetadataValue(

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ottla.coordinator.decision import Decision
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.classic_members import ClassicMember, Protocols
 from ottla.coordinator.group.classic_rounds import NEW_MEMBER_JOIN_MS, Rounds, refused_join
 from ottla.coordinator.group.states import GroupState
 from ottla.coordinator.group.turn import Turn
 from ottla.core.pending import Pending
-from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
@@ -38,23 +38,24 @@ SKIP_ASSIGNMENT_SINCE = 9
 _PREPARING, _COMPLETING, _STABLE = GroupState.PREPARING, GroupState.COMPLETING, GroupState.STABLE
 
 
-class Caller(Value):
-    """Who sent a request, as a group remembers it. `host` is "/address", as Kafka writes it."""
+class Node(NamedTuple):
+    """What a shard needs of the node that it is on."""
 
-    client_id: str
-    host: str
-    version: int
+    unique: Callable[[], str]
+    """Gives a text that was never given before and that nobody can guess."""
+    groups_count: Callable[[], int]
+    """Groups of all shards."""
 
 
 class ClassicProtocol:
-    """What members may ask of a group. `unique()` gives a text never given before."""
+    """What members may ask of a group."""
 
-    def __init__(self, rounds: Rounds, unique: Callable[[], str]) -> None:
+    def __init__(self, rounds: Rounds, node: Node) -> None:
         self._rounds = rounds
         self._groups = rounds.groups
         self._settings = rounds.settings
         self._clock = rounds.clock
-        self._unique = unique
+        self._node = node
 
     # --- JoinGroup -----------------------------------------------------------------------
 
@@ -76,10 +77,11 @@ class ClassicProtocol:
         if group is None:
             if member_id:
                 return refused_join(ErrorCode.UNKNOWN_MEMBER_ID, member_id)
-            if len(self._groups) >= settings.groups_max:
+            if self._node.groups_count() >= settings.groups_max:
                 return refused_join(ErrorCode.GROUP_MAX_SIZE_REACHED)
             group = ClassicGroup(request.group_id, self._clock)
-        assert isinstance(group, ClassicGroup), "the shard brings others' members elsewhere"
+        elif not isinstance(group, ClassicGroup):
+            return refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
         joining = _Joining(request, caller)
         if not self._has_room(group, member_id, joining.bytes_count):
             if group.members.get(member_id) is not None:
@@ -116,7 +118,7 @@ class ClassicProtocol:
     ) -> JoinGroupResponse | Pending[JoinGroupResponse]:
         instance_id = joining.request.group_instance_id
         client_id = joining.caller.client_id
-        new_id = f"{client_id if instance_id is None else instance_id}-{self._unique()}"
+        new_id = f"{client_id if instance_id is None else instance_id}-{self._node.unique()}"
         if instance_id is not None:
             former = group.members.instances.get(instance_id)
             if former is not None:
@@ -284,8 +286,7 @@ class ClassicProtocol:
         """Write down the leader's assignment; what it says of strangers counts for nothing."""
         given = {one.member_id: one.assignment for one in request.assignments}
         assignments = {member.id: given.get(member.id, b"") for member in group.members}
-        total = sum(map(len, assignments.values()))
-        if group.members.bytes_count + total > self._settings.bytes_max:
+        if group.record_bytes(assignments) > self._settings.record_bytes_max:
             error = ErrorCode.UNKNOWN_SERVER_ERROR  # what Kafka says of too large a record
             self._rounds.give_up_assigning(turn, group, error)
             self._rounds.prepare(turn, group, f"the assignment of {leader.id} is too large")

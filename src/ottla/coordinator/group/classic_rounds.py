@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.states import GroupState
 from ottla.coordinator.group.turn import Turn
+from ottla.core import group_options, topic_options
 from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupResponse, JoinGroupResponseMember
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from ottla.coordinator.decision import Decision
     from ottla.coordinator.group.classic_members import ClassicMember
+    from ottla.core.config import Config
     from ottla.core.ports import Clock
 
 NEW_MEMBER_JOIN_MS = 300_000
@@ -33,16 +35,31 @@ whoever gave up and asks again is one more new member; so those must go at some 
 _PREPARING, _COMPLETING, _STABLE = GroupState.PREPARING, GroupState.COMPLETING, GroupState.STABLE
 
 
+_BATCH_OVERHEAD = 61 + 64
+
+
 class Settings(Value):
     """What the classic protocol is told by options; times in milliseconds."""
 
-    session_min_ms: int = 6000
-    session_max_ms: int = 1_800_000
-    initial_delay_ms: int = 0
-    size_max: int = 5000
-    groups_max: int = 100_000
-    bytes_max: int = 16 << 20
-    """Of one group's metadata and assignments: its record must fit in a batch (H106)."""
+    session_min_ms: int
+    session_max_ms: int
+    initial_delay_ms: int
+    size_max: int
+    groups_max: int
+    bytes_max: int
+    record_bytes_max: int
+
+
+def classic_settings(config: Config) -> Settings:
+    return Settings(
+        config[group_options.GROUP_SESSION_MS_MIN],
+        config[group_options.GROUP_SESSION_MS_MAX],
+        config[group_options.GROUP_INITIAL_DELAY_MS],
+        config[group_options.GROUP_MAX_SIZE],
+        config[group_options.GROUPS_MAX],
+        config[group_options.GROUP_BYTES_MAX],
+        config[topic_options.MAX_MESSAGE_BYTES] - _BATCH_OVERHEAD,
+    )
 
 
 class Rounds:
@@ -265,15 +282,13 @@ class Rounds:
 
     # --- the shard comes and goes --------------------------------------------------------
 
-    def start(self, group: ClassicGroup) -> Decision[ErrorCode]:
+    def start(self, turn: Turn[Any], group: ClassicGroup) -> None:
         """Begin with a group that was read from the log: every member has a session's time."""
-        turn: Turn[ErrorCode] = Turn()
         group.is_live = True
         for member in group.members:
             self.watch(turn, group, member, member.session_timeout_ms)
         if group.state is _STABLE and len(group.members) > self.settings.size_max:
             self.prepare(turn, group, "more members than a group may have now")
-        return turn.decision(ErrorCode.NONE)
 
     # --- small things --------------------------------------------------------------------
 

@@ -7,25 +7,38 @@ machine: the clock is injected, timers are effects. Must not append, wait or ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ottla.coordinator.decision import Decision, Effect, Entry, Schedule
 from ottla.coordinator.entries.offsets_topic import (
     GroupMetadataKey,
+    GroupMetadataValue,
     LegacyOffsetCommitKey,
     OffsetCommitKey,
     OffsetCommitValue,
 )
+from ottla.coordinator.group.classic import ClassicGroup
+from ottla.coordinator.group.classic_protocol import ClassicProtocol, Node
+from ottla.coordinator.group.classic_rounds import Rounds, classic_settings
 from ottla.coordinator.group.offsets import NO_EXPIRY, NOTHING, Committed, Offsets, tombstone
+from ottla.coordinator.group.turn import Turn
 from ottla.core import group_options
 from ottla.core.model import NO_TOPIC_ID
 from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.list_groups import ListedGroup
 
 if TYPE_CHECKING:
     from ottla.cluster.image import ClusterImage, TopicImage
+    from ottla.coordinator.group.caller import Caller
     from ottla.core.config import Config
     from ottla.core.ports import Clock
+    from ottla.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
+    from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
+    from ottla.protocol.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse
+    from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
 
 EXPIRE = "expire offsets"
 """The key of the timer that looks for what has expired."""
@@ -70,6 +83,9 @@ class Group(Protocol):
     def tombstones(self) -> Sequence[Entry] | None:
         """What ends the group if it may end, all its offsets being gone; else None."""
 
+    def listed(self) -> ListedGroup:
+        """As ListGroups tells it: protocol type, state and type."""
+
 
 class SimpleGroup:
     """A group that only ever committed, with partitions of its own choosing."""
@@ -102,6 +118,9 @@ class SimpleGroup:
     def tombstones(self) -> Sequence[Entry]:
         return (Entry(GroupMetadataKey(group=self._id), None),)
 
+    def listed(self) -> ListedGroup:
+        return ListedGroup(group_id=self._id, group_state="Empty", group_type="Classic")
+
 
 class Commit(NamedTuple):
     """One partition of a commit."""
@@ -130,6 +149,7 @@ class GroupShard:
         config: Config,
         image: Callable[[], ClusterImage],
         clock: Clock,
+        node: Node | None = None,
     ) -> None:
         self.partition = partition
         self.config = config
@@ -137,6 +157,11 @@ class GroupShard:
         self.clock = clock
         self.groups: dict[str, Group] = {}
         self.offsets = Offsets()
+        node = node or Node(partial(_serial, count()), lambda: len(self.groups))
+        settings = classic_settings(config)
+        self._rounds = Rounds(self.groups, settings, clock, self.offsets.groups.__contains__)
+        self.classic = ClassicProtocol(self._rounds, node)
+        """Decides what members of classic groups ask for."""
 
     def group(self, group_id: str) -> Group | None:
         """The group, also one that only ever committed; None if nothing is known of it."""
@@ -157,9 +182,20 @@ class GroupShard:
             assert value is None or isinstance(value, OffsetCommitValue), entry
             now = OffsetCommitKey(group=key.group, topic=key.topic, partition=key.partition)
             self.offsets.replay(now, value, producer_id)
-        elif isinstance(key, GroupMetadataKey) and value is None:
-            self.groups.pop(key.group, None)
-            self.offsets.forget_group(key.group)
+        elif isinstance(key, GroupMetadataKey):
+            assert value is None or isinstance(value, GroupMetadataValue), entry
+            self._replay_classic(key.group, value)
+
+    def _replay_classic(self, group_id: str, value: GroupMetadataValue | None) -> None:
+        group = self.groups.get(group_id)
+        if value is None:
+            if group is None or isinstance(group, ClassicGroup):
+                self.groups.pop(group_id, None)
+                self.offsets.forget_group(group_id)
+            return
+        if not isinstance(group, ClassicGroup):
+            group = self.groups[group_id] = ClassicGroup(group_id, self.clock)
+        group.adopt(value)
 
     def end_transaction(self, producer_id: int, committed: bool) -> None:
         """What a transaction committed counts from now on, or never will."""
@@ -174,7 +210,27 @@ class GroupShard:
             for topic, partition, committed in self.offsets.places(group_id)
             if committed.topic_id != NO_TOPIC_ID and committed.topic_id not in topics
         ]
-        return Decision(None, entries, [self._look_again()], atomic=False)
+        turn: Turn[None] = Turn()
+        for group in self.groups.values():
+            if isinstance(group, ClassicGroup):
+                self._rounds.start(turn, group)
+        return Decision(None, entries, [self._look_again(), *turn.effects], atomic=False)
+
+    # --- members of classic groups ---------------------------------------------------------
+
+    def join_group(self, request: JoinGroupRequest, caller: Caller) -> Decision[JoinGroupResponse]:
+        return self.classic.join(request, caller)
+
+    def sync_group(self, request: SyncGroupRequest, caller: Caller) -> Decision[SyncGroupResponse]:
+        return self.classic.sync(request, caller)
+
+    def heartbeat(self, request: HeartbeatRequest, _caller: Caller) -> Decision[HeartbeatResponse]:
+        return self.classic.heartbeat(request)
+
+    def leave_group(
+        self, request: LeaveGroupRequest, caller: Caller
+    ) -> Decision[LeaveGroupResponse]:
+        return self.classic.leave(request, caller)
 
     # --- committing and reading ------------------------------------------------------------
 
@@ -212,7 +268,7 @@ class GroupShard:
         entries: list[Entry] = []
         for topic, topic_id, partition, offset, leader_epoch, metadata in commits:
             error = judged(topic, topic_id, partition)
-            if not error and len(metadata) > metadata_max:
+            if not error and _is_longer(metadata, metadata_max):
                 error = ErrorCode.OFFSET_METADATA_TOO_LARGE
             errors.append(error)
             if not error:
@@ -354,6 +410,17 @@ class GroupShard:
             else:
                 expired.append(tombstone(group_id, topic, partition))
         return expired, kept
+
+
+def _serial(numbers: Iterator[int]) -> str:
+    return f"{next(numbers):08x}"
+
+
+def _is_longer(text: str, most: int) -> bool:
+    """Whether it has more UTF-16 units than that, which is what Kafka counts."""
+    if len(text) * 2 <= most:
+        return False
+    return len(text) + sum(char > "\uffff" for char in text) > most
 
 
 def _anything(_topic: str, _topic_id: bytes, _partition: int) -> ErrorCode:
