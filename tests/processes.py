@@ -5,6 +5,7 @@ Owns the waiting for other processes (nothing else in the tests may sleep). Must
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -38,9 +39,22 @@ def wait_until(
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    """A port that is free now, as is the next, which Apache Kafka takes for its controller.
+
+    Below the range from which connections get theirs: one of them could take it meanwhile.
+    """
+    ports = list(range(20_000, 32_000))
+    random.SystemRandom().shuffle(ports)  # other runs on this machine look for ports, too
+    for port in ports:
+        try:
+            with (
+                socket.create_server(("127.0.0.1", port)),
+                socket.create_server(("127.0.0.1", port + 1)),
+            ):
+                return port
+        except OSError:
+            continue
+    pytest.fail("there is no free port from 20,000 to 32,000")
 
 
 class Broker:
