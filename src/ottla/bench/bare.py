@@ -1,8 +1,9 @@
 """The bare loop: what any broker must do at least, without being one. The yardstick of load.py.
 
 For a produce: receive a whole frame into a buffer that fits, crc32c over it, write it to a file,
-answer a fixed answer. For a fetch: answer a head and sendfile. A process of its own
-(`python -m ottla.bench.bare FILE ANSWER_BYTES SENDFILE_BYTES`), prints its port.
+answer a fixed answer. For a fetch: answer a head and sendfile. For what writes nothing (FILE is
+`-`): answer. A process of its own (`python -m ottla.bench.bare FILE ANSWER_BYTES SENDFILE_BYTES`),
+prints its port.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _SIZE = struct.Struct(">i")
 # From here on the file is written over, so that a long run fits on the disk. As much as load.py
 # sends at most: a log grows, and a new page costs 2.5 times one that is there (150 µs a MiB, 60).
 _WRAP_BYTES = 512 << 20
+_NO_FILE = -1
 
 
 class _Peer:
@@ -66,9 +68,10 @@ class _Peer:
 
 def _serve_produce(peer: _Peer, frames: list[memoryview], out: int, at: int, answer: bytes) -> int:
     for frame in frames:
-        crc32c.crc32c(frame)
-        at = at if at < _WRAP_BYTES else 0
-        at += os.pwrite(out, frame, at)
+        if out != _NO_FILE:
+            crc32c.crc32c(frame)
+            at = at if at < _WRAP_BYTES else 0
+            at += os.pwrite(out, frame, at)
         peer.owed += _SIZE.pack(len(answer) + 4) + frame[4:8] + answer
     return at
 
@@ -99,7 +102,8 @@ def main(path: str, answer_bytes: int, slice_bytes: int) -> None:
     """Serve until killed. `slice_bytes` 0 is the bare produce, else the bare fetch."""
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    out = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    out = _NO_FILE if path == "-" else os.open(path, flags, 0o644)
     if slice_bytes:
         os.pwrite(out, bytes(slice_bytes), 0)
     answer, at = bytes(answer_bytes), 0

@@ -15,8 +15,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import crc32c
+
+from ottla.bench import stats
+
 _SIZE = struct.Struct(">i")
 _ERROR = struct.Struct(">h")
+_CHECKSUM = struct.Struct(">I")
+_CHECKSUM_AT, _CHECKED_FROM, _SEQUENCE_AT = 17, 21, 53  # in a batch
 _RECEIVE_BYTES = 1 << 20
 _CORRELATION_AT = 8
 _DEADLINE_S = 30.0
@@ -27,14 +33,30 @@ class LoadFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Sequenced:
+    """Where the batch stands in the requests of an idempotent producer (KIP-98).
+
+    Each request then gets the sequence number that follows, and a checksum over all of it.
+    """
+
+    batch_at: int
+    batch_end: int
+    records_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    """What to send: one request for each connection, `depth` of them in flight at a time."""
+    """What to send: one request for each connection, `depth` of them in flight at a time.
+
+    `error_at` is where an answer has its error code; None looks at nothing but sizes.
+    """
 
     requests: Sequence[bytes]
     depth: int
-    error_at: int
+    error_at: int | None
     seconds: float
     answers_max: int
+    sequenced: Sequenced | None = None
 
 
 @dataclass(slots=True)
@@ -46,10 +68,11 @@ class Measured:
     bytes_out: int
     seconds: float
     latencies: Sequence[float]
+    client_cpu_s: float = 0.0
 
     def latency(self, share: float) -> float:
         """The latency that `share` of the requests did not exceed, in seconds."""
-        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))]
+        return stats.quantile(self.latencies, share)
 
 
 class _Connection:
@@ -63,9 +86,11 @@ class _Connection:
         self.unsent: deque[memoryview] = deque()
         self.bytes_in = 0
         self.bytes_out = 0
+        self.registered = 0
         self._request = request
         self._correlation = 0
-        self._peek = load.error_at + _ERROR.size
+        self._sequenced = load.sequenced
+        self._peek = 4 if load.error_at is None else load.error_at + _ERROR.size
         self._error_at = load.error_at
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
@@ -81,6 +106,10 @@ class _Connection:
         now = time.perf_counter()
         self.sent_at.extend([now] * count)
         request = self._request
+        if self._sequenced is not None:
+            self.unsent.extend(memoryview(self._next(self._sequenced)) for _ in range(count))
+            self.flush()
+            return
         pieces: list[bytes] = []
         for _ in range(count):
             self._correlation += 1
@@ -96,6 +125,18 @@ class _Connection:
         if pieces:
             self.unsent.append(memoryview(b"".join(pieces)))
         self.flush()
+
+    def _next(self, where: Sequenced) -> bytearray:
+        """A copy of the request with the sequence number that is due."""
+        request = bytearray(self._request)
+        sequence = self._correlation * where.records_count & 0x7FFFFFFF
+        self._correlation += 1
+        _SIZE.pack_into(request, _CORRELATION_AT, self._correlation)
+        _SIZE.pack_into(request, where.batch_at + _SEQUENCE_AT, sequence)
+        with memoryview(request) as view:
+            checked = crc32c.crc32c(view[where.batch_at + _CHECKED_FROM : where.batch_end])
+        _CHECKSUM.pack_into(request, where.batch_at + _CHECKSUM_AT, checked)
+        return request
 
     def flush(self) -> None:
         """Send what the socket takes."""
@@ -140,6 +181,8 @@ class _Connection:
         return done
 
     def _check(self, at: int) -> None:
+        if self._error_at is None:
+            return
         if error := _ERROR.unpack_from(self._buffer, at + self._error_at)[0]:
             raise LoadFailed(f"the broker answered error {error}")
 
@@ -153,12 +196,11 @@ def run(address: tuple[str, int], load: Load) -> Measured:
     by_fd = {connection.socket.fileno(): connection for connection in connections}
     latencies = array.array("d")
     poller = select.epoll()
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     for connection in connections:
         connection.push(load.depth)
-        poller.register(
-            connection.socket, select.EPOLLIN | select.EPOLLOUT * bool(connection.unsent)
-        )
+        connection.registered = connection.interest
+        poller.register(connection.socket, connection.registered)
     open_until, waiting = begun + load.seconds, load.depth * len(connections)
     while waiting:
         events = poller.poll(_DEADLINE_S)
@@ -175,8 +217,11 @@ def run(address: tuple[str, int], load: Load) -> Measured:
                 if done and going_on:
                     connection.push(done)
                     waiting += done
-            poller.modify(fd, connection.interest)
+            if (interest := connection.interest) != connection.registered:
+                connection.registered = interest
+                poller.modify(fd, interest)
     seconds = time.perf_counter() - begun
+    client_cpu_s = time.process_time() - cpu_begun
     poller.close()
     for connection in connections:
         connection.socket.close()
@@ -186,6 +231,7 @@ def run(address: tuple[str, int], load: Load) -> Measured:
         bytes_out=sum(c.bytes_out for c in connections),
         seconds=seconds,
         latencies=sorted(latencies),
+        client_cpu_s=client_cpu_s,
     )
 
 

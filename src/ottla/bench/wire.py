@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from ottla.records.builder import build_batch
+from ottla.records.builder import NO_PRODUCER, Producer, build_batch
 from ottla.records.reader import Record
 
 CORRELATION_AT = 8
@@ -38,10 +38,14 @@ def _compact(content: bytes) -> bytes:
     return bytes(size) + content
 
 
-def batch(records_count: int, value_bytes: int, timestamp_ms: int) -> bytes:
+def batch(
+    records_count: int, value_bytes: int, timestamp_ms: int, producer: Producer = NO_PRODUCER
+) -> bytes:
     """Records without keys that don't compress to nothing, in one batch."""
     value = bytes(i * 7 % 251 for i in range(value_bytes))
-    return build_batch(Record(None, value, timestamp_ms) for _ in range(records_count))
+    return build_batch(
+        (Record(None, value, timestamp_ms) for _ in range(records_count)), producer=producer
+    )
 
 
 def produce(topic: str, partition: int, records: bytes, acks: int) -> bytes:

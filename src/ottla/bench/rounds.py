@@ -1,0 +1,201 @@
+"""The measuring itself: every contender in turn, round after round, so that all share the noise.
+
+Owns the order of things: touch memory, make a topic, warm up, load, read the CPU. Must not print.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from ottla.bench import asking, crowd, librdkafka, pump, shapes, stats, usage, wire
+from ottla.bench.contenders import Contender, bare_loop
+from ottla.bench.shapes import Shape
+
+Say = Callable[[str], None]
+Drive = Callable[[], pump.Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One measurement. CPU in microseconds a request; None where no process could be watched.
+
+    For librdkafka a request is a message here: how many it makes of them is its own affair.
+    """
+
+    user_us: float | None
+    system_us: float | None
+    per_second: float
+    bytes_each: float
+    records_each: int
+    p50_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    resident_mib: float | None
+    client_share: float
+    """Of one core."""
+
+    @property
+    def cpu_us(self) -> float | None:
+        if self.user_us is None or self.system_us is None:
+            return None
+        return self.user_us + self.system_us
+
+    @property
+    def s_per_gb(self) -> float | None:
+        return None if self.cpu_us is None else self.cpu_us / self.bytes_each * 1e3
+
+    @property
+    def s_per_million_records(self) -> float | None:
+        return None if self.cpu_us is None else self.cpu_us / self.records_each
+
+    @property
+    def per_cpu_second(self) -> float | None:
+        return 1e6 / self.cpu_us if self.cpu_us else None
+
+
+FIELDS = (
+    "cpu_us", "user_us", "system_us", "s_per_gb", "s_per_million_records", "per_cpu_second",
+    "per_second", "p50_ms", "p99_ms", "p999_ms", "resident_mib", "client_share",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Line:
+    """All measurements of one contender under one load; or why there are none."""
+
+    shape: Shape
+    contender: Contender
+    costs: list[Cost] = field(default_factory=list)
+    failed: str = ""
+
+    def of(self, name: str) -> stats.Spread | None:
+        """The spread of one of FIELDS over the rounds; None where it couldn't be measured."""
+        values = (getattr(cost, name) for cost in self.costs)
+        return stats.spread(value for value in values if value is not None)
+
+    def median(self, name: str) -> float | None:
+        found = self.of(name)
+        return None if found is None else found.median
+
+    def values(self, name: str) -> list[float]:
+        return [value for cost in self.costs if (value := getattr(cost, name)) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long and how often. `warm_up_s` is for peers: a JVM compiles what runs often."""
+
+    rounds: int = 5
+    seconds: float = 2.0
+    warm_up_s: float = 5.0
+    touched_mib: int = usage.TOUCHED_MIB
+    clients: int = 1
+
+
+def measure(contender: Contender, shape: Shape, drive: Drive, settings: Settings) -> Cost:
+    """One load on one contender. Raises pump.LoadFailed."""
+    usage.touch_memory(settings.touched_mib)  # each time: deleted files have given theirs back
+    before = usage.cpu(contender.pid) if contender.pid is not None else None
+    seen = drive()
+    cpu = resident = None
+    if contender.pid is not None and before is not None:
+        cpu = usage.cpu(contender.pid) - before
+        resident = usage.resident_bytes(contender.pid) / (1 << 20)
+    return cost_of(shape, seen, cpu, resident)
+
+
+def _pumped(contender: Contender, load: pump.Load, settings: Settings) -> pump.Measured:
+    if settings.clients > 1:
+        return crowd.run(contender.address, load, settings.clients)
+    return pump.run(contender.address, load)
+
+
+def cost_of(
+    shape: Shape, seen: pump.Measured, cpu: usage.Cpu | None, resident_mib: float | None
+) -> Cost:
+    """What was seen, for each request."""
+    known = bool(seen.latencies)
+    return Cost(
+        user_us=None if cpu is None else cpu.user / seen.answers * 1e6,
+        system_us=None if cpu is None else cpu.system / seen.answers * 1e6,
+        per_second=seen.answers / seen.seconds,
+        bytes_each=max(seen.bytes_in, seen.bytes_out) / seen.answers,
+        records_each=shape.records_count,
+        p50_ms=seen.latency(0.5) * 1e3 if known else None,
+        p99_ms=seen.latency(0.99) * 1e3 if known else None,
+        p999_ms=seen.latency(0.999) * 1e3 if known else None,
+        resident_mib=resident_mib,
+        client_share=seen.client_cpu_s / seen.seconds,
+    )
+
+
+def on_broker(contender: Contender, shape: Shape, seconds: float, settings: Settings) -> Cost:
+    """One load in a topic of its own. Raises pump.LoadFailed, OSError."""
+    address = contender.address
+    with asking.new_topic(address, shapes.PARTITIONS_COUNT) as topic:
+        if shape.kind == "fetch":
+            for request in shapes.produces(shape, topic, 1):
+                asking.fill(address, topic, request, wire.produce_error_at(topic))
+        else:
+            asking.until_ready(address, topic, shapes.PARTITIONS_COUNT)
+        if shape.kind == "librdkafka":
+            run = partial(librdkafka.run, address, topic, contender.acks, seconds)
+            return measure(contender, shape, run, settings)
+        if shape.kind == "produce" and contender.idempotent:
+            ids = [asking.producer_id(address) for _ in range(shape.connections)]
+            load = shapes.idempotent_load(shape, topic, contender.acks, seconds, ids)
+        else:
+            load = shapes.load(shape, topic, contender.acks, seconds)
+        return measure(contender, shape, partial(_pumped, contender, load, settings), settings)
+
+
+@contextlib.contextmanager
+def _with_bare(folder: str, shape: Shape, others: Sequence[Contender]) -> Iterator[list[Contender]]:
+    if shape.kind == "librdkafka":  # which wouldn't talk to it
+        yield list(others)
+        return
+    carried = len(shapes.records(shape, 0)) if shape.kind == "fetch" else 0
+    writes = shape.kind != "request"
+    with bare_loop(
+        folder, answer_bytes=shapes.BARE_ANSWER_BYTES, slice_bytes=carried, writes=writes
+    ) as bare:
+        # after the first, whose comparison with it matters most
+        yield [*others[:1], bare, *others[1:]]
+
+
+def run_shape(
+    shape: Shape, others: Sequence[Contender], folder: str, settings: Settings, say: Say
+) -> list[Line]:
+    """Every contender, interleaved. One that fails is left out from there, and says why."""
+    with _with_bare(folder, shape, others) as contenders:
+        lines = [Line(shape, contender) for contender in contenders]
+        for turn in range(settings.rounds + 1):
+            for line in lines:
+                if line.failed:
+                    continue
+                say(f"{shape.kind} {shape.name}: {line.contender.name}, {_turn(turn, settings)}")
+                try:
+                    cost = _one(line.contender, shape, settings, warming=turn == 0)
+                except (pump.LoadFailed, OSError) as failure:
+                    line.failed, line.costs = str(failure), []
+                    continue
+                if turn:
+                    line.costs.append(cost)
+    return lines
+
+
+def _turn(turn: int, settings: Settings) -> str:
+    return f"round {turn} of {settings.rounds}" if turn else "warming up"
+
+
+def _one(contender: Contender, shape: Shape, settings: Settings, *, warming: bool) -> Cost:
+    seconds = settings.seconds
+    if warming:
+        seconds = settings.warm_up_s if contender.kind == "peer" else min(0.5, seconds)
+    if contender.kind == "bare":
+        load = shapes.bare_load(shape, seconds)
+        return measure(contender, shape, partial(_pumped, contender, load, settings), settings)
+    return on_broker(contender, shape, seconds, settings)

@@ -1,0 +1,139 @@
+"""What a process uses, as the kernel counts it: CPU, memory; and what machine this is.
+
+Owns the reading of Linux's /proc. Must not start or load anything. Raises OSError where there is
+no such process, and Unmeasurable where there is no /proc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+TOUCHED_MIB = 768
+"""A kernel that reports free pages hands them back to the host once about a GiB of them waits, and
+whoever writes there next pays 1 s/GB for them: touch less than that, and send less still."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LISTENS = "0A"
+
+
+class Unmeasurable(Exception):
+    """This system doesn't say what a process uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Seconds, of a process, its threads and its children, in steps of 10 ms."""
+
+    user: float = 0.0
+    system: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.user + self.system
+
+    def __sub__(self, other: Cpu) -> Cpu:
+        return Cpu(self.user - other.user, self.system - other.system)
+
+
+def touch_memory(mib: int = TOUCHED_MIB) -> None:
+    """Touch and free pages: on a virtual machine the first touch of a page is paid to the host."""
+    if mib > 0:
+        with mmap.mmap(-1, mib << 20) as memory:
+            memory[:: mmap.PAGESIZE] = bytes((mib << 20) // mmap.PAGESIZE)
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all that descend from it."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                yield from family(int(child))
+
+
+def cpu(pid: int) -> Cpu:
+    """User and system time of a process, its threads and its children, reaped ones too."""
+    if sys.platform != "linux":
+        raise Unmeasurable("the CPU of another process is read from /proc, which is Linux's")
+    user = system = 0
+    for one in family(pid):
+        with contextlib.suppress(OSError):
+            times = stat_times(Path(f"/proc/{one}/stat").read_text())
+            user, system = user + times[0], system + times[1]
+    return Cpu(user / _TICKS, system / _TICKS)
+
+
+def stat_times(stat: str) -> tuple[int, int]:
+    """User and system ticks of a line of /proc/PID/stat, reaped children included."""
+    # The name stands in parentheses and may hold spaces and parentheses itself.
+    user, system, children_user, children_system = map(int, stat.rpartition(")")[2].split()[11:15])
+    return user + children_user, system + children_system
+
+
+def run_seconds(pid: int) -> float:
+    """Time on a CPU of the threads that live now, in steps far below 10 ms: for what is idle."""
+    total = 0
+    for one in family(pid):
+        for file in Path(f"/proc/{one}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(file.read_text().split()[0])
+    return total / 1e9
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory in RAM of a process and its descendants; pages they share count for each."""
+    pages = 0
+    for one in family(pid):
+        with contextlib.suppress(OSError):
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+    return pages * mmap.PAGESIZE
+
+
+def listening_inodes(table: str, port: int) -> set[str]:
+    """The sockets that listen on a port, of the text of /proc/net/tcp."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return {
+        row[9] for row in rows if row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port
+    }
+
+
+def listening_pid(port: int) -> int | None:
+    """The process that listens on a port of this machine; None if it can't be seen."""
+    inodes: set[str] = set()
+    for file in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            inodes |= listening_inodes(Path(file).read_text(), port)
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            if any(os.readlink(entry) in wanted for entry in folder.iterdir()):
+                return int(folder.parent.name)
+    return None
+
+
+def stolen_share(before: str, after: str) -> float:
+    """Of two texts of /proc/stat: the share of all CPU time that the host gave to others."""
+    ticks = [list(map(int, text.split("\n", 1)[0].split()[1:9])) for text in (before, after)]
+    spent = [late - early for early, late in zip(*ticks, strict=True)]
+    return spent[7] / sum(spent) if sum(spent) else 0.0
+
+
+def machine() -> str:
+    """One line: the processor, how many, the kernel, the Python."""
+    model = platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return (
+        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}"
+    )
