@@ -155,7 +155,7 @@ class ClassicGroup:
 
     # --- offsets: what the shard asks ----------------------------------------------------
 
-    def check_commit(self, member: Committer, version: int, *, transactional: bool) -> ErrorCode:  # noqa: ARG002
+    def check_commit(self, member: Committer, version: int, *, transactional: bool) -> ErrorCode:  # noqa: ARG002  # as the port has it
         """Whether it may commit (I35). Without a generation only where nobody is in."""
         if self.state is GroupState.DEAD:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
@@ -182,7 +182,7 @@ class ClassicGroup:
         """A member is alive: its session begins anew. The timer finds the new deadline."""
         member.deadline = self._clock.monotonic() + member.session_timeout_ms / 1000
 
-    def check_fetch(self, member_id: str | None, member_epoch: int) -> ErrorCode:  # noqa: ARG002
+    def check_fetch(self, member_id: str | None, member_epoch: int) -> ErrorCode:  # noqa: ARG002  # as the port has it
         return ErrorCode.NONE
 
     def check_delete_offsets(self) -> ErrorCode:
