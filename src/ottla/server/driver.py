@@ -239,12 +239,11 @@ class Driver:
             self._current = None
             if connection.out:
                 self._flush()
+            if any_frame:
+                self._begun_at = None
+            self._settle()
         except Exception as error:
             self._failed(error)
-            return
-        if any_frame:
-            self._begun_at = None
-        self._settle()
 
     def _park(self, parked: Parked) -> bool:
         waiting = Waiting(self, parked)
@@ -302,13 +301,12 @@ class Driver:
         try:
             if self._connection.out:
                 self._flush()
+            if self._stopped and not self._held_up():
+                self._pump(0)
+            else:
+                self._settle()
         except Exception as error:
             self._failed(error)
-            return
-        if self._stopped and not self._held_up():
-            self._pump(0)
-        else:
-            self._settle()
 
     def _held_up(self) -> bool:
         connection = self._connection

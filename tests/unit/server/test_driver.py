@@ -524,6 +524,18 @@ def test_a_failing_resume_ends_its_connection_alone(rig, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_buffer_that_can_not_be_had_ends_its_connection_alone(rig, monkeypatch, caplog):
+    def take(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ReceiveMemory, "take", take)
+    other = Socket(fd=8)
+    rig.connect(other)
+    rig.receive(raw=struct.pack(">i", 100_000) + bytes(BUFFER_BYTES_IDLE - 4))
+    assert (rig.sock.closed, other.closed) == (True, False)
+    assert "MemoryError" in caplog.text
+
+
 def test_finishing_answers_what_is_in_process_and_takes_nothing_new(rig):
     wait = Wait(rig, b"w")
     rig.receive(b"w")
