@@ -17,7 +17,7 @@ from ottla.core.ports import Clock, DiskError
 from ottla.protocol.codec import CodecError
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView, RecordError
-from ottla.records.reader import read_batches, records_of
+from ottla.records.reader import pairs_of, read_batches
 
 if TYPE_CHECKING:
     from ottla.coordinator.decision import Entry
@@ -53,45 +53,39 @@ class Loading:
         self._clock = clock
         self._at = journal.start
         self._end = journal.end
-        self._reading: Pending[bytes] | None = None
-        self._batches: Iterator[BatchView] = iter(())
+        self._until_look = _LOOK_EVERY
+        self._work = self._run()
 
     def step(self) -> Pending[bytes] | ErrorCode | None:
         """A Pending: wait for it. None: more to do, but let others run first."""
         until = self._clock.monotonic() + STEP_S
-        count = 0
-        while True:
-            for batch in self._batches:
-                self._replay(batch)
-                count += 1
-                if count % _LOOK_EVERY == 0 and self._clock.monotonic() >= until:
-                    return None
-            if self._at >= self._end:
-                self._report()
-                return ErrorCode.NONE
-            outcome = self._read()
+        for outcome in self._work:
             if outcome is not None:
                 return outcome
+            if self._clock.monotonic() >= until:
+                return None
+        return ErrorCode.NONE
 
-    def _read(self) -> Pending[bytes] | ErrorCode | None:
-        reading, self._reading = self._reading, None
-        found = reading or self._journal.read(self._at, PIECE_BYTES)
-        if isinstance(found, Pending):
-            if not found.done:
-                self._reading = found
-                return found
-            try:
-                found = found.result()
-            except DiskError as error:
-                _log.error("groups could not be loaded: %s", error)
-                return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        if isinstance(found, ErrorCode):
-            return found
-        if not found:
-            self._at = self._end  # the rest was never committed
-        else:
-            self._batches = self._whole(found)
-        return None
+    def _run(self) -> Iterator[Pending[bytes] | ErrorCode | None]:
+        """All of it; pauses to have the clock looked at, and where something must be waited for."""
+        while self._at < self._end:
+            found = self._journal.read(self._at, PIECE_BYTES)
+            if isinstance(found, Pending):
+                if not found.done:
+                    yield found
+                try:
+                    found = found.result()
+                except DiskError as error:
+                    _log.error("groups could not be loaded: %s", error)
+                    found = ErrorCode.COORDINATOR_NOT_AVAILABLE
+            if isinstance(found, ErrorCode):
+                yield found
+                return
+            if not found:
+                break  # the rest was never committed
+            for batch in self._whole(found):
+                yield from self._replay(batch)
+        self._report()
 
     def _whole(self, piece: bytes) -> Iterator[BatchView]:
         """Each batch, the place of the next one noted before it is given out."""
@@ -107,19 +101,22 @@ class Loading:
             self._at = self._end  # no way on: read() gives whole batches, unless they are damaged
             self._damaged(f"no batch at offset {before}")
 
-    def _replay(self, batch: BatchView) -> None:
+    def _replay(self, batch: BatchView) -> Iterator[None]:
         shard = self._shard
         producer_id = batch.producer_id if batch.is_transactional else -1
         try:
-            for record in records_of(batch):
-                key = record.key
+            for key, value in pairs_of(batch):
+                self._until_look -= 1
+                if not self._until_look:
+                    self._until_look = _LOOK_EVERY
+                    yield
                 if key is None:
                     self.damaged_count += 1
                 elif batch.is_control:
                     committed = int.from_bytes(key[2:4], "big") == _CONTROL_COMMIT
                     shard.end_transaction(batch.producer_id, committed)
                 else:
-                    self._entry(key, record.value, producer_id)
+                    self._entry(key, value, producer_id)
         except RecordError as error:
             self._damaged(str(error))
 

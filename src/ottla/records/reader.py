@@ -103,6 +103,24 @@ def records_of(batch: BatchView, decompressed_max: int = DECOMPRESSED_MAX) -> It
         raise RecordError(f"{len(view) - at} bytes remain after the last record")
 
 
+def pairs_of(
+    batch: BatchView, decompressed_max: int = DECOMPRESSED_MAX
+) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """As `records_of`, but only the key and the value of each: half the cost, for coordinators that
+    read a million at a start."""
+    data = payload(batch, decompressed_max)
+    end = 0
+    for _ in range(batch.records_count):
+        frame = frame_at(data, end)
+        end, _attributes, _time, _delta, key_at, key_length, value_at, value_length, _ = frame
+        yield (
+            None if key_length < 0 else bytes(data[key_at : key_at + key_length]),
+            None if value_length < 0 else bytes(data[value_at : value_at + value_length]),
+        )
+    if end != len(data):
+        raise RecordError(f"{len(data) - end} bytes remain after the last record")
+
+
 def payload(batch: BatchView, decompressed_max: int = DECOMPRESSED_MAX) -> bytes | bytearray:
     """The records' bytes, decompressed. Raises RecordError, also where the batch is not whole."""
     if batch.length < HEADER_SIZE or len(batch.view) < batch.length:

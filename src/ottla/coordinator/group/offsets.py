@@ -27,22 +27,15 @@ class Committed(NamedTuple):
     expires_ms: int
     topic_id: bytes
 
-    @classmethod
-    def of(cls, value: OffsetCommitValue) -> Committed:
-        return cls(
-            value.offset,
-            value.leader_epoch,
-            value.metadata,
-            value.commit_timestamp,
-            value.expire_timestamp,
-            value.topic_id,
-        )
-
 
 NOTHING = Committed(NO_OFFSET, -1, "", -1, NO_EXPIRY, NO_TOPIC_ID)
 """What is told of a partition that nothing was committed of (I35: never a zero)."""
 
-Topics: TypeAlias = dict[str, dict[int, Committed]]
+Plain: TypeAlias = tuple[int, int, str, int, int, bytes]
+"""A Committed as it is kept: what holds nothing but a plain tuple's numbers and texts, the
+collector looks at once. A million objects of a class it would look at again and again."""
+
+Topics: TypeAlias = dict[str, dict[int, Plain]]
 _Place: TypeAlias = tuple[str, str, int]
 
 _NO_TOPICS: Topics = {}
@@ -54,7 +47,7 @@ class Offsets:
 
     def __init__(self) -> None:
         self.groups: dict[str, Topics] = {}
-        self._pending: dict[int, dict[_Place, Committed | None]] = {}
+        self._pending: dict[int, dict[_Place, Plain | None]] = {}
         """By producer: what its open transaction will have committed."""
         self._pending_count: dict[_Place, int] = {}
 
@@ -66,7 +59,8 @@ class Offsets:
 
     def find(self, group: str, topic: str, partition: int) -> Committed | None:
         partitions = self.of_group(group).get(topic)
-        return None if partitions is None else partitions.get(partition)
+        plain = None if partitions is None else partitions.get(partition)
+        return None if plain is None else Committed(*plain)
 
     def is_pending(self, group: str, topic: str, partition: int) -> bool:
         """Whether an open transaction may still change it."""
@@ -75,15 +69,15 @@ class Offsets:
     def places(self, group: str) -> Iterator[tuple[str, int, Committed]]:
         """Each of a group's: topic, partition and what was committed."""
         for topic, partitions in self.of_group(group).items():
-            for partition, committed in partitions.items():
-                yield topic, partition, committed
+            for partition, plain in partitions.items():
+                yield topic, partition, Committed(*plain)
 
     # --- changing --------------------------------------------------------------------------
 
     def replay(
         self, key: OffsetCommitKey, value: OffsetCommitValue | None, producer_id: int
     ) -> None:
-        committed = None if value is None else Committed.of(value)
+        committed = None if value is None else _plain(value)
         if producer_id < 0:
             self._set(key.group, key.topic, key.partition, committed)
             return
@@ -108,7 +102,7 @@ class Offsets:
         if group in self.groups and not self.groups[group]:
             del self.groups[group]
 
-    def _set(self, group: str, topic: str, partition: int, committed: Committed | None) -> None:
+    def _set(self, group: str, topic: str, partition: int, committed: Plain | None) -> None:
         topics = self.groups.get(group)
         if committed is not None:
             if topics is None:
@@ -121,6 +115,17 @@ class Offsets:
             topics[topic].pop(partition, None)
             if not topics[topic]:
                 del topics[topic]
+
+
+def _plain(value: OffsetCommitValue) -> Plain:
+    return (
+        value.offset,
+        value.leader_epoch,
+        value.metadata,
+        value.commit_timestamp,
+        value.expire_timestamp,
+        value.topic_id,
+    )
 
 
 def tombstone(group: str, topic: str, partition: int) -> Entry:

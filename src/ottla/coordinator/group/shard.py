@@ -95,21 +95,21 @@ class SimpleGroup:
     def __init__(self, group_id: str) -> None:
         self._id = group_id
 
-    def check_commit(self, member: Member, version: int, *, transactional: bool) -> ErrorCode:  # noqa: ARG002
+    def check_commit(self, member: Member, version: int, *, transactional: bool) -> ErrorCode:  # noqa: ARG002  # as the port has it
         if member.epoch < 0:
             return ErrorCode.NONE
         return ErrorCode.UNKNOWN_MEMBER_ID
 
-    def committing(self, member: Member) -> Sequence[Effect]:  # noqa: ARG002
+    def committing(self, member: Member) -> Sequence[Effect]:  # noqa: ARG002  # as the port has it
         return ()
 
-    def check_fetch(self, member_id: str | None, member_epoch: int) -> ErrorCode:  # noqa: ARG002
+    def check_fetch(self, member_id: str | None, member_epoch: int) -> ErrorCode:  # noqa: ARG002  # as the port has it
         return ErrorCode.NONE
 
     def check_delete_offsets(self) -> ErrorCode:
         return ErrorCode.NONE
 
-    def is_subscribed(self, topic: str) -> bool:  # noqa: ARG002
+    def is_subscribed(self, topic: str) -> bool:  # noqa: ARG002  # as the port has it
         return False
 
     def expiry_base_ms(self, committed_ms: int) -> int:
@@ -362,8 +362,8 @@ class GroupShard:
         entries = [
             tombstone(group_id, topic.name, partition)
             for group_id, topics in self.offsets.groups.items()
-            for partition, committed in topics.get(topic.name, {}).items()
-            if committed.topic_id in (topic.id, NO_TOPIC_ID)
+            for partition, plain in topics.get(topic.name, {}).items()
+            if Committed(*plain).topic_id in (topic.id, NO_TOPIC_ID)
         ]
         return Decision(None, entries, atomic=False)
 
