@@ -1,10 +1,7 @@
-"""How long a start takes: from the process being started to its first ApiVersions answer.
+"""How long a start takes: of a process until its first answer, and of a broker embedded.
 
-    python -m ottla.bench.start [RUNS]
-
-Owns three figures: an empty directory, the same after kill -9 with a little data, and the import
-of the package alone. Each is the least, the median and the greatest of some runs, and each run
-finds our modules compiled, as every start but the first does.
+Owns the figures of `ottla bench start`. Each is measured some times, one after the other, and each
+run finds our modules compiled, as every start but the first does. Must not count the first run.
 """
 
 from __future__ import annotations
@@ -12,18 +9,80 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import statistics
 import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ottla.bench import pump, wire
+from ottla.bench.stats import Spread, number, spread
 
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 _DEADLINE_S = 30.0
+
+_IMPORT = "import time; a = time.perf_counter(); import ottla; print(time.perf_counter() - a)"
+
+_EMBEDDED = """
+import time
+import ottla
+broker = ottla.Broker()
+begun = time.perf_counter()
+broker.start()
+import socket, struct
+host, port = broker.bootstrap_servers.split(":")
+peer = socket.create_connection((host, int(port)))
+peer.sendall(struct.pack(">ihhih", 10, 18, 0, 1, -1))
+peer.recv(4)
+print(time.perf_counter() - begun)
+broker.close()
+"""
+"""With what `ottla.Broker` needs imported: 50 ms are allowed from there."""
+
+_FIRST_RECORD = """
+import time
+begun = time.perf_counter()
+import ottla
+with ottla.Broker() as broker:
+    from confluent_kafka import Consumer, Producer
+    servers = {"bootstrap.servers": broker.bootstrap_servers}
+    producer = Producer(servers)
+    producer.produce("t", b"v")
+    consumer = Consumer({**servers, "group.id": "g", "auto.offset.reset": "earliest"})
+    consumer.subscribe(["t"])
+    producer.flush(10)
+    deadline = begun + 10
+    while time.perf_counter() < deadline:
+        message = consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            print(time.perf_counter() - begun)
+            break
+    consumer.close()
+"""
+
+EXPLANATION = """\
+Wall time, which other work on the machine lengthens: the least is nearest to what a start costs.
+first answer: from the process being started to its answer to ApiVersions. kill -9: the directory
+had 4 partitions with a little data. embedded: from Broker.start() to an answer, ottla imported.
+first record: from `import ottla` in a new interpreter to a record that a consumer group was given,
+broker, producer and consumer (confluent-kafka, its defaults) in that process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds from here to there; or why there are none."""
+
+    name: str
+    budget_ms: float | None
+    found: Spread | None
+    failed: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"what": self.name, "budget_ms": self.budget_ms}
+        return out | ({"ms": self.found.as_json()} if self.found else {"failed": self.failed})
 
 
 def _environment(cache: str) -> dict[str, str]:
@@ -39,7 +98,7 @@ def _free_port() -> int:
 
 
 def until_served(
-    directory: str, port: int, environment: dict[str, str]
+    directory: str, port: int, environment: dict[str, str] | None = None
 ) -> tuple[subprocess.Popen[bytes], float]:
     """Start a broker and ask until it answers; the process and the seconds. Raises LoadFailed."""
     command = [sys.executable, "-m", "ottla", "serve", "--data-dir", directory]
@@ -56,6 +115,7 @@ def until_served(
             continue
         return process, time.perf_counter() - begun
     process.kill()
+    process.wait()
     raise pump.LoadFailed("ottla serve did not answer")
 
 
@@ -72,55 +132,84 @@ def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
     process.wait()
 
 
-def starts(runs: int, environment: dict[str, str]) -> tuple[list[float], list[float]]:
-    """Seconds of each start: on an empty directory, and after kill -9 with 4 partitions of data."""
-    fresh, killed = [], []
-    for turn in range(runs + 1):
-        with tempfile.TemporaryDirectory(prefix="ottla-start-") as directory:
-            port = _free_port()
-            process, seconds = until_served(directory, port, environment)
-            fresh += [seconds] if turn else []  # the first compiles
+def _both_starts(environment: dict[str, str]) -> tuple[float, float]:
+    """Seconds on an empty directory, and on the same after kill -9 with 4 partitions of data."""
+    with tempfile.TemporaryDirectory(prefix="ottla-start-") as directory:
+        port = _free_port()
+        process, fresh = until_served(directory, port, environment)
+        try:
             _write_a_little(port)
+        finally:
             _end(process, signal.SIGKILL)
-            process, seconds = until_served(directory, port, environment)
-            killed += [seconds] if turn else []
-            _end(process, signal.SIGTERM)
+        process, killed = until_served(directory, port, environment)
+        _end(process, signal.SIGTERM)
     return fresh, killed
 
 
-def import_seconds(runs: int, environment: dict[str, str]) -> list[float]:
-    """Seconds that `import ottla` takes in an interpreter that has just begun."""
-    code = "import time; a = time.perf_counter(); import ottla; print(time.perf_counter() - a)"
-    command = [sys.executable, "-c", code]
-    outputs = (
-        subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-        for _ in range(runs)
+def _printed(code: str, environment: dict[str, str]) -> float:
+    """The seconds that a program of its own prints. Raises LoadFailed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
     )
-    return [float(output) for output in outputs]
+    try:
+        return float(done.stdout)
+    except ValueError:
+        said = done.stderr.strip().splitlines()
+        raise pump.LoadFailed(said[-1] if said else "no record within 10 s") from None
 
 
-def main(argv: Sequence[str]) -> int:
-    runs = int(argv[0]) if argv else 7
+def measure(runs: int, say: Callable[[str], None]) -> list[Timing]:
+    """All figures, interleaved. Raises LoadFailed if a broker doesn't start."""
+    programs = {"import": _IMPORT, "embedded": _EMBEDDED, "record": _FIRST_RECORD}
+    seconds: dict[str, list[float]] = {"fresh": [], "killed": [], **{key: [] for key in programs}}
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="ottla-compiled-") as cache:
         environment = _environment(cache)
-        try:
-            fresh, killed = starts(runs, environment)
-        except pump.LoadFailed as failure:
-            print(f"no measurement: {failure}", file=sys.stderr)
-            return 1
-        imports = import_seconds(runs, environment)
-    for name, seconds in (
-        ("import ottla", imports),
-        ("start to first ApiVersions answer", fresh),
-        ("the same after kill -9, small data", killed),
-    ):
-        least, middle, most = min(seconds), statistics.median(seconds), max(seconds)
-        print(
-            f"{name:<36} least {least * 1e3:6.0f} ms, median {middle * 1e3:6.0f} ms,"
-            f" greatest {most * 1e3:6.0f} ms"
+        for turn in range(runs + 1):  # the first compiles
+            say(f"start, round {turn} of {runs}")
+            fresh, killed = _both_starts(environment)
+            found = {"fresh": fresh, "killed": killed}
+            for key in programs.keys() - failed.keys():
+                try:
+                    found[key] = _printed(programs[key], environment)
+                except (pump.LoadFailed, subprocess.TimeoutExpired) as failure:
+                    failed[key] = str(failure)
+            for key, value in found.items():
+                seconds[key] += [value * 1e3] if turn else []
+    return [
+        Timing(
+            name, budget_ms, None if key in failed else spread(seconds[key]), failed.get(key, "")
         )
-    return 0
+        for key, name, budget_ms in (
+            ("fresh", "first answer, empty directory", 150.0),
+            ("killed", "first answer, after kill -9", 500.0),
+            ("import", "import ottla", None),
+            ("embedded", "embedded, after import", 50.0),
+            ("record", "import to first record of a group", 500.0),
+        )
+    ]
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def rows(found: Sequence[Timing]) -> list[list[str]]:
+    table = [["", "least ms", "median", "most", "budget", "met"]]
+    for timing in found:
+        measured, budget = timing.found, timing.budget_ms
+        if measured is None:
+            table.append([f"{timing.name}: not measured: {timing.failed}", *[""] * 5])
+            continue
+        values = (measured.least, measured.median, measured.most)
+        met = "" if budget is None else "yes" if measured.median <= budget else "no"
+        table.append(
+            [
+                timing.name,
+                *(number(value) for value in values),
+                "" if budget is None else f"≤ {number(budget)}",
+                met,
+            ]
+        )
+    return table
