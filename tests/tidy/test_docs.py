@@ -52,6 +52,25 @@ def test_a_page_names_only_make_targets_that_exist(page):
     assert {one or other for one, other in named} <= MAKE_TARGETS
 
 
+def test_every_link_between_pages_leads_somewhere():
+    found = [
+        (page, target)
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for target in re.findall(r"\]\(([^)#]+)", text(page))
+        if "://" not in target
+    ]
+    assert found, "pages link to each other"
+    assert [f"{name(page)}: {to}" for page, to in found if not (page.parent / to).exists()] == []
+
+
+def test_every_design_note_that_the_code_names_is_there():
+    notes = {path.name[:4] for path in (ROOT / "docs" / "design").glob("0*.md")}
+    named = {
+        number for path in package_files() for number in re.findall(r"design/(\d{4})", text(path))
+    }
+    assert named - notes == set()
+
+
 def _loaded_by(statement: str) -> set[str]:
     """Top-level names of the modules that a fresh interpreter has after `statement`."""
     code = f"{statement}\nimport sys\nprint(*sys.modules)"
