@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from tests.tidy.source import GENERATED, ROOT, package_files, text
+from tests.tidy.source import GENERATED, ROOT, name, package_files, text
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
