@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ottla.coordinator.decision import Cancel, Decision, Do, Effect, Schedule
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.consumer_checks import (
     Found,
     Refusal,
@@ -60,19 +61,13 @@ class Settings(Value):
     assignment_ms: int = 1000
     size_max: int = (1 << 31) - 1
     assignors: tuple[str, ...] = ("uniform", "range")
+    can_join_classic: bool = True
+    """Members that speak the classic protocol may join a consumer group."""
     can_upgrade: bool = True
     """A classic group may become a consumer group,"""
     can_downgrade: bool = True
     """and the other way round, when only members are left that speak the other protocol."""
     classic_size_max: int = (1 << 31) - 1
-
-
-class Sender(Value):
-    """Who sent a request. `host` is "/address", as Kafka writes it."""
-
-    client_id: str
-    host: str
-    version: int
 
 
 class Mixing(Protocol):
@@ -122,11 +117,11 @@ class ConsumerProtocol:
     # --- heartbeats ------------------------------------------------------------------------
 
     def heartbeat(
-        self, request: ConsumerGroupHeartbeatRequest, sender: Sender
+        self, request: ConsumerGroupHeartbeatRequest, caller: Caller
     ) -> Decision[ConsumerGroupHeartbeatResponse]:
         """Join, stay, or leave with epoch -1 or -2."""
         settings = self.settings(request.group_id)
-        refusal = check_request(request, sender.version, settings.assignors)
+        refusal = check_request(request, caller.version, settings.assignors)
         if refusal is not None:
             return _refused(refusal)
         if request.member_epoch in (LEFT, LEFT_FOR_NOW):
@@ -146,7 +141,7 @@ class ConsumerProtocol:
         member = self._find(draft, request, member_id)
         if isinstance(member, Refusal):
             return _refused(member)
-        updated = _updated(member, request, sender)
+        updated = _updated(member, request, caller)
         outcome = self.advance(draft, member, updated, owned_of(request))
         if isinstance(outcome, Refusal):
             return _refused(outcome)
@@ -439,7 +434,7 @@ def take_place(draft: Draft, old: Member, member_id: str) -> Member:
     return new
 
 
-def _updated(member: Member, request: ConsumerGroupHeartbeatRequest, sender: Sender) -> Member:
+def _updated(member: Member, request: ConsumerGroupHeartbeatRequest, caller: Caller) -> Member:
     """The member, with what the request says anew; the same object where it says nothing new."""
     names = request.subscribed_topic_names
     said = {
@@ -451,8 +446,8 @@ def _updated(member: Member, request: ConsumerGroupHeartbeatRequest, sender: Sen
         "assignor": request.server_assignor,
         "topics": None if names is None else tuple(sorted(set(names))),
         "regex": request.subscribed_topic_regex,
-        "client_id": sender.client_id,
-        "client_host": sender.host,
+        "client_id": caller.client_id,
+        "client_host": caller.host,
     }
     new: dict[str, Any] = {
         name: value

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ottla.coordinator.decision import Entry
 from ottla.coordinator.entries.offsets_topic import (
@@ -34,8 +34,16 @@ from ottla.coordinator.group.consumer_member import LEFT, NOTHING, Member, Membe
 from ottla.coordinator.group.regex import Resolution
 from ottla.core.model import TopicId
 from ottla.core.value import Value
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.list_groups import ListedGroup
+
+if TYPE_CHECKING:
+    from ottla.coordinator.group.shard import CommitCheck
+    from ottla.coordinator.group.shard import Member as Committer
 
 PROTOCOL_TYPE: Final = "consumer"
+MEMBER_EPOCHS_SINCE: Final = 9
+"""The version of OffsetCommit from which on it can name a member's epoch."""
 
 EMPTY, ASSIGNING, RECONCILING, STABLE = "Empty", "Assigning", "Reconciling", "Stable"
 
@@ -70,6 +78,7 @@ class ConsumerGroup:
         "resolving",
         "statics",
         "targets",
+        "told_to_join",
     )
 
     def __init__(self, group_id: str) -> None:
@@ -93,6 +102,8 @@ class ConsumerGroup:
         self.resolved_at_s = 0.0
         """and when that was, on the monotonic clock."""
         self.resolving: Resolution | None = None
+        self.told_to_join: dict[str, int] = {}
+        """Classic members that have a timer to join again, and the epoch that they were in."""
 
     # --- asking ----------------------------------------------------------------------------
 
@@ -136,6 +147,73 @@ class ConsumerGroup:
             for partition in numbers
         )
 
+    # What a shard asks of any group.
+
+    def check_commit(
+        self, committer: Committer, version: int, *, transactional: bool
+    ) -> ErrorCode | CommitCheck:
+        """NONE, why the member may not commit, or how to judge each partition.
+
+        A member that is an epoch behind may still commit what it has had since then (KIP-1251).
+        """
+        if committer.epoch < 0 and (
+            not self.members
+            or (transactional and not committer.id and committer.instance_id is None)
+        ):
+            return ErrorCode.NONE
+        member = self.members.get(committer.id)
+        if member is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        if not transactional and member.classic is None and version < MEMBER_EPOCHS_SINCE:
+            return ErrorCode.UNSUPPORTED_VERSION
+        if committer.epoch == member.epoch:
+            return ErrorCode.NONE
+        stale = _stale(member)
+        if transactional and stale is ErrorCode.STALE_MEMBER_EPOCH:
+            stale = ErrorCode.ILLEGAL_GENERATION
+        if committer.epoch > member.epoch:
+            return stale
+
+        def judge(_topic: str, topic_id: bytes, partition: int) -> ErrorCode:
+            since = member.epoch_of(TopicId(topic_id), partition)
+            return stale if since is None or committer.epoch < since else ErrorCode.NONE
+
+        return judge
+
+    def committing(self, committer: Committer) -> tuple[()]:  # noqa: ARG002
+        """Nothing: only heartbeats show that a member is alive."""
+        return ()
+
+    def check_fetch(self, member_id: str | None, member_epoch: int) -> ErrorCode:
+        if member_id is None and member_epoch < 0:
+            return ErrorCode.NONE
+        member = self.members.get(member_id or "")
+        if member is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        return ErrorCode.NONE if member_epoch == member.epoch else _stale(member)
+
+    def check_delete_offsets(self) -> ErrorCode:
+        return ErrorCode.NONE
+
+    def is_subscribed(self, topic: str) -> bool:
+        return any(topic in member.topics for member in self.members.values()) or any(
+            topic in resolved.topics for resolved in self.regexes.values()
+        )
+
+    def expiry_base_ms(self, committed_ms: int) -> int:
+        return committed_ms
+
+    def tombstones(self) -> list[Entry] | None:
+        return None if self.members else self.end()
+
+    def listed(self) -> ListedGroup:
+        return ListedGroup(
+            group_id=self.id,
+            protocol_type=PROTOCOL_TYPE,
+            group_state=self.state,
+            group_type="Consumer",
+        )
+
     def assignor(self, default: str) -> str:
         return preferred_assignor(self.members, default)
 
@@ -161,6 +239,11 @@ class ConsumerGroup:
         return [Entry(key, None) for key in keys]
 
     # --- replay ----------------------------------------------------------------------------
+
+    def admit(self, member: Member, target: Assignment) -> None:
+        """Put a member into a group that is being made out of one of another kind."""
+        self.targets[member.id] = target
+        self._put(member)
 
     def _put(self, member: Member) -> None:
         self._drop_owned(self.members.get(member.id))
@@ -188,6 +271,7 @@ class ConsumerGroup:
 
     def _remove(self, member_id: str) -> None:
         member = self.members.pop(member_id, None)
+        self.told_to_join.pop(member_id, None)
         if member is None:
             return
         self._drop_owned(member)
@@ -242,6 +326,11 @@ class ConsumerGroup:
 
     def replay_partition_metadata(self, value: ConsumerGroupPartitionMetadataValue | None) -> None:
         self.has_partition_metadata = value is not None
+
+
+def _stale(member: Member) -> ErrorCode:
+    classic = member.classic is not None
+    return ErrorCode.ILLEGAL_GENERATION if classic else ErrorCode.STALE_MEMBER_EPOCH
 
 
 def preferred_assignor(members: Mapping[str, Member], default: str) -> str:

@@ -92,8 +92,11 @@ class Draft:
 
     def put_subscription(self, member: Member) -> None:
         self._set_member(member.id, member)
+        self.entries.append(self._subscription(member))
+
+    def _subscription(self, member: Member) -> Entry:
         key = ConsumerGroupMemberMetadataKey(group_id=self.group.id, member_id=member.id)
-        self.entries.append(Entry(key, member.subscription_value()))
+        return Entry(key, member.subscription_value())
 
     def put_current(self, member: Member) -> None:
         self._set_member(member.id, member)
@@ -162,9 +165,24 @@ class Draft:
     def bump(self, metadata_hash: int) -> None:
         """Begin a new epoch: the targets are to be computed anew."""
         self.epoch += 1
+        self._put_epoch(metadata_hash)
+
+    def _put_epoch(self, metadata_hash: int) -> None:
         key = ConsumerGroupMetadataKey(group_id=self.group.id)
         value = ConsumerGroupMetadataValue(epoch=self.epoch, metadata_hash=metadata_hash)
         self.entries.append(Entry(key, value))
+
+    def write_all(self) -> None:
+        """Write down the whole group: it was of another kind before."""
+        group = self.group
+        group.metadata_hash = self.metadata_hash()
+        self.entries += (self._subscription(member) for member in group.members.values())
+        self._put_epoch(group.metadata_hash)
+        for member_id, target in group.targets.items():
+            self.put_target(member_id, target)
+        self.put_assigned(group.assignment_epoch, 0)
+        for member in group.members.values():
+            self.put_current(member)
 
     def clean(self) -> None:
         """Take back what Kafka 4.0 wrote and nobody needs any more."""

@@ -23,11 +23,17 @@ from ottla.coordinator.entries.offsets_topic import (
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.classic_protocol import ClassicProtocol, Node
 from ottla.coordinator.group.classic_rounds import Rounds, classic_settings
+from ottla.coordinator.group.consumer import ConsumerProtocol
+from ottla.coordinator.group.consumer_group import KEYS, ConsumerGroup
+from ottla.coordinator.group.consumer_group import replay as replay_consumer
+from ottla.coordinator.group.consumer_settings import ConsumerSettings
+from ottla.coordinator.group.mixed import MixedGroups
 from ottla.coordinator.group.offsets import NO_EXPIRY, NOTHING, Committed, Offsets, tombstone
 from ottla.coordinator.group.turn import Turn
 from ottla.core import group_options
 from ottla.core.model import NO_TOPIC_ID
 from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.list_groups import ListedGroup
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     from ottla.core.config import Config
     from ottla.core.ports import Clock
     from ottla.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
-    from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
+    from ottla.protocol.messages.join_group import JoinGroupRequest
     from ottla.protocol.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse
     from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
 
@@ -44,6 +50,8 @@ EXPIRE = "expire offsets"
 """The key of the timer that looks for what has expired."""
 _LOOKED_AT_ONCE = 2000
 """Offsets that one decision looks at, so that a large shard stalls nobody."""
+
+_JOINING = (ErrorCode.NONE, ErrorCode.MEMBER_ID_REQUIRED)
 
 CommitCheck: TypeAlias = Callable[[str, bytes, int], ErrorCode]
 """Judges one partition of a commit: topic, topic id, partition."""
@@ -162,6 +170,12 @@ class GroupShard:
         self._rounds = Rounds(self.groups, settings, clock, self.offsets.groups.__contains__)
         self.classic = ClassicProtocol(self._rounds, node)
         """Decides what members of classic groups ask for."""
+        of_group = ConsumerSettings(config)
+        self.consumer = ConsumerProtocol(
+            self.groups, lambda group_id: of_group.of(image(), group_id), image, clock, node.unique
+        )
+        """Decides what members of consumer groups ask for."""
+        self.mixed = MixedGroups(self.consumer, self._rounds)
 
     def group(self, group_id: str) -> Group | None:
         """The group, also one that only ever committed; None if nothing is known of it."""
@@ -185,6 +199,21 @@ class GroupShard:
         elif isinstance(key, GroupMetadataKey):
             assert value is None or isinstance(value, GroupMetadataValue), entry
             self._replay_classic(key.group, value)
+        elif isinstance(key, KEYS):
+            replay_consumer(entry, self._open_consumer, self._forget_consumer)
+
+    def _open_consumer(self, group_id: str, make: bool) -> ConsumerGroup | None:
+        group = self.groups.get(group_id)
+        if isinstance(group, ConsumerGroup):
+            return group
+        if not make:
+            return None
+        made = self.groups[group_id] = ConsumerGroup(group_id)
+        return made
+
+    def _forget_consumer(self, group_id: str) -> None:
+        self.groups.pop(group_id, None)
+        self.offsets.forget_group(group_id)
 
     def _replay_classic(self, group_id: str, value: GroupMetadataValue | None) -> None:
         group = self.groups.get(group_id)
@@ -214,22 +243,46 @@ class GroupShard:
         for group in self.groups.values():
             if isinstance(group, ClassicGroup):
                 self._rounds.start(turn, group)
-        return Decision(None, entries, [self._look_again(), *turn.effects], atomic=False)
+        effects = [self._look_again(), *turn.effects, *self.consumer.loaded()]
+        return Decision(None, entries, effects, atomic=False)
 
-    # --- members of classic groups ---------------------------------------------------------
+    # --- members that speak the classic protocol -------------------------------------------
 
     def join_group(self, request: JoinGroupRequest, caller: Caller) -> Decision[JoinGroupResponse]:
-        return self.classic.join(request, caller)
+        group = self.groups.get(request.group_id)
+        if not isinstance(group, ConsumerGroup):
+            return self.classic.join(request, caller)
+        if not group.is_empty:
+            return self.mixed.join(group, request, caller)
+        # Nobody is in, so it can be either. Taken out here, since the classic machine is to find
+        # no group; that the tombstones then find none either is no harm.
+        del self.groups[group.id]
+        decision = self.classic.join(request, caller)
+        reply = decision.reply
+        if isinstance(reply, JoinGroupResponse) and reply.error_code not in _JOINING:
+            self.groups[group.id] = group
+            return decision
+        entries = [*group.end(), *decision.entries]
+        return Decision(decision.reply, entries, decision.effects, atomic=decision.atomic)
 
     def sync_group(self, request: SyncGroupRequest, caller: Caller) -> Decision[SyncGroupResponse]:
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup):
+            return self.mixed.sync(group, request)
         return self.classic.sync(request, caller)
 
     def heartbeat(self, request: HeartbeatRequest, _caller: Caller) -> Decision[HeartbeatResponse]:
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup):
+            return self.mixed.heartbeat(group, request)
         return self.classic.heartbeat(request)
 
     def leave_group(
         self, request: LeaveGroupRequest, caller: Caller
     ) -> Decision[LeaveGroupResponse]:
+        group = self.groups.get(request.group_id)
+        if isinstance(group, ConsumerGroup):
+            return self.mixed.leave(group, request, caller)
         return self.classic.leave(request, caller)
 
     # --- committing and reading ------------------------------------------------------------
@@ -267,8 +320,9 @@ class GroupShard:
         errors: list[ErrorCode] = []
         entries: list[Entry] = []
         for topic, topic_id, partition, offset, leader_epoch, metadata in commits:
-            error = judged(topic, topic_id, partition)
-            if not error and _is_longer(metadata, metadata_max):
+            if error := judged(topic, topic_id, partition):
+                return Decision(error)  # a member that is behind commits all or nothing
+            if _is_longer(metadata, metadata_max):
                 error = ErrorCode.OFFSET_METADATA_TOO_LARGE
             errors.append(error)
             if not error:
