@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
 DETAILS_SINCE = 5
+TOPICS_MAX = 10_000
+"""What one request may create, or only ask about: each is answered with dozens of settings."""
 
 
 def handle(context: Context, request: Request[CreateTopicsRequest]) -> Reply | Parked:
     """One result for each name. REQUEST_TIMED_OUT after timeout_ms; creation then goes on."""
     body = request.body
-    if too_many(context, request, len(body.topics)):
+    if too_many(context, request, len(body.topics)) or len(body.topics) > TOPICS_MAX:
         return _refused(body.topics)
     created = context.controller.create_topics(
         [_new_topic(topic) for topic in body.topics], validate_only=body.validate_only
@@ -47,8 +49,9 @@ def handle(context: Context, request: Request[CreateTopicsRequest]) -> Reply | P
         else:
             results = created.result()
             note_caps(context, request, results)
-        with_details = request.api_version >= DETAILS_SINCE
-        topics = [_result(result, context.config, with_details) for result in results]
+        topics = [_result(result) for result in results]
+        if request.api_version >= DETAILS_SINCE:
+            _add_details(topics, results, context.config)
         return Reply(CreateTopicsResponse(topics=topics))
 
     if created.done:
@@ -75,20 +78,31 @@ def _new_topic(topic: CreatableTopic) -> NewTopic:
     )
 
 
-def _result(result: TopicResult, config: Config, with_details: bool) -> CreatableTopicResult:
+def _result(result: TopicResult) -> CreatableTopicResult:
     assert result.name is not None, "a topic is created by name"
     answer = CreatableTopicResult(
         name=result.name, error_code=result.error, error_message=result.message
     )
-    topic = result.topic
-    if result.error or topic is None:
-        return answer
-    answer.topic_id = topic.id
-    if with_details:
+    if result.topic is not None and not result.error:
+        answer.topic_id = result.topic.id
+    return answer
+
+
+def _add_details(
+    answers: list[CreatableTopicResult], results: list[TopicResult], config: Config
+) -> None:
+    """Counts and settings (KIP-525). Topics with the same settings of their own share them all."""
+    known: dict[frozenset[tuple[str, str]], list[CreatableTopicConfigs]] = {}
+    for answer, result in zip(answers, results, strict=True):
+        topic = result.topic
+        if result.error or topic is None:
+            continue
         answer.num_partitions = len(topic.partitions)
         answer.replication_factor = len(topic.partitions[0].replicas)
-        answer.configs = [
-            CreatableTopicConfigs(name=one.name, value=one.text, config_source=one.source)
-            for one in created_entries(config, topic.configs)
-        ]
-    return answer
+        own = frozenset(topic.configs.items())
+        if own not in known:
+            known[own] = [
+                CreatableTopicConfigs(name=one.name, value=one.text, config_source=one.source)
+                for one in created_entries(config, topic.configs)
+            ]
+        answer.configs = known[own]

@@ -3,8 +3,8 @@
 Topics, brokers (one, or what is set for all), the loggers of a broker, and groups. A broker
 answers for itself alone.
 v1 synonyms (KIP-226) · v3 types and documentation (KIP-569) · v4 flexible
-Not as Kafka: settings come in the order of their names; client metrics are not collected, so
-nothing is set for them.
+Not as Kafka: what is asked twice in the same words is told once; settings come in the order of
+their names; client metrics are not collected, so nothing is set for them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ _UNSERVED = (
 
 
 def handle(context: Context, request: Request[DescribeConfigsRequest]) -> Reply:
-    """One result for each resource, in order. INVALID_REQUEST for all where a type is unknown."""
+    """One result for each resource, in order of first mention.
+
+    INVALID_REQUEST for all where a type is unknown.
+    """
     body = request.body
     known = set(ResourceType)
     resources = body.resources
@@ -61,7 +64,14 @@ def handle(context: Context, request: Request[DescribeConfigsRequest]) -> Reply:
         fault = (ErrorCode.INVALID_REQUEST, _UNSERVED)
         return Reply(DescribeConfigsResponse(results=[_refused(r, fault) for r in resources]))
     answering = _Answering(context, body)
-    return Reply(DescribeConfigsResponse(results=[answering.result(r) for r in resources]))
+    # The very same question again would be a whole answer again, for six bytes of it.
+    asked = {(r.resource_type, r.resource_name, _keys(r)): r for r in resources}
+    return Reply(DescribeConfigsResponse(results=[answering.result(r) for r in asked.values()]))
+
+
+def _keys(resource: DescribeConfigsResource) -> tuple[str, ...] | None:
+    keys = resource.configuration_keys
+    return None if keys is None else tuple(keys)
 
 
 class _Answering:

@@ -27,13 +27,20 @@ NOT_HERE = "This server does not host this topic-partition."
 
 
 def handle(context: Context, request: Request[DescribeProducersRequest]) -> Reply:
-    """Each partition on its own; one that is named twice is answered twice."""
+    """Each partition on its own; one that is named twice is answered once.
+
+    Kafka answers it twice. It can have a hundred thousand producers, and four bytes name it.
+    """
     asked = request.body.topics
     count = sum(len(topic.partition_indexes) for topic in asked)
     beyond = too_many(context, request, count)
     topics = []
+    told: set[tuple[str, int]] = set()
     for topic in asked:
         error, message = _topic_fault(context, topic.name, beyond)
+        named = dict.fromkeys(topic.partition_indexes)
+        numbers = [number for number in named if (topic.name, number) not in told]
+        told.update((topic.name, number) for number in numbers)
         topics.append(
             TopicResponse(
                 name=topic.name,
@@ -43,7 +50,7 @@ def handle(context: Context, request: Request[DescribeProducersRequest]) -> Repl
                     )
                     if error
                     else _producers(context, topic.name, number)
-                    for number in topic.partition_indexes
+                    for number in numbers
                 ],
             )
         )

@@ -49,9 +49,9 @@ def test_what_is_not_there_is_unknown_and_only_an_unknown_topic_is_explained() -
     assert "b/c" in illegal.partitions[0].error_message
 
 
-def test_a_partition_that_is_named_twice_is_answered_twice() -> None:
+def test_a_partition_that_is_named_twice_is_answered_once() -> None:
     first, second = asked(a_node(), ("a", [0, 0]), ("a", [0]))
-    assert [len(one.partitions) for one in (first, second)] == [2, 1]
+    assert [len(one.partitions) for one in (first, second)] == [1, 0]
 
 
 def test_a_request_that_names_too_many_partitions_is_refused() -> None:
