@@ -43,6 +43,8 @@ from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
 from ottla.replication.table import PartitionTable
 from ottla.server.driver import Service
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
+from ottla.server.poller import Poller
+from ottla.server.transfer import PORTABLE
 from ottla.storage.checkpoints import (
     META_PROPERTIES,
     MetaProperties,
@@ -94,6 +96,7 @@ class Node:
         self.context: Context | None = None
         self.listeners: Listeners | None = None
         self.endpoints: list[Endpoint] = []
+        self._poller: Poller | None = None
         self._lock: DirectoryLock | None = None
         self._opened = False
 
@@ -179,6 +182,7 @@ class Node:
             idle_s=_seconds(config[options.CONNECTION_IDLE_MS]),
             write_s=config[options.WRITE_MS] / 1000,
         )
+        self._poller = None if PORTABLE else Poller(self.loop)
         service = Service(
             loop=self.loop,
             dispatcher=dispatch,
@@ -187,6 +191,7 @@ class Node:
             limits=limits,
             memory=ReceiveMemory(config[options.QUEUED_BYTES_MAX]),
             complaints=context.complaints,
+            readiness=self._poller,
         )
         self.listeners = listeners = Listeners(
             service,
@@ -253,6 +258,8 @@ class Node:
         """
         if self.listeners is not None:
             self.listeners.forget_in_child()
+        if self._poller is not None:
+            self._poller.forget_in_child()
 
     def drain(self) -> Pending[None]:
         """Accept nothing more; done when every request in process is answered, or in time."""
@@ -268,6 +275,8 @@ class Node:
         """
         if self.listeners is not None:
             self.listeners.close()
+        if self._poller is not None:
+            self._poller.close()
         try:
             self.offload.close()
             # Completes what is in flight: after this nothing touches a log from elsewhere.

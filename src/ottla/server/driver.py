@@ -33,6 +33,7 @@ from ottla.protocol.connection import (
 )
 from ottla.protocol.frame import decode_request_header
 from ottla.protocol.primitives import CodecError
+from ottla.server.poller import Readiness
 from ottla.server.transfer import PORTABLE, Sender, SliceCutShort
 
 if TYPE_CHECKING:
@@ -61,8 +62,11 @@ class Service:
         memory: ReceiveMemory,
         portable: bool = PORTABLE,
         complaints: Complaints | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
+        """`readiness` is the loop's own if None is given."""
         self.loop = loop
+        self.readiness: Readiness = readiness or loop
         self.dispatch = dispatcher.dispatch
         self.resume = dispatcher.resume
         self.monotonic = clock.monotonic
@@ -340,7 +344,8 @@ class Driver:
             self._read(False)
         else:
             self._room = room
-            self._read(True)
+            if not self._reading:
+                self._read(True)
         if connection.partial_bytes:
             if self._begun_at is None:
                 self._begun_at = self.service.monotonic()
@@ -378,19 +383,19 @@ class Driver:
             return
         self._reading = on
         if on:
-            self.service.loop.add_reader(self._fd, self._readable)
+            self.service.readiness.add_reader(self._fd, self._readable)
         else:
-            self.service.loop.remove_reader(self._fd)
+            self.service.readiness.remove_reader(self._fd)
 
     def _write(self, on: bool) -> None:
         self._writing = on
         if on:
-            self.service.loop.add_writer(self._fd, self._writable)
+            self.service.readiness.add_writer(self._fd, self._writable)
             self._stuck_at = self.service.monotonic()
             self._stuck_sent = self._sender.sent
             self._look_by(self._stuck_at + self.service.limits.write_s)
         else:
-            self.service.loop.remove_writer(self._fd)
+            self.service.readiness.remove_writer(self._fd)
             self._stuck_at = None
 
     # --- time --------------------------------------------------------------------------------
