@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ottla.handlers.context import Request
 from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
 from ottla.handlers.reply import Answer, Closing, Parked, Reply
 from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.connection import PeerError
-from ottla.protocol.frame import decode_request_header, response_frame
+from ottla.protocol.frame import request_head, response_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,13 +27,22 @@ if TYPE_CHECKING:
     Handler = Callable[[Context, Request[Any]], Reply | Parked]
 
 
-class Route(NamedTuple):
+class Route:
     """What is done with the requests of one key and version."""
 
-    decode: Callable[[memoryview, int], tuple[Any, int]]
-    handle: Handler
-    encode: Callable[[Any], list[bytes | FileSlice]]
-    flexible_header: bool
+    __slots__ = ("decode", "encode", "flexible_header", "handle")
+
+    def __init__(
+        self,
+        decode: Callable[[memoryview, int], tuple[Any, int]],
+        handle: Handler,
+        encode: Callable[[Any], list[bytes | FileSlice]],
+        flexible_header: bool,
+    ) -> None:
+        self.decode = decode
+        self.handle = handle
+        self.encode = encode
+        self.flexible_header = flexible_header
 
 
 class Dispatch:
@@ -51,28 +60,21 @@ class Dispatch:
     def dispatch(self, connection: ConnectionState, frame: memoryview) -> Answer:
         """Answer one frame. Raises PeerError for a key or version that is not served, and
         CodecError for bytes that are no request."""
-        header, at = decode_request_header(frame)
-        route = self._routes.get((header.api_key, header.api_version))
+        key, version, correlation_id, client_id, at = request_head(frame)
+        route = self._routes.get((key, version))
         if route is None:
-            api = self._apis.get(header.api_key)
+            api = self._apis.get(key)
             if api is None:
-                raise PeerError(f"api key {header.api_key} is not served")
-            if not api.accepted <= header.api_version <= api.highest:
-                if api.key == API_VERSIONS_KEY:
-                    return self._unsupported(header.correlation_id)
-                raise PeerError(f"{api.name} version {header.api_version} is not served")
-            route = self._route(api, header.api_version)
+                raise PeerError(f"api key {key} is not served")
+            if not api.accepted <= version <= api.highest:
+                if key == API_VERSIONS_KEY:
+                    return self._unsupported(correlation_id)
+                raise PeerError(f"{api.name} version {version} is not served")
+            route = self._route(api, version)
         body, end = route.decode(frame, at)
         if end != len(frame):
             self.trailing_bytes += 1
-        request = Request(
-            header.api_key,
-            header.api_version,
-            header.correlation_id,
-            header.client_id,
-            body,
-            connection,
-        )
+        request = Request(key, version, correlation_id, client_id, body, connection)
         return self._finish(route, request, route.handle(self._context, request))
 
     def resume(self, parked: Parked) -> Answer:

@@ -26,6 +26,9 @@ _PACK_FAILS: Final = (struct.error, AttributeError, TypeError, ValueError, Overf
 
 _PACKERS: dict[str, tuple[Callable[..., bytes], ...]] = {}
 
+_BYTES: Final = tuple(bytes((n,)) for n in range(128))
+"""A lone length byte: an index costs a third of a call to pack it."""
+
 
 def _packers(prefix: str, letter: str) -> tuple[Callable[..., bytes], ...]:
     """Packers of `prefix` and as many `letter`s as their index says; shared, for they are many."""
@@ -63,6 +66,7 @@ class EncoderSource:
             "cut": primitives.cut,
             "pack_many": _pack_many,
             "too_long": _too_long,
+            "byte": _BYTES,
         }
         self._lines: list[str] = []
         self._indent = 2
@@ -121,7 +125,8 @@ class EncoderSource:
             self._line(f"{self._sink}({self._packed([*before, (letter, 'n')])})")
             return
         self._line("if n < 128:")
-        self._line(f"    {self._sink}({self._packed([*before, ('B', 'n')])})")
+        short = self._packed([*before, ("B", "n")]) if before else "byte[n]"
+        self._line(f"    {self._sink}({short})")
         self._line("else:")
         if slow:
             self._line(f"    {slow}")
@@ -217,25 +222,25 @@ class EncoderSource:
 
     def _sized(self, field: Field, value: str, what: str, nullable: bool) -> None:
         """Lines for a string, bytes or records."""
-        plus = " + 1" if self.flexible else ""
+        letter = "h" if field.kind == "string" else "i"
         self._line(f"v = {value}")
+        if not nullable:
+            self._content(field, letter, what)
+            return
+        before = self._run
+        null = ("x", "") if self.flexible else (letter, "-1")
+        self._line("if v is None:")
+        self._line(f"    {self._sink}({self._packed([*before, null])})")
+        self._block("else:", lambda: self._content(field, letter, what))
 
-        def measure() -> None:
-            if field.kind == "string":
-                self._line("v = v.encode()")
-            self._line(f"n = len(v){plus}")
-
-        if nullable:
-            self._line("if v is None:")
-            self._line(f"    n = {0 if self.flexible else -1}")
-            self._line('    v = b""')
-            self._block("else:", measure)
-        else:
-            measure()
+    def _content(self, field: Field, letter: str, what: str) -> None:
+        """Lines for the length and the bytes of `v`, which isn't None."""
+        slow = ""
         if field.kind == "string":
-            self._write_length("h", f"if n > 32768: raise too_long({what!r}, n - 1)")
-        else:
-            self._write_length("i")
+            self._line("v = v.encode()")
+            slow = f"if n > 32768: raise too_long({what!r}, n - 1)"
+        self._line(f"n = len(v){' + 1' if self.flexible else ''}")
+        self._write_length(letter, slow)
         if field.kind == "records":
             self._has_records = True
             self._line("if type(v) is FileSlice:")

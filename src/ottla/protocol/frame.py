@@ -39,8 +39,15 @@ class RequestHeader:
 
 
 def decode_request_header(view: memoryview) -> tuple[RequestHeader, int]:
-    """The header at the start of a frame, and where the body begins. Raises CodecError.
+    """The header at the start of a frame, and where the body begins. Raises CodecError."""
+    key, version, correlation_id, client_id, at = request_head(view)
+    return RequestHeader(key, version, correlation_id, client_id), at
 
+
+def request_head(view: memoryview) -> tuple[int, int, int, str | None, int]:
+    """The header's fields (key, version, correlation id, client id), and where the body begins.
+
+    Raises CodecError. Bare, since every request passes here and has an object of its own anyway.
     An unknown api key is read as one that has no flexible version: whoever looks it up refuses it.
     """
     size = len(view)
@@ -70,7 +77,7 @@ def decode_request_header(view: memoryview) -> tuple[RequestHeader, int]:
                 at = skip_tags(view, at)
             except IndexError:
                 raise CodecError("the frame ends inside the header's tagged fields") from None
-    return RequestHeader(key, version, correlation_id, client_id), at
+    return key, version, correlation_id, client_id, at
 
 
 def response_frame(correlation_id: int, flexible_header: bool, body: list[Chunk]) -> list[Chunk]:
