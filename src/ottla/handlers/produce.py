@@ -28,6 +28,7 @@ from ottla.protocol.messages.produce import (
     ProduceResponse,
     TopicProduceResponse,
 )
+from ottla.records.batch import TRANSACTIONAL_BIT
 from ottla.records.opening import Opened, Opening, open_batch
 from ottla.records.validate import Rejected, check_header
 
@@ -108,10 +109,11 @@ class Produce:
 
     def judge(self) -> None:
         """Decide for each partition whether its batch may be appended. No effect yet."""
-        version = self.request.api_version
+        request = self.request
+        version = request.api_version
         now_ms = self.context.clock.wall_ms()
         nameless = False
-        for topic in self.request.body.topic_data:
+        for topic in request.body.topic_data:
             if not topic.partition_data:
                 continue  # Kafka's answer leaves it out, too
             responses: list[PartitionProduceResponse] = []
@@ -126,18 +128,19 @@ class Produce:
                 item = Item(response)
                 self.items.append(item)
                 partition = self._find(topic.name, topic.topic_id, part.index)
-                if isinstance(partition, ErrorCode):
+                # `type … is`: isinstance asks an enum's metaclass, which takes five times as long.
+                if type(partition) is ErrorCode:
                     item.refuse(partition)
                     continue
                 item.partition = partition
                 batch = check_header(part.records, partition.rules, now_ms, version)
-                if isinstance(batch, Rejected):
+                if type(batch) is Rejected:
                     item.refuse(batch.error, batch)
                     continue
                 item.batch = batch
-                if batch.is_transactional:
+                if batch.attributes & TRANSACTIONAL_BIT:
                     item.refuse(ErrorCode.INVALID_TXN_STATE)
-                    nameless = self.request.body.transactional_id is None
+                    nameless = request.body.transactional_id is None
                 elif partition.opening is not None:
                     self._open(item, partition.opening, batch, now_ms)
         if len(self.items) > 1:
@@ -153,7 +156,7 @@ class Produce:
             partition = table.get_by_id(topic_id, index)
         else:
             partition = table.get(name, index)
-        if not isinstance(partition, ErrorCode):
+        if type(partition) is not ErrorCode:
             if not ACKS_ALL <= self.acks <= ACKS_LEADER:
                 return ErrorCode.INVALID_REQUIRED_ACKS
             if partition.internal:
@@ -242,7 +245,7 @@ class Produce:
         partition = item.partition
         assert partition is not None, "a batch is kept only beside its partition"
         outcome = partition.append_as_leader(batch)
-        if isinstance(outcome, ErrorCode):
+        if type(outcome) is ErrorCode:
             item.refuse(outcome)
             return
         item.batch = None  # the view ends with the receive buffer's loan

@@ -7,8 +7,10 @@ Source: the protocol guide's table of error codes, Kafka 4.3.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import final
 
 
+@final
 class ErrorCode(IntEnum):
     """A code as it stands in a response. NONE is success, and falsy: `if error:` reads well."""
 

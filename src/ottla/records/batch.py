@@ -37,8 +37,7 @@ HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 assert HEADER.size == HEADER_SIZE
 
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
-_BASE_OFFSET = struct.Struct(">q")
-_LEADER_EPOCH = struct.Struct(">i")
+_PLACE = struct.Struct(">qii")  # base offset, length, leader epoch
 _CRC = struct.Struct(">I")
 _ATTRIBUTES = struct.Struct(">h")
 _MAX_TIMESTAMP = struct.Struct(">q")
@@ -147,8 +146,12 @@ class BatchView:
         return (self.base_sequence + self.last_offset_delta) % SEQUENCES
 
     def stamp(self, base_offset: int, leader_epoch: int) -> None:
-        """`stamp` the bytes, and keep the fields in step with them."""
-        stamp(self.view, base_offset, leader_epoch)
+        """Give it its place in the log without decoding its records; the fields keep in step.
+
+        What is written lies before the bytes that the checksum covers, so it stays valid. The
+        length stands between the two: writing it again is cheaper than a second call.
+        """
+        _PLACE.pack_into(self.view, 0, base_offset, self.length - LOG_OVERHEAD, leader_epoch)
         self.base_offset = base_offset
         self.leader_epoch = leader_epoch
 
@@ -163,15 +166,6 @@ class BatchView:
         _MAX_TIMESTAMP.pack_into(self.view, _MAX_TIMESTAMP_AT, timestamp)
         self.crc = stamp_crc(self.view)
         self.max_timestamp = timestamp
-
-
-def stamp(view: memoryview, base_offset: int, leader_epoch: int) -> None:
-    """Give an accepted batch its place in the log without decoding its records.
-
-    Both fields lie before the bytes that the checksum covers, so it stays valid.
-    """
-    _BASE_OFFSET.pack_into(view, 0, base_offset)
-    _LEADER_EPOCH.pack_into(view, LOG_OVERHEAD, leader_epoch)
 
 
 def stamp_log_append_time(view: memoryview, now_ms: int) -> int:

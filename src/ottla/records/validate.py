@@ -11,7 +11,7 @@ Kafka 4.3.1, the check says so; all was asked of a running one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, final
 
 from ottla.core.model import NO_TIMESTAMP
 from ottla.core.ports import Buffer
@@ -76,6 +76,7 @@ class Rules(Value):
         return min(64 * self.message_max_bytes, self.decompressed_bytes_max)
 
 
+@final
 class Rejected(Value):
     """Why a batch is refused, in the terms of a Produce answer.
 

@@ -168,7 +168,7 @@ class Partition:
         was given the first time, and is not stored twice.
         """
         log = self.log
-        if not log.usable:
+        if log.failed or log.closed:  # not log.usable, without the call
             gone = self.deleted
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if gone else ErrorCode.KAFKA_STORAGE_ERROR
         if batch.producer_id >= 0:

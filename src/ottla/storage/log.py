@@ -55,12 +55,18 @@ from ottla.storage.settings import LogSettings
 _FIRST = Offset(0)
 
 
-class LogPosition(NamedTuple):
-    """An offset and where it lies, so that a fetch up to it needs no scan."""
+class LogPosition:
+    """An offset and where it lies, so that a fetch up to it needs no scan.
 
-    offset: Offset
-    segment: Segment | None
-    position: int
+    Never changed. One is made for each append, for which a NamedTuple takes twice as long.
+    """
+
+    __slots__ = ("offset", "position", "segment")
+
+    def __init__(self, offset: Offset, segment: Segment | None, position: int) -> None:
+        self.offset = offset
+        self.segment = segment
+        self.position = position
 
 
 class TimeHit(NamedTuple):
@@ -93,10 +99,14 @@ class Log:
         "_active",
         "_bases",
         "_flushed_at",
+        "_index_entries_max",
         "_new_files",
         "_new_names",
         "_queued",
         "_rolled",
+        "_segment_bytes_max",
+        "_settings",
+        "_time_entries_max",
         "_waiting",
         "clock",
         "closed",
@@ -112,7 +122,6 @@ class Log:
         "recovery_point",
         "rounds",
         "segments",
-        "settings",
         "start",
         "topic_id",
     )
@@ -156,6 +165,19 @@ class Log:
         self._new_names: list[str] = []
         self._queued = False
         self._waiting: list[Pending[None]] | None = None  # not None: files are being made
+
+    @property
+    def settings(self) -> LogSettings:
+        """What the topic's configuration asks. To be replaced whole, at any time."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: LogSettings) -> None:
+        self._settings = settings
+        # Every append asks whether the segment is full, so what that takes is reckoned here.
+        self._segment_bytes_max = min(settings.segment_bytes, POSITION_MAX)
+        self._index_entries_max = settings.index_entries_max
+        self._time_entries_max = settings.time_entries_max
 
     def _move(self, start: Offset, flushed: Offset, end: Offset) -> None:
         """The only place where the offsets change."""
@@ -207,16 +229,16 @@ class Log:
         return pending
 
     def _full(self, active: Segment, size: int, timestamp_ms: int, offsets: int) -> bool:
-        settings = self.settings
         if active.size == 0:
             return False
         if (
-            active.size + size > min(settings.segment_bytes, POSITION_MAX)
+            active.size + size > self._segment_bytes_max
             or self.end + offsets - active.base_offset > POSITION_MAX + 1
-            or active.offsets.count >= settings.index_entries_max
-            or active.times.count >= settings.time_entries_max
+            or active.offsets.count >= self._index_entries_max
+            or active.times.count >= self._time_entries_max
         ):
             return True
+        settings = self._settings
         most_ms = settings.segment_ms
         if settings.segment_jitter_ms:
             # Chance without a source of it: logs of one age differ, and one log always agrees.
@@ -317,18 +339,20 @@ class Log:
         assert segment is not None, "append without prepare"
         assert self._waiting is None, "append while files are being made"
         assert epoch == self.epochs.latest, "append in an epoch that was not prepared"
-        assert self.usable, "append to a log that is out of use"
+        assert not self.failed, "append to a log that failed"
+        assert not self.closed, "append to a log that is closed"
         base_offset = self.end
         end = Offset(base_offset + batch.last_offset_delta + 1)
         assert end - segment.base_offset <= POSITION_MAX + 1, "append without prepare"
         batch.stamp(base_offset, epoch)
-        settings = self.settings
+        settings = self._settings
+        under_os = self.rounds.policy == "os"
         try:
             segment.append(batch, settings.index_interval_bytes)
         except DiskError:
             self.failed = segment.torn
             raise
-        if self.rounds.policy == "os":
+        if under_os:
             self._move(self.start, end, end)
             if end - self.recovery_point >= settings.flush_messages:
                 self.rounds.request(self)
@@ -339,7 +363,7 @@ class Log:
         if not self._queued:
             self._queued = True
             self.rounds.dirty(self)
-            if self.rounds.policy == "os" and settings.flush_ms < 1 << 40:
+            if under_os and settings.flush_ms < 1 << 40:
                 self.rounds.request_after(self, settings.flush_ms / 1000)
         reserve = segment.reservation(settings.segment_bytes)
         if reserve is not None:

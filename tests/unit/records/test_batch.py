@@ -9,7 +9,6 @@ from ottla.records.batch import (
     TRANSACTIONAL_BIT,
     BatchView,
     crc_ok,
-    stamp,
     stamp_log_append_time,
 )
 from ottla.records.builder import Producer, build_batch
@@ -52,7 +51,7 @@ def test_a_header_alone_can_be_read() -> None:
 
 def test_stamping_places_the_batch_and_leaves_the_checksum_valid() -> None:
     view = a_batch()
-    stamp(view, 1 << 40, 9)
+    BatchView.at(view).stamp(1 << 40, 9)
     batch = BatchView.at(view)
     assert (batch.base_offset, batch.leader_epoch) == (1 << 40, 9)
     assert crc_ok(view)
