@@ -251,23 +251,30 @@ class Segment:
         return None if self.offsets.last is None else (count - 1, self.offsets.last)
 
     def _end_within(self, position: int, target: int, limit: int) -> int:
-        """The end of the last batch that ends at or before `target`, or of the first."""
+        """The end of the last batch that ends at or before `target`, or of the first.
+
+        Damage behind the first ends it too: what lies below is still read (I29).
+        """
         found = None
         if target - position > _CHUNK:  # else the index leads no nearer than the first read
             found = self.offsets.floor(target, 1)
             if found is not None and found[1][1] <= position:
                 found = None
         end = position
-        for place in self._walk_from(found, limit, position):
-            batch_end = place.position + place.length
-            if batch_end > target and place.position > position:
-                end = place.position
-                self._remember(place.base_offset, end)
-                break
-            end = batch_end
-            if end >= target:
-                self._remember(place.last_offset + 1, end)
-                break
+        try:
+            for place in self._walk_from(found, limit, position):
+                batch_end = place.position + place.length
+                if batch_end > target and place.position > position:
+                    end = place.position
+                    self._remember(place.base_offset, end)
+                    break
+                end = batch_end
+                if end >= target:
+                    self._remember(place.last_offset + 1, end)
+                    break
+        except Damaged:
+            if end == position:
+                raise
         return end
 
     def _walk_from(

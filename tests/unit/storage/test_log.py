@@ -316,6 +316,22 @@ def test_damage_inside_the_log_is_reported_and_not_served(bench):
         bench.log.max_timestamp()
 
 
+@pytest.mark.parametrize(("interval", "damaged"), [(1 << 30, 300), (4096, 355)])
+def test_reads_below_the_damage_go_on(interval, damaged):
+    bench = Bench(settings=LogSettings(index_interval_bytes=interval))
+    for _ in range(400):
+        bench.append(make_batch(size=100))
+    segment = bench.log.segments[0]
+    length = segment.size // 400
+    segment.log.write(b"\0" * 20, damaged * length)
+    found: list[int] = []
+    while len(found) < damaged:  # the window of the last read reaches past the damage
+        found += bench.read(len(found), 60 * length)
+    assert found == list(range(damaged))
+    with pytest.raises(Damaged):
+        bench.read(damaged, 60 * length)
+
+
 # -- time
 
 
