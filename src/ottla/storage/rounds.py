@@ -10,6 +10,7 @@ gathers what arrives while the last one runs, and no less: the sync itself is wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from ottla.core.pending import Pending
@@ -149,15 +150,16 @@ class Rounds:
             self._running = False
             for file in files:
                 file.release()
-            self._finish(pending, covered)
-            self._settle(waiting)
-            if self.failure is not None:
-                self._settle(self._waiting)
-                self._waiting = []
+            # A log that raises when it is told is a bug of ours, and nobody else must wait for
+            # ever because of it: all of this is called, last first, and then the bug is raised.
+            with ExitStack() as rest:
+                rest.callback(self._settle_all, waiting)
+                rest.callback(self._go_on)
+                self._conclude(pending, covered, rest)
 
         pending.then(finish)
 
-    def _finish(self, pending: Pending[None], covered: list[Covered]) -> None:
+    def _conclude(self, pending: Pending[None], covered: list[Covered], rest: ExitStack) -> None:
         try:
             pending.result()
         except DiskError as error:
@@ -167,10 +169,18 @@ class Rounds:
             if self.offline is not None:
                 self.offline(error)
         else:
-            for one in covered:
-                one.synced()
+            for one in reversed(covered):
+                rest.callback(one.synced)
+
+    def _go_on(self) -> None:
         if self._next:
             self._schedule()
         idle, self._idle = self._idle, []
         for call in idle:
             call()
+
+    def _settle_all(self, waiting: list[Pending[None]]) -> None:
+        self._settle(waiting)
+        if self.failure is not None:
+            waiting, self._waiting = self._waiting, []
+            self._settle(waiting)

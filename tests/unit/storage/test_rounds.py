@@ -7,6 +7,7 @@ from errno import EIO
 import pytest
 
 from ottla.core.ports import DiskError
+from ottla.storage.rounds import Covered
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault
 
@@ -141,3 +142,29 @@ def test_a_round_keeps_the_files_of_a_log_that_closes(bench):
     bench.log.close()
     bench.settle()
     assert bench.rounds.failure is None
+
+
+def test_a_log_that_fails_on_being_told_keeps_the_others_of_its_round_from_nothing(bench):
+    told: list[str] = []
+
+    class Told:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def begin_sync(self) -> Covered:
+            return Covered([], [], self.synced)
+
+        def synced(self) -> None:
+            told.append(self.name)
+            assert self.name != "faulty", "a bug in what waits for the log"
+
+    for name in ("first", "faulty", "last"):
+        bench.rounds.request(Told(name))
+    done = bench.rounds.sync_all()
+    with pytest.raises(AssertionError, match="a bug in what waits"):
+        bench.settle()
+    assert told == ["first", "faulty", "last"]
+    assert done.done
+    bench.append(make_batch())
+    bench.settle()
+    assert bench.log.flushed == 1
