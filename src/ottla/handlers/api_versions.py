@@ -4,8 +4,9 @@ Answers what the registry says. It depends on nothing but the version, so it is 
 v1 throttle time · v3 flexible, client software (KIP-511), features (KIP-584)
 v4 features whose range begins at 0.
 An unknown version is answered in v0 with UNSUPPORTED_VERSION and the range, by `dispatch.py`.
-Not done: `group.version`, `transaction.version` and the like are not named until they are true;
-clients then fall back to what there is.
+`group.version` 1 says that there are consumer groups (KIP-848).
+Not done: `transaction.version` and the like are not named until they are true; clients then fall
+back to what there is.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 METADATA_VERSION = "metadata.version"
 METADATA_LEVEL_LOWEST, METADATA_LEVEL = 7, 30
 """Kafka 4.3's levels (3.3-IV3 to 4.3-IV0)."""
+GROUP_VERSION = "group.version"
+GROUP_LEVEL = 1
+ZERO_SINCE = 4
+"""Before, clients can't read a supported range that begins at 0 (KAFKA-17492)."""
 FEATURES_EPOCH = 0
 
 
@@ -55,6 +60,7 @@ def handle(_context: Context, request: Request[ApiVersionsRequest]) -> Reply:
 
 @cache
 def _encoded(version: int) -> bytes:
+    group_version = SupportedFeatureKey(name=GROUP_VERSION, min_version=0, max_version=GROUP_LEVEL)
     response = ApiVersionsResponse(
         api_keys=_ranges(APIS),
         supported_features=[
@@ -62,7 +68,8 @@ def _encoded(version: int) -> bytes:
                 name=METADATA_VERSION,
                 min_version=METADATA_LEVEL_LOWEST,
                 max_version=METADATA_LEVEL,
-            )
+            ),
+            *([group_version] if version >= ZERO_SINCE else []),
         ],
         finalized_features_epoch=FEATURES_EPOCH,
         finalized_features=[
@@ -70,7 +77,10 @@ def _encoded(version: int) -> bytes:
                 name=METADATA_VERSION,
                 max_version_level=METADATA_LEVEL,
                 min_version_level=METADATA_LEVEL,
-            )
+            ),
+            FinalizedFeatureKey(
+                name=GROUP_VERSION, max_version_level=GROUP_LEVEL, min_version_level=GROUP_LEVEL
+            ),
         ],
     )
     return _bytes(response, version)

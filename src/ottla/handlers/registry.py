@@ -70,6 +70,8 @@ APIS: tuple[Api, ...] = (
     _api(57, "UpdateFeatures", "update_features", (0, 2), "CLUSTER"),
     _api(60, "DescribeCluster", "describe_cluster", (0, 2), "CLUSTER"),
     _api(61, "DescribeProducers", "describe_producers", (0, 0), "READ"),
+    _api(68, "ConsumerGroupHeartbeat", "consumer_group_heartbeat", (0, 1), "READ"),
+    _api(69, "ConsumerGroupDescribe", "consumer_group_describe", (0, 1), "DESCRIBE"),
     _api(74, "ListConfigResources", "list_config_resources", (0, 1), "CLUSTER"),
     _api(75, "DescribeTopicPartitions", "describe_topic_partitions", (0, 0), "DESCRIBE"),
 )

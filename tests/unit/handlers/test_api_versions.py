@@ -30,8 +30,10 @@ def test_produce_is_advertised_from_zero() -> None:
 @pytest.mark.parametrize("version", [3, 4])
 def test_features_say_no_more_than_what_is_true(version: int) -> None:
     answer = FakeNode().ask(software(), version)
-    assert [one.name for one in answer.supported_features] == ["metadata.version"]
-    assert [one.name for one in answer.finalized_features] == ["metadata.version"]
+    # Before version 4 clients can't read a range that begins at 0.
+    supported = ["metadata.version", "group.version"][: 1 + (version >= 4)]
+    assert [one.name for one in answer.supported_features] == supported
+    assert [one.name for one in answer.finalized_features] == ["metadata.version", "group.version"]
     assert answer.finalized_features_epoch >= 0
     assert answer.zk_migration_ready is False
 

@@ -55,7 +55,7 @@ class ClassicGroup:
         "was_empty",
     )
 
-    type_name = "Classic"
+    type_name = "classic"
 
     def __init__(self, group_id: str, clock: Clock) -> None:
         self.id = group_id

@@ -259,7 +259,7 @@ class ConsumerProtocol:
 
     def _regexes(self, draft: Draft, member: Member, updated: Member) -> bool | Refusal:
         """Bring the group's expressions up to date; whether the targets depend on what changed."""
-        old, new = member.regex or "", updated.regex or ""
+        old, new = member.regex, updated.regex
         bump = False
         if old != new:
             if old and old in draft.regexes and not draft.subscribes(old):

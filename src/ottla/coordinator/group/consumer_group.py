@@ -180,7 +180,7 @@ class ConsumerGroup:
 
         return judge
 
-    def committing(self, committer: Committer) -> tuple[()]:  # noqa: ARG002
+    def committing(self, committer: Committer) -> tuple[()]:  # noqa: ARG002  # as the port has it
         """Nothing: only heartbeats show that a member is alive."""
         return ()
 
@@ -211,7 +211,7 @@ class ConsumerGroup:
             group_id=self.id,
             protocol_type=PROTOCOL_TYPE,
             group_state=self.state,
-            group_type="Consumer",
+            group_type="consumer",
         )
 
     def assignor(self, default: str) -> str:

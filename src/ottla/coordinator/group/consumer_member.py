@@ -49,7 +49,7 @@ class Classic(Value):
 
 
 class Member(Value):
-    """`topics` are sorted names. `regex` is None or "" where there is none.
+    """`topics` are sorted names. `regex` is "" where there is none.
 
     `assigned` is what it may work on, `revoking` what it has been told to give up.
     """
@@ -60,7 +60,7 @@ class Member(Value):
     client_id: str = ""
     client_host: str = ""
     topics: tuple[str, ...] = ()
-    regex: str | None = None
+    regex: str = ""
     rebalance_ms: int = -1
     assignor: str | None = None
     classic: Classic | None = None
@@ -90,7 +90,7 @@ class Member(Value):
             client_id=value.client_id,
             client_host=value.client_host,
             topics=tuple(sorted(value.subscribed_topic_names)),
-            regex=value.subscribed_topic_regex,
+            regex=value.subscribed_topic_regex or "",
             rebalance_ms=value.rebalance_timeout_ms,
             assignor=value.server_assignor,
             classic=_classic(value.classic_member_metadata),

@@ -227,7 +227,7 @@ class Draft:
 
     def assign(self, default: str, now_ms: int) -> None:
         """Compute the targets of this epoch, and write down those that change."""
-        known: dict[tuple[tuple[str, ...], str | None], frozenset[TopicId]] = {}
+        known: dict[tuple[tuple[str, ...], str], frozenset[TopicId]] = {}
         subscribers = {}
         for member_id, member in self.members.items():
             subscription = member.topics, member.regex

@@ -386,7 +386,7 @@ def _joined(
         rack_id=subscription.rack_id or member.rack_id,
         rebalance_ms=rebalance_ms,
         topics=tuple(sorted(set(subscription.topics))),
-        regex="" if member.regex else member.regex,
+        regex="",
         client_id=caller.client_id,
         client_host=caller.host,
         classic=Classic(request.session_timeout_ms, protocols),

@@ -127,7 +127,7 @@ class SimpleGroup:
         return (Entry(GroupMetadataKey(group=self._id), None),)
 
     def listed(self) -> ListedGroup:
-        return ListedGroup(group_id=self._id, group_state="Empty", group_type="Classic")
+        return ListedGroup(group_id=self._id, group_state="Empty", group_type="classic")
 
 
 class Commit(NamedTuple):
