@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.cluster.store import StoreError
+from ottla.core.group_options import TRANSACTION_MS_MAX
 from ottla.core.model import NO_PRODUCER_ID
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
 NO_EPOCH = -1
-TRANSACTION_TIMEOUT_MS_MAX = 15 * 60 * 1000
 BLOCK_WAIT_S = 10.0
 
 
@@ -35,7 +35,7 @@ def handle(context: Context, request: Request[InitProducerIdRequest]) -> Reply |
     if (body.producer_id == NO_PRODUCER_ID) != (body.producer_epoch == NO_EPOCH):
         return _refused(ErrorCode.INVALID_REQUEST)
     if body.transactional_id is not None:
-        if not 0 < body.transaction_timeout_ms <= TRANSACTION_TIMEOUT_MS_MAX:
+        if not 0 < body.transaction_timeout_ms <= context.config[TRANSACTION_MS_MAX]:
             return _refused(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
         return _refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     given = context.next_producer_id()

@@ -77,6 +77,15 @@ def test_h112_a_transaction_timeout_out_of_bounds_is_refused(
     assert answer.error_code == ErrorCode.INVALID_TRANSACTION_TIMEOUT
 
 
+def test_how_long_a_transaction_may_ask_for_is_an_option() -> None:
+    node = FakeNode(transaction_max_timeout_ms="5000")
+    answers = [node.ask(asking("x", transaction_timeout_ms=ms), 4) for ms in (5000, 5001)]
+    assert [answer.error_code for answer in answers] == [
+        ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ErrorCode.INVALID_TRANSACTION_TIMEOUT,
+    ]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_transactional_producer_is_told_at_once_and_for_good(
     node: FakeNode, version: int
