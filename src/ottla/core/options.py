@@ -114,7 +114,7 @@ RETENTION_CHECK_MS = Option(
 RECOVERY_CHECKPOINT_MS = Option(
     "log.flush.offset.checkpoint.interval.ms",
     60_000,
-    "How often the recovery points are written down.",
+    "How often the recovery points are written down; less than 1000 is taken as 1000.",
     at_least=0,
     at_most=INT_MAX,
 )
@@ -410,7 +410,8 @@ FETCH_SESSION_PARTITIONS_MAX = Option(
 FETCH_SESSION_EVICTION_MS = Option(
     "min.incremental.fetch.session.eviction.ms",
     120_000,
-    "How long a fetch session is safe from giving its place to a new one.",
+    "How long a fetch session is safe from giving its place to a new one. In Kafka a constant, not "
+    "an option: the name is ottla's own.",
     at_least=0,
     at_most=INT_MAX,
 )
