@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 
-from ottla.bench import asking, pump, wire
+from ottla.bench import pump, wire
 
-_RECORDS, _VALUE_BYTES = 960, 1024
 _SECONDS_MAX = 600.0
+
+LARGE, SMALL = (960, 1024), (160, 100)
+"""Records in a batch, and bytes of each: 1 MiB, 16 KiB."""
 
 
 def fill(
@@ -19,19 +21,17 @@ def fill(
     bytes_count: int,
     *,
     partitions_count: int = 1,
-    create: bool = True,
+    batches: tuple[int, int] = LARGE,
+    timestamp_ms: int | None = None,
 ) -> int:
-    """Bytes of 1 MiB batches that the topic has now, at least as many as wanted, in equal parts.
+    """Bytes that were added to a topic, at least as many as wanted, in equal parts.
 
     Raises pump.LoadFailed.
     """
-    if create:
-        asking.create_topic(address, topic, partitions_count)
-    asking.until_ready(address, topic, partitions_count)
-    batch = wire.batch(_RECORDS, _VALUE_BYTES, int(time.time() * 1000))
+    batch = wire.batch(*batches, timestamp_ms or int(time.time() * 1000))
     load = pump.Load(
         requests=[wire.produce(topic, p, batch, 1) for p in range(partitions_count)],
-        depth=2,
+        depth=4,
         error_at=wire.produce_error_at(topic),
         seconds=_SECONDS_MAX,
         answers_max=max(1, -(-bytes_count // len(batch))),

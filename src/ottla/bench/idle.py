@@ -65,6 +65,8 @@ def recovered(mib: int) -> tuple[float, float, float]:
         running = contenders.start(directory, options)
         try:
             # in four partitions: a segment that was closed is synced, and needs no recovery
+            asking.create_topic(running.address, "recover", 4)
+            asking.until_ready(running.address, "recover", 4)
             written = filling.fill(running.address, "recover", mib << 20, partitions_count=4)
         finally:
             contenders.stop(running, kill=True)
