@@ -66,7 +66,7 @@ def _point(running: contenders.Running, count: int, seconds: float) -> dict[str,
             peer.close()
     return {
         "memory of one": memory / count if count >= 100 else None,  # less is within a page or two
-        "accept and first answer": cpu / count * 1e6,
+        "accept and first answer": cpu / count * 1e6 if count >= 10 else None,
         "accepted": count / took,
         "at rest": share,
         "produce on another": busy,

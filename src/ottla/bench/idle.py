@@ -40,6 +40,7 @@ class Figure:
             "value": self.value,
             "unit": self.unit,
             "budget": self.budget,
+            "at_least": self.at_least,
             "met": self.met,
         }
 

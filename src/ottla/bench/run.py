@@ -30,6 +30,7 @@ class Wanted:
 
     kind: str
     only: str = ""
+    exactly: Sequence[str] = ()
     variants: Sequence[Variant] = ()
     peers: Sequence[Peer] = ()
     options: Sequence[str] = ()
@@ -77,6 +78,8 @@ def measure(
     Raises pump.LoadFailed if a broker of our own doesn't start, ValueError for a bad choice.
     """
     picked = chosen(wanted.kind, wanted.only)
+    if wanted.exactly:
+        picked = [shape for shape in picked if shape.name in wanted.exactly]
     found = []
     with (
         tempfile.TemporaryDirectory(prefix="ottla-bench-") as folder,

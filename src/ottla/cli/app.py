@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 import typer
 
 from ottla import __version__
-from ottla.cli import arguments
+from ottla.cli import arguments, bench_arguments
 from ottla.cli.errors import BadInput, ReaderLeft, nearest
 from ottla.cli.serve import VALUED as SERVE_VALUED
 
@@ -41,6 +41,14 @@ topic = typer.Typer(
 )
 log = typer.Typer(
     help="Print or check the files of a log, without a broker.", add_completion=False, **_APP
+)
+
+
+bench = typer.Typer(
+    help="Measure what a broker costs: CPU per request, memory, starts, growth. Starts an ottla of "
+    "its own; --peer names other brokers to measure beside it.",
+    add_completion=False,
+    **_APP,
 )
 
 
@@ -200,8 +208,81 @@ def log_verify(options: arguments.LogVerify) -> int:
     return command_verify.run(options)
 
 
+@command(bench, "produce")
+def bench_produce(options: bench_arguments.BenchProduce) -> int:
+    """What it costs to take records, one at a time to 1 MiB at a time."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.produce(options)
+
+
+@command(bench, "fetch")
+def bench_fetch(options: bench_arguments.BenchLoad) -> int:
+    """What it costs to hand out records, from the page cache."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.load(options, "fetch")
+
+
+@command(bench, "requests")
+def bench_requests(options: bench_arguments.BenchLoad) -> int:
+    """What small requests cost that carry no records."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.load(options, "requests")
+
+
+@command(bench, "codec")
+def bench_codec(options: bench_arguments.BenchCodec) -> int:
+    """What it costs to decode and encode three messages, without a broker."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.codec(options)
+
+
+@command(bench, "start")
+def bench_start(options: bench_arguments.BenchStart) -> int:
+    """How long a start takes, as a process and embedded."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.start(options)
+
+
+@command(bench, "idle")
+def bench_idle(options: bench_arguments.BenchIdle) -> int:
+    """What a broker takes that does nothing, and how fast it recovers a log after kill -9."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.idle(options)
+
+
+@command(bench, "growth")
+def bench_growth(options: bench_arguments.BenchGrowth) -> int:
+    """How cost grows with partitions, connections, records in a batch, bytes in a log."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.growth(options)
+
+
+@command(bench, "check")
+def bench_check(options: bench_arguments.BenchCheck) -> int:
+    """Compare the hot path with a recorded ratio to the bare loop. Fails nothing."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.check(options)
+
+
+@command(bench, "page")
+def bench_page(options: bench_arguments.BenchPage) -> int:
+    """Measure everything, in about twelve minutes, and write the tables into a page."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.page(options)
+
+
 app.add_typer(topic, name="topic")
 app.add_typer(log, name="log")
+app.add_typer(bench, name="bench")
 
 
 def _version(wanted: bool) -> None:
@@ -227,7 +308,7 @@ root.__doc__ = None
 def run(argv: Sequence[str]) -> int:
     """Run a command; return its exit code. Raises CommandError with one sentence."""
     words = list(argv) or ["--help"]
-    if words[-1] in {"topic", "log"} and len(words) == 1:
+    if words[-1] in {"topic", "log", "bench"} and len(words) == 1:
         words.append("--help")
     group: Any = typer.main.get_command(app)
     try:

@@ -1,0 +1,237 @@
+"""`ottla bench`: what requests, starts and sizes cost, as text or JSON.
+
+Owns what these commands print and in which order. Must not measure: that is the room `bench`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.render import object_line
+
+if TYPE_CHECKING:
+    from ottla.bench.contenders import Peer
+    from ottla.bench.rounds import Line
+    from ottla.cli import bench_arguments as arguments
+
+
+class Saying:
+    """One line on a terminal that says what is going on; nothing where there is none."""
+
+    def __init__(self) -> None:
+        self._shown, self._width = sys.stderr.isatty(), 0
+
+    def __call__(self, sentence: str) -> None:
+        if self._shown:
+            sys.stderr.write("\r" + sentence.ljust(self._width))
+            sys.stderr.flush()
+            self._width = len(sentence)
+
+    def clear(self) -> None:
+        if self._width:
+            self("")
+            sys.stderr.write("\r")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what stops a measurement into one sentence. Raises CommandError."""
+    from ottla.bench.pump import LoadFailed
+    from ottla.bench.usage import Unmeasurable
+
+    try:
+        yield
+    except (LoadFailed, Unmeasurable) as failure:
+        raise CommandError(f"no measurement: {failure}") from None
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def peers(texts: Sequence[str]) -> list[Peer]:
+    from ottla.bench.contenders import parse_peer
+
+    return [parse_peer(text) for text in texts]
+
+
+def produce(options: arguments.BenchProduce) -> int:
+    """`ottla bench produce`."""
+    from ottla.bench.contenders import VARIANTS
+
+    names = [variant.name for variant in VARIANTS] if options.all else options.variant
+    return load(options, "produce", names)
+
+
+def load(options: arguments.BenchLoad, kind: str, variants: Sequence[str] = ()) -> int:
+    """`ottla bench produce|fetch|requests`."""
+    from ottla.bench import contenders, report, run, usage
+    from ottla.bench.rounds import Settings
+
+    saying = Saying()
+
+    def done(lines: list[Line]) -> None:
+        saying.clear()
+        if options.json:
+            for fields in report.as_json(lines):
+                sys.stdout.write(object_line(fields))
+        else:
+            verdict = run.verdict_on_client(lines)
+            said = f"  {verdict}\n" if verdict else ""
+            sys.stdout.write(f"{report.text(lines)}\n{said}\n")
+        sys.stdout.flush()
+
+    with explained():
+        wanted = run.Wanted(
+            kind=kind,
+            only=options.only,
+            variants=contenders.find_variants(variants),
+            peers=peers(options.peer),
+            options=options.option,
+            settings=Settings(
+                rounds=options.rounds,
+                seconds=options.seconds,
+                warm_up_s=options.warm_up,
+                touched_mib=options.touch,
+            ),
+            check_client=options.check_client,
+        )
+        run.chosen(kind, options.only)  # says so before anything is started
+        if not options.json:
+            sys.stdout.write(f"{usage.machine()}\nacks=1, flush.policy=os, 4 partitions\n\n")
+        found = run.measure(wanted, done, saying)
+    if options.explain and not options.json:
+        sys.stdout.write(report.EXPLANATION + "\n")
+        for variant in wanted.variants:
+            sys.stdout.write(f"  {f'ottla, {variant.name}':<18} {variant.means}\n")
+    failure = run.failure_of(found)
+    if failure:
+        raise CommandError(f"no measurement of {failure}")
+    return 0
+
+
+def codec(options: arguments.BenchCodec) -> int:
+    """`ottla bench codec`."""
+    from ottla.bench import codec as measured
+    from ottla.bench import stats
+
+    timings = measured.timings(options.rounds)
+    if options.json:
+        for timing in timings:
+            sys.stdout.write(object_line(timing.as_json()))
+        return 0
+    sys.stdout.write("\n".join(stats.table(measured.rows(timings))) + "\n")
+    sys.stdout.write(measured.EXPLANATION + "\n")
+    return 0
+
+
+def start(options: arguments.BenchStart) -> int:
+    """`ottla bench start`."""
+    from ottla.bench import start as measured
+    from ottla.bench import stats
+
+    saying = Saying()
+    with explained():
+        timings = measured.measure(options.rounds, saying)
+    saying.clear()
+    if options.json:
+        for timing in timings:
+            sys.stdout.write(object_line(timing.as_json()))
+        return 0
+    sys.stdout.write("\n".join(stats.table(measured.rows(timings))) + "\n")
+    sys.stdout.write(measured.EXPLANATION + "\n")
+    return 0
+
+
+def idle(options: arguments.BenchIdle) -> int:
+    """`ottla bench idle`."""
+    from ottla.bench import idle as measured
+    from ottla.bench import stats
+
+    saying = Saying()
+    with explained():
+        found = measured.measure(
+            options.seconds,
+            options.partitions,
+            options.recover_mib,
+            peers(options.peer),
+            saying,
+        )
+    saying.clear()
+    if options.json:
+        for line in found:
+            sys.stdout.write(object_line(line.as_json()))
+        return 0
+    sys.stdout.write("\n".join(stats.table(measured.rows(found))) + "\n")
+    return 0
+
+
+def growth(options: arguments.BenchGrowth) -> int:
+    """`ottla bench growth`."""
+    from pathlib import Path
+
+    from ottla.bench import growth as measured
+    from ottla.bench import plot, stats
+
+    saying = Saying()
+    limits = measured.Limits(
+        partitions=options.partitions,
+        connections=options.connections,
+        log_mib=options.log_mib,
+        seconds=options.seconds,
+    )
+    with explained():
+        for found in measured.measure(options.what or [], limits, saying):
+            saying.clear()
+            if options.json:
+                sys.stdout.write(object_line(found.as_json()))
+            else:
+                sys.stdout.write(f"{found.title}\n")
+                rows = stats.table(found.rows())
+                sys.stdout.write("".join(f"  {row}\n" for row in rows))
+                sys.stdout.write("".join(f"  {verdict}\n" for verdict in found.verdicts()))
+                sys.stdout.write("\n")
+            sys.stdout.flush()
+            if options.plots:
+                path = Path(options.plots) / f"growth-{found.name}.svg"
+                path.write_text(plot.svg(found.chart()), encoding="utf-8")
+    return 0
+
+
+def check(options: arguments.BenchCheck) -> int:
+    """`ottla bench check`: informs, and fails nothing by the clock."""
+    from ottla.bench import guard
+    from ottla.bench.rounds import Settings
+
+    saying = Saying()
+    with explained():
+        found = guard.measure(Settings(rounds=options.rounds, seconds=options.seconds), saying)
+        saying.clear()
+        said = (
+            guard.record(options.file, found)
+            if options.record
+            else guard.compare(options.file, found)
+        )
+    sys.stdout.write(said + "\n")
+    return 0
+
+
+def page(options: arguments.BenchPage) -> int:
+    """`ottla bench page`: the whole measurement, into a page."""
+    from ottla.bench import page as measured
+
+    saying = Saying()
+    with explained():
+        plan = measured.Plan(
+            peers=peers(options.peer),
+            rounds=options.rounds,
+            seconds=options.seconds,
+            log_mib=options.log_mib,
+        )
+        for name, seconds in measured.write(options.file, options.section, plan, saying):
+            saying.clear()
+            sys.stdout.write(f"{name}: {seconds:.0f} s\n")
+            sys.stdout.flush()
+    return 0

@@ -1,0 +1,185 @@
+"""What `ottla bench` takes. Declarations alone, as in arguments.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
+
+from ottla.cli.arguments import AsJson
+
+Seconds = Annotated[
+    float, typer.Option(min=0.1, metavar="S", help="How long each measurement takes.")
+]
+Rounds = Annotated[
+    int, typer.Option(min=1, metavar="N", help="How often each is measured, one after the other.")
+]
+Peers = Annotated[
+    list[str],
+    typer.Option(
+        "--peer",
+        metavar="NAME=HOST:PORT[:PID]",
+        help="Another broker to measure beside ottla, any Kafka. PID is the process whose CPU "
+        "counts; without it, the one that listens there. May be repeated.",
+        show_default=False,
+    ),
+]
+Touch = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="MIB",
+        help="Memory to touch and free before each measurement, so that no broker pays for the "
+        "first touch of a virtual machine's pages; 0: none. More than a GiB can make it worse: "
+        "a kernel gives back what is free.",
+    ),
+]
+
+
+@dataclass(kw_only=True)
+class BenchLoad:
+    """Part of every command that compares loads."""
+
+    only: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Only loads whose name has TEXT in it, such as 'depth 16'.",
+            show_default="all of them",
+        ),
+    ] = ""
+    rounds: Rounds = 5
+    seconds: Seconds = 2.0
+    warm_up: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="S", help="How long each load warms up a peer before it counts."
+        ),
+    ] = 5.0
+    peer: Peers = field(default_factory=list)
+    option: Annotated[
+        list[str],
+        typer.Option(
+            "-o",
+            metavar="NAME=VALUE",
+            help="An option for the ottla that is started; may be repeated.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    touch: Touch = 768
+    check_client: Annotated[
+        bool,
+        typer.Option(
+            "--check-client",
+            help="Send each load from three processes too, to see whether one was the limit.",
+        ),
+    ] = False
+    explain: Annotated[
+        bool,
+        typer.Option(help="Say at the end what the columns mean, what is good, what is noise."),
+    ] = True
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class BenchProduce(BenchLoad):
+    variant: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Beside it, ottla under other conditions: commit, idempotent, records, acks=all, "
+            "synced. May be repeated.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    all: Annotated[bool, typer.Option("--all", help="Every variant.")] = False
+
+
+@dataclass(kw_only=True)
+class BenchCodec:
+    rounds: Rounds = 7
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class BenchStart:
+    rounds: Rounds = 7
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class BenchIdle:
+    seconds: Seconds = 5.0
+    partitions: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many the second broker has.")
+    ] = 1000
+    recover_mib: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Size of the log that is recovered.")
+    ] = 1024
+    peer: Peers = field(default_factory=list)
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class BenchGrowth:
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WHAT]...",
+            help="partitions, connections, batches, log.",
+            show_default="all of them",
+        ),
+    ] = None
+    partitions: Annotated[int, typer.Option(min=1, metavar="N", help="The most.")] = 10_000
+    connections: Annotated[int, typer.Option(min=1, metavar="N", help="The most.")] = 5_000
+    log_mib: Annotated[
+        int,
+        typer.Option(
+            min=10, metavar="MIB", help="The largest log. As much is used of the disk, and freed."
+        ),
+    ] = 1024
+    seconds: Seconds = 1.0
+    plots: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Write a plot of each, as SVG.", show_default="none"),
+    ] = None
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class BenchCheck:
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="Where the recorded ratios stand.", show_default=False),
+    ]
+    record: Annotated[
+        bool, typer.Option("--record", help="Record what is measured now instead.")
+    ] = False
+    rounds: Rounds = 5
+    seconds: Seconds = 1.5
+
+
+@dataclass(kw_only=True)
+class BenchPage:
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="The page; tables go between its lines '<!-- bench: NAME -->' and "
+            "'<!-- end: NAME -->', plots beside it.",
+            show_default=False,
+        ),
+    ]
+    section: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME", help="Only this one; may be repeated.", show_default="all of them"
+        ),
+    ] = field(default_factory=list)
+    peer: Peers = field(default_factory=list)
+    rounds: Rounds = 4
+    seconds: Seconds = 1.5
+    log_mib: Annotated[
+        int, typer.Option(min=10, metavar="MIB", help="The largest log; 10240 is 10 GiB.")
+    ] = 10_240
