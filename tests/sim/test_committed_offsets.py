@@ -19,7 +19,7 @@ import pytest
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages import delete_topics, offset_commit, offset_delete, offset_fetch
 from ottla.testing.simdisk import Fault
-from ottla.testing.simnode import Call, SimConnection, SimNode
+from ottla.testing.simnode import Call, SimNode
 
 HISTORIES = 5_000 if os.environ.get("OTTLA_SOAK") else 240
 SEEDS_PER_TEST = 40
@@ -87,9 +87,9 @@ class History:
         self.connect()
 
     def connect(self) -> None:
-        self.connections: dict[str, SimConnection] = {
-            group: self.node.connect() for group in GROUPS
-        }
+        self.connections = {group: self.node.connect() for group in GROUPS}
+        self.readers = [self.node.connect() for _ in range(8)]
+        """Others than who commits, behind whose unanswered commits a read would wait its turn."""
 
     def run(self) -> None:
         for _ in range(self.random.randrange(20, 60)):
@@ -112,7 +112,7 @@ class History:
     def read(self) -> None:
         group = self.random.choice(GROUPS)
         at_least = {place: offset for place, offset in self.least.items() if place[0] == group}
-        self.reads.append((at_least, self.connections[group].ask(fetch(group), 8)))
+        self.reads.append((at_least, self.random.choice(self.readers).ask(fetch(group), 8)))
 
     def listen(self) -> None:
         for places, call in [one for one in self.flying if one[1].done]:
