@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.configs import Alteration, ConfigOp
 from ottla.cluster.topics import Refused
-from ottla.handlers.altering import altered
+from ottla.handlers.altering import TOO_MANY, altered
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.alter_configs import (
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def handle(context: Context, request: Request[AlterConfigsRequest]) -> Reply | Parked:
-    """One answer for each resource, in order, when this node's metadata has what was set."""
+    """One answer for each resource, in order, when this node's metadata has what was set.
+
+    INVALID_REQUEST for each of too many.
+    """
     resources = request.body.resources
 
     def reply(outcomes: Sequence[Refused | None]) -> Reply:
@@ -42,6 +46,8 @@ def handle(context: Context, request: Request[AlterConfigsRequest]) -> Reply | P
         ]
         return Reply(AlterConfigsResponse(responses=responses))
 
+    if too_many(context, request, len(resources)):
+        return reply([TOO_MANY] * len(resources))
     alterations = [
         Alteration(
             resource.resource_type,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.cluster.topics import Refused, assignment_fault
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.alter_partition_reassignments import (
@@ -27,10 +28,18 @@ if TYPE_CHECKING:
 
 
 def handle(context: Context, request: Request[AlterPartitionReassignmentsRequest]) -> Reply:
-    """One result for each partition, in order."""
+    """One result for each partition, in order; INVALID_REQUEST for all of too many."""
     body = request.body
     image = context.image()
     may_resize = body.allow_replication_factor_change
+    if too_many(context, request, sum(len(topic.partitions) for topic in body.topics)):
+        return Reply(
+            AlterPartitionReassignmentsResponse(
+                allow_replication_factor_change=may_resize,
+                error_code=ErrorCode.INVALID_REQUEST,
+                error_message="The request names too many partitions.",
+            )
+        )
     responses = [
         ReassignableTopicResponse(
             name=topic.name,

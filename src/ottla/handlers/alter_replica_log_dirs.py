@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.alter_replica_log_dirs import (
@@ -22,13 +23,22 @@ if TYPE_CHECKING:
 
 
 def handle(context: Context, request: Request[AlterReplicaLogDirsRequest]) -> Reply:
-    """One result for each partition; the last directory counts, where one is named for several."""
+    """One result for each partition; the last directory counts, where one is named for several.
+
+    INVALID_REQUEST for all of too many.
+    """
+    count = sum(len(topic.partitions) for one in request.body.dirs for topic in one.topics)
+    beyond = too_many(context, request, count)
     found: dict[str, dict[int, ErrorCode]] = {}
     for one in request.body.dirs:
         for topic in one.topics:
             results = found.setdefault(topic.name, {})
             for number in topic.partitions:
-                results[number] = _outcome(context, one.path, topic.name, number)
+                results[number] = (
+                    ErrorCode.INVALID_REQUEST
+                    if beyond
+                    else _outcome(context, one.path, topic.name, number)
+                )
     return Reply(
         AlterReplicaLogDirsResponse(
             results=[

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WAIT_S = 30.0
 """The requests name no time; Kafka waits its request.timeout.ms, which is as long."""
 
+TOO_MANY = Refused(ErrorCode.INVALID_REQUEST, "The request names too many resources.")
+
 _LATE = Refused(ErrorCode.REQUEST_TIMED_OUT)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.partitions import MorePartitions
 from ottla.cluster.topics import TopicResult
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.create_partitions import (
@@ -21,28 +22,39 @@ from ottla.protocol.messages.create_partitions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ottla.handlers.context import Context, Request
 
 
 def handle(context: Context, request: Request[CreatePartitionsRequest]) -> Reply | Parked:
     """One result for each name. REQUEST_TIMED_OUT after timeout_ms; it may then still be done."""
     body = request.body
+    if too_many(context, request, len(body.topics)):
+        return _all(body, ErrorCode.INVALID_REQUEST)
     grown = context.controller.create_partitions(
         [_more(topic) for topic in body.topics], validate_only=body.validate_only
     )
 
     def answer() -> Reply:
-        if grown.done:
-            results = grown.result()
-        else:
-            names = dict.fromkeys(topic.name for topic in body.topics)
-            results = [TopicResult(name, ErrorCode.REQUEST_TIMED_OUT) for name in names]
-        return Reply(CreatePartitionsResponse(results=[_result(result) for result in results]))
+        if not grown.done:
+            return _all(body, ErrorCode.REQUEST_TIMED_OUT)
+        return _answer(grown.result())
 
     if grown.done:
         return answer()
     deadline_s = max(body.timeout_ms, 0) / 1000
     return Parked(grown, answer, deadline_s=deadline_s, abandon=grown.abandon)
+
+
+def _all(body: CreatePartitionsRequest, error: ErrorCode) -> Reply:
+    """The same error for each name."""
+    names = dict.fromkeys(topic.name for topic in body.topics)
+    return _answer([TopicResult(name, error) for name in names])
+
+
+def _answer(results: Iterable[TopicResult]) -> Reply:
+    return Reply(CreatePartitionsResponse(results=[_result(result) for result in results]))
 
 
 def _more(topic: CreatePartitionsTopic) -> MorePartitions:

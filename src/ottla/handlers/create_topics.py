@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.topics import NewTopic, TopicResult
 from ottla.core.config_entries import created_entries
-from ottla.handlers.limits import note_caps, too_many
+from ottla.handlers.limits import RESOURCES_MAX, note_caps, too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.create_topics import (
@@ -29,14 +29,12 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
 DETAILS_SINCE = 5
-TOPICS_MAX = 10_000
-"""What one request may create, or only ask about: each is answered with dozens of settings."""
 
 
 def handle(context: Context, request: Request[CreateTopicsRequest]) -> Reply | Parked:
     """One result for each name. REQUEST_TIMED_OUT after timeout_ms; creation then goes on."""
     body = request.body
-    if too_many(context, request, len(body.topics)) or len(body.topics) > TOPICS_MAX:
+    if too_many(context, request, len(body.topics), at_most=RESOURCES_MAX):
         return _refused(body.topics)
     created = context.controller.create_topics(
         [_new_topic(topic) for topic in body.topics], validate_only=body.validate_only

@@ -23,6 +23,7 @@ from ottla.core.config_entries import (
     topic_entries,
     topic_entry,
 )
+from ottla.handlers.limits import RESOURCES_MAX, too_many
 from ottla.handlers.loggers import logger_entries
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
     from ottla.handlers.context import Context, Request
 
-RESOURCES_MAX = 10_000
-"""What one request may ask of: each is answered with dozens of settings."""
-
 Told: TypeAlias = list[DescribeConfigsResourceResult]
 Fault: TypeAlias = tuple[ErrorCode, str]
 
@@ -55,12 +53,13 @@ _UNSERVED = (
 def handle(context: Context, request: Request[DescribeConfigsRequest]) -> Reply:
     """One result for each resource, in order of first mention.
 
-    INVALID_REQUEST for all where a type is unknown.
+    INVALID_REQUEST for all where a type is unknown, or there are too many.
     """
     body = request.body
     known = set(ResourceType)
     resources = body.resources
-    if len(resources) > RESOURCES_MAX or any(r.resource_type not in known for r in resources):
+    beyond = too_many(context, request, len(resources), at_most=RESOURCES_MAX)
+    if beyond or any(r.resource_type not in known for r in resources):
         fault = (ErrorCode.INVALID_REQUEST, _UNSERVED)
         return Reply(DescribeConfigsResponse(results=[_refused(r, fault) for r in resources]))
     answering = _Answering(context, body)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.core.ports import DiskError, Space
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.describe_log_dirs import (
@@ -34,13 +35,11 @@ UNKNOWN = Space(-1, -1)
 
 
 def handle(context: Context, request: Request[DescribeLogDirsRequest]) -> Reply | Parked:
-    """One result for the one directory."""
+    """One result for the one directory; INVALID_REQUEST where too many partitions are named."""
+    if too_many(context, request, sum(len(one.partitions) for one in request.body.topics or ())):
+        return _refused(context, ErrorCode.INVALID_REQUEST)
     if context.table.failure is not None:
-        return _answer(
-            DescribeLogDirsResult(
-                error_code=ErrorCode.KAFKA_STORAGE_ERROR, log_dir=context.table.directory.path
-            )
-        )
+        return _refused(context, ErrorCode.KAFKA_STORAGE_ERROR)
     if request.api_version < SPACE_SINCE:
         return _answer(_described(context, request.body, UNKNOWN))
     asked = context.disk.space(context.table.directory.path)
@@ -53,6 +52,12 @@ def handle(context: Context, request: Request[DescribeLogDirsRequest]) -> Reply 
         return _answer(_described(context, request.body, space))
 
     return Parked(asked, resume, deadline_s=SPACE_WAIT_S, abandon=asked.abandon)
+
+
+def _refused(context: Context, error: ErrorCode) -> Reply:
+    """The error as the directory's own: before v3 an answer has no other place for it."""
+    path = context.table.directory.path
+    return _answer(DescribeLogDirsResult(error_code=error, log_dir=path))
 
 
 def _answer(result: DescribeLogDirsResult) -> Reply:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ottla.cluster.image import NO_NODE
 from ottla.cluster.names import is_internal, name_fault
 from ottla.core import options
+from ottla.handlers.limits import too_many
 from ottla.handlers.nodes import TOPIC_OPERATIONS
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 
 def handle(context: Context, request: Request[DescribeTopicPartitionsRequest]) -> Reply:
-    """INVALID_REQUEST for each topic where the cursor is none of this request's."""
+    """INVALID_REQUEST for each topic where the cursor is none of this request's, or of too many."""
     body = request.body
+    if too_many(context, request, len(body.topics)):
+        return Reply(DescribeTopicPartitionsResponse(topics=_refused(body)))
     image = context.image()
     cursor = body.cursor
     at_topic, at_partition = "", 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ottla.cluster.image import NO_NODE
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.elect_leaders import (
@@ -31,8 +32,13 @@ def handle(context: Context, request: Request[ElectLeadersRequest]) -> Reply:
     body = request.body
     image = context.image()
     asked = body.topic_partitions
+    refused: str | None = None
     if body.election_type not in (PREFERRED, UNCLEAN):
-        error, message = ErrorCode.INVALID_REQUEST, f"Unknown election type {body.election_type}"
+        refused = f"Unknown election type {body.election_type}"
+    elif too_many(context, request, sum(len(topic.partitions) for topic in asked or ())):
+        refused = "The request names too many partitions."
+    if refused is not None:
+        error, message = ErrorCode.INVALID_REQUEST, refused
         results = [
             ReplicaElectionResult(
                 topic=topic.topic,

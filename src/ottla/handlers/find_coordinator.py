@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.core import options
+from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.find_coordinator import (
@@ -33,7 +33,7 @@ def handle(context: Context, request: Request[FindCoordinatorRequest]) -> Reply:
     version = request.api_version
     keys = body.coordinator_keys if version >= KEYS_SINCE else [body.key]
     error = _fault(body.key_type, version)
-    if len(keys) > context.config[options.REQUEST_PARTITIONS_MAX]:
+    if too_many(context, request, len(keys)):
         error = ErrorCode.INVALID_REQUEST
     found = [_answer(context, request, key, error) for key in keys]
     if version >= KEYS_SINCE:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.configs import Alteration, ResourceType
 from ottla.cluster.topics import Refused
-from ottla.handlers.altering import altered
+from ottla.handlers.altering import TOO_MANY, altered
+from ottla.handlers.limits import too_many
 from ottla.handlers.loggers import alter_loggers
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 
 def handle(context: Context, request: Request[IncrementalAlterConfigsRequest]) -> Reply | Parked:
-    """One answer for each resource, in order, when this node's metadata has what was set."""
+    """One answer for each resource, in order, when this node's metadata has what was set.
+
+    INVALID_REQUEST for each of too many.
+    """
     body = request.body
     alterations = [
         Alteration(
@@ -40,6 +44,8 @@ def handle(context: Context, request: Request[IncrementalAlterConfigsRequest]) -
         )
         for resource in body.resources
     ]
+    if too_many(context, request, len(alterations)):
+        return _answer(alterations, [TOO_MANY] * len(alterations))
     loggers = Counter(
         one.name for one in alterations if one.resource_type == ResourceType.BROKER_LOGGER
     )
@@ -47,23 +53,30 @@ def handle(context: Context, request: Request[IncrementalAlterConfigsRequest]) -
 
     def reply(outcomes: Sequence[Refused | None]) -> Reply:
         said = iter(outcomes)
-        responses = []
-        for one in alterations:
-            if one.resource_type == ResourceType.BROKER_LOGGER:
-                outcome = _log_levels(context, one, loggers[one.name], body.validate_only)
-            else:
-                outcome = next(said)
-            responses.append(
-                AlterConfigsResourceResponse(
-                    error_code=ErrorCode.NONE if outcome is None else outcome.error,
-                    error_message=None if outcome is None else outcome.message,
-                    resource_type=one.resource_type,
-                    resource_name=one.name,
-                )
-            )
-        return Reply(IncrementalAlterConfigsResponse(responses=responses))
+        return _answer(
+            alterations,
+            [
+                _log_levels(context, one, loggers[one.name], body.validate_only)
+                if one.resource_type == ResourceType.BROKER_LOGGER
+                else next(said)
+                for one in alterations
+            ],
+        )
 
     return altered(context, others, body.validate_only, reply)
+
+
+def _answer(alterations: Sequence[Alteration], outcomes: Sequence[Refused | None]) -> Reply:
+    responses = [
+        AlterConfigsResourceResponse(
+            error_code=ErrorCode.NONE if outcome is None else outcome.error,
+            error_message=None if outcome is None else outcome.message,
+            resource_type=one.resource_type,
+            resource_name=one.name,
+        )
+        for one, outcome in zip(alterations, outcomes, strict=True)
+    ]
+    return Reply(IncrementalAlterConfigsResponse(responses=responses))
 
 
 def _log_levels(

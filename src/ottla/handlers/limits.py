@@ -18,15 +18,26 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
 
-def too_many(context: Context, request: Request[Any], count: int) -> bool:
-    """Whether a request that names `count` topics or partitions is beyond the limit (H28)."""
+RESOURCES_MAX = 10_000
+"""What one request may be told all settings of: each is answered with dozens."""
+
+
+def too_many(
+    context: Context, request: Request[Any], count: int, *, at_most: int | None = None
+) -> bool:
+    """Whether a request that names `count` topics or partitions is beyond the limit (H28).
+
+    `at_most` is a narrower one, where what is named is answered at length.
+    """
     most = context.config[options.REQUEST_PARTITIONS_MAX]
+    if at_most is not None:
+        most = min(most, at_most)
     if count <= most:
         return False
     context.complaints.about(
         options.REQUEST_PARTITIONS_MAX.name,
         request.connection.peer,
-        f"{API_NAMES[request.api_key]} names {count} topics or partitions, refused above {most}",
+        f"{API_NAMES[request.api_key]} names {count} of a kind, refused above {most}",
     )
     return True
 
