@@ -19,13 +19,20 @@ import pytest
 
 from ottla.handlers.registry import APIS
 from tests import reference
-from tests.oracle.answers import admin_cases, data_cases, frame_cases, offset_cases, topic_cases
+from tests.oracle.answers import (
+    admin_cases,
+    data_cases,
+    frame_cases,
+    group_cases,
+    offset_cases,
+    topic_cases,
+)
 from tests.oracle.answers.allowed import ALLOWED
 from tests.oracle.answers.case import CASES, Case
 from tests.oracle.answers.peer import TIMED_OUT, Peer, differences, ordered
 from tests.processes import Broker, RunningBroker, free_port
 
-MODULES = (admin_cases, data_cases, frame_cases, offset_cases, topic_cases)
+MODULES = (admin_cases, data_cases, frame_cases, group_cases, offset_cases, topic_cases)
 
 # Rows of the table of hostile input, by the APIs whose answers they are about.
 ROWS: dict[int, set[int]] = {
@@ -35,6 +42,11 @@ ROWS: dict[int, set[int]] = {
     3: {11, 16, 73, 74},
     8: {98, 102, 109},
     9: {98, 102},
+    11: {98, 99, 100, 102, 104, 105},
+    12: {98, 102, 103},
+    13: {98, 102},
+    14: {98, 102, 103, 106, 107},
+    15: {98},
     18: {10, 12, 13, 14, 15, 16},
     19: {74, 75, 76, 78},
     20: {73, 74, 75},
@@ -42,6 +54,7 @@ ROWS: dict[int, set[int]] = {
     23: {72},
     33: {78},
     37: {75, 76},
+    42: {98, 111},
     44: {78},
     47: {98},
 }

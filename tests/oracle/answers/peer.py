@@ -295,6 +295,8 @@ ORDER = (
     "node_id",
     "broker_id",
     "producer_id",
+    "group_id",
+    "member_id",
     "error_code",
 )
 
