@@ -79,8 +79,8 @@ class EncoderSource:
         self._struct(cls, "m0")
         self._write_run()
         body = "\n".join(self._lines)
-        slices = "        slices = False\n" if self._has_records else ""
-        cut = "cut(out) if slices else " if self._has_records else ""
+        slices = "        slices = []\n" if self._has_records else ""
+        cut = "cut(out, slices) if slices else " if self._has_records else ""
         self.text = (
             "def encode(m0):\n"
             "    out = []\n"
@@ -244,7 +244,7 @@ class EncoderSource:
         if field.kind == "records":
             self._has_records = True
             self._line("if type(v) is FileSlice:")
-            self._line("    slices = True")
+            self._line("    slices.append(len(out))")
         self._line(f"{self._sink}(v)")
 
     def _array(self, field: Field, value: str, what: str) -> None:

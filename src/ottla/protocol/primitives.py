@@ -6,6 +6,8 @@ message. Source: KIP-482 (compact forms, tagged fields).
 
 from __future__ import annotations
 
+from typing import Any
+
 from ottla.core.model import FileSlice
 
 STRING_BYTES_MAX = 0x7FFF
@@ -108,18 +110,17 @@ def bad_tag_size(what: str, surplus: int) -> CodecError:
     return CodecError(f"{what}: its tag's size is off by {surplus} bytes")
 
 
-def cut(parts: list[bytes | memoryview | FileSlice]) -> list[bytes | FileSlice]:
-    """Join what lies between file slices; the slices stay as they are."""
+def cut(parts: list[Any], slices: list[int]) -> list[bytes | FileSlice]:
+    """Join what lies between the file slices, whose places `slices` tells; they stay as they are.
+
+    Bytes stand before each, its length at least; there may be none behind the last.
+    """
     chunks: list[bytes | FileSlice] = []
-    run: list[bytes | memoryview] = []
-    for part in parts:
-        if isinstance(part, FileSlice):
-            if run:
-                chunks.append(b"".join(run))
-                run = []
-            chunks.append(part)
-        else:
-            run.append(part)
-    if run:
-        chunks.append(b"".join(run))
+    begin = 0
+    for at in slices:
+        chunks.append(b"".join(parts[begin:at]))
+        chunks.append(parts[at])
+        begin = at + 1
+    if begin < len(parts):
+        chunks.append(b"".join(parts[begin:]))
     return chunks
