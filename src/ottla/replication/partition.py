@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from ottla.storage.segment import Cold
 
 
+# Names of the module: to look a member up in an enum takes as long as to make an object.
+_NO_ERROR = ErrorCode.NONE
+_OUT_OF_RANGE = ErrorCode.OFFSET_OUT_OF_RANGE
+
+
 class Appended:
     """What an accepted batch was given. `end` is the offset after it: committed when passed."""
 
@@ -146,7 +151,7 @@ class Partition:
     def check_epoch(self, current_leader_epoch: int) -> ErrorCode:
         """Judge the epoch that a client believes in; below 0 asks for no check (KIP-320)."""
         if current_leader_epoch < 0 or current_leader_epoch == self.leader_epoch:
-            return ErrorCode.NONE
+            return _NO_ERROR
         if current_leader_epoch < self.leader_epoch:
             return ErrorCode.FENCED_LEADER_EPOCH
         return ErrorCode.UNKNOWN_LEADER_EPOCH
@@ -244,7 +249,7 @@ class Partition:
         except DiskError as error:
             self.on_read_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        if piece is ErrorCode.OFFSET_OUT_OF_RANGE and self.high_watermark < offset <= self.log.end:
+        if piece is _OUT_OF_RANGE and self.high_watermark < offset <= self.log.end:
             return None
         return piece
 

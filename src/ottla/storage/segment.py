@@ -24,6 +24,7 @@ SUFFIXES: Final = (".log", ".index", ".timeindex")
 # Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, two timestamps.
 _SCAN = struct.Struct(">qiibIhiqq")
 _CHUNK = 8192  # read at once by a scan: about two index intervals
+_PAGE = 4096
 _PROBE_EVERY = 128 << 10  # pages come and go in the kernel in pieces of about this size
 _TAIL_BYTES = 8 << 20
 _RECENT_MAX = 64
@@ -261,8 +262,10 @@ class Segment:
             if found is not None and found[1][1] <= position:
                 found = None
         end = position
+        # One header more than is looked for: where little is wanted, no need to read a lot.
+        chunk_bytes = min(_CHUNK, target - position + HEADER_SIZE)
         try:
-            for place in self._walk_from(found, limit, position):
+            for place in self._walk_from(found, limit, position, chunk_bytes):
                 batch_end = place.position + place.length
                 if batch_end > target and place.position > position:
                     end = place.position
@@ -278,7 +281,11 @@ class Segment:
         return end
 
     def _walk_from(
-        self, found: tuple[int, Entry] | None, limit: int, otherwise: int = 0
+        self,
+        found: tuple[int, Entry] | None,
+        limit: int,
+        otherwise: int = 0,
+        chunk_bytes: int = _CHUNK,
     ) -> Iterator[Place]:
         """Batches from an index entry on, once it is seen to be true; else from `otherwise`."""
         if found is not None:
@@ -294,16 +301,16 @@ class Segment:
                 return
             if position < limit:
                 self.offsets.clear()  # a rotten index: do without (I29)
-        yield from self.walk(otherwise, limit)
+        yield from self.walk(otherwise, limit, chunk_bytes)
 
-    def walk(self, position: int, limit: int) -> Iterator[Place]:
+    def walk(self, position: int, limit: int, chunk_bytes: int = _CHUNK) -> Iterator[Place]:
         """The batches between two batch boundaries, by their headers, without blocking."""
         chunk = b""
         chunk_at = 0
         while position < limit:
             at = position - chunk_at
             if not 0 <= at <= len(chunk) - _SCAN.size:
-                length = min(_CHUNK, limit - position)
+                length = min(chunk_bytes, limit - position)
                 read = self.log.read_nowait(position, length)
                 if read is None:
                     raise NotResident(self.log, position, min(_PROBE_EVERY, limit - position))
@@ -332,9 +339,11 @@ class Segment:
         if position >= self._written_from and self.size - position <= _TAIL_BYTES:
             return False
         read = self.log.read_nowait
-        if any(read(at, 1) is None for at in range(position, end - 1, _PROBE_EVERY)):
-            return True
-        return read(end - 1, 1) is None
+        for at in range(position, end - 1, _PROBE_EVERY):
+            if read(at, 1) is None:
+                return True
+        in_one_page = position // _PAGE == (end - 1) // _PAGE
+        return not in_one_page and read(end - 1, 1) is None
 
 
 def new_segment(base_offset: Offset, files: list[File]) -> Segment:
