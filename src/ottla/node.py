@@ -73,7 +73,8 @@ class Node:
         self.durable = durable
         self.loop = loop
         self.id = NodeId(config[options.NODE_ID])
-        self.path = options.data_directory(config)
+        # As Kafka shows it, whatever was typed; and where the process goes later changes nothing.
+        self.path = os.path.abspath(options.data_directory(config))
         self.clock = SystemClock()
         self.timers = TimerWheel(loop)
         wake = loop.call_soon_threadsafe
