@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from ottla.cluster import keys
 from ottla.cluster.changes import Change, SettingsChanged
@@ -73,6 +74,7 @@ class Node:
         self.durable = durable
         self.loop = loop
         self.id = NodeId(config[options.NODE_ID])
+        loop.set_exception_handler(_tell_fault)
         # As Kafka shows it, whatever was typed; and where the process goes later changes nothing.
         self.path = os.path.abspath(options.data_directory(config))
         self.clock = SystemClock()
@@ -317,6 +319,23 @@ def _seconds(milliseconds: int) -> float:
 
 
 _NOTEWORTHY = {
+def _tell_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop called has raised: a completion or a timer. It ends there, and is named here.
+
+    What a connection sets off never comes this far (`server/driver.py`).
+    """
+    error = context.get("exception")
+    if error is None:
+        loop.default_exception_handler(context)
+        return
+    _log.error(
+        "%s: a fault of ottla's. Please report it",
+        context["message"],
+        exc_info=error,
+        extra={"fields": {"event": "failed"}},
+    )
+
+
     Case.TORN_TAIL: logging.WARNING,
     Case.END_MISSING: logging.WARNING,
     Case.DAMAGED: logging.ERROR,
