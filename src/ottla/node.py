@@ -27,6 +27,7 @@ from ottla.core import options
 from ottla.core.config import Config
 from ottla.core.endpoints import Endpoint, parse_listeners
 from ottla.core.model import NodeId, TopicPartition
+from ottla.core.no_effect_yet import NO_EFFECT_YET
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.core.version import __version__
@@ -73,8 +74,8 @@ class Node:
         self.config = config
         self.durable = durable
         self.loop = loop
-        self.id = NodeId(config[options.NODE_ID])
         loop.set_exception_handler(_tell_fault)
+        self.id = NodeId(config[options.NODE_ID])
         # As Kafka shows it, whatever was typed; and where the process goes later changes nothing.
         self.path = os.path.abspath(options.data_directory(config))
         self.clock = SystemClock()
@@ -318,7 +319,6 @@ def _seconds(milliseconds: int) -> float:
     return float("inf") if milliseconds < 0 else milliseconds / 1000
 
 
-_NOTEWORTHY = {
 def _tell_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """What the loop called has raised: a completion or a timer. It ends there, and is named here.
 
@@ -336,6 +336,7 @@ def _tell_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
     )
 
 
+_NOTEWORTHY = {
     Case.TORN_TAIL: logging.WARNING,
     Case.END_MISSING: logging.WARNING,
     Case.DAMAGED: logging.ERROR,
@@ -395,11 +396,7 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
     """
     config = options.broker_config(given)
     raise_descriptors_max()
-    if config.ignored:
-        _log.warning(
-            "options without an effect here are passed over: %s; docs/CONFIG.md says why",
-            ", ".join(sorted(config.ignored)),
-        )
+    _tell_idle_options(config)
     loop = asyncio.new_event_loop()
     node = Node(config, loop)
     try:
@@ -426,6 +423,22 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
             node.close(clean=False)
         loop.close()
     return 0
+
+
+def _tell_idle_options(config: Config) -> None:
+    """One line each about what was set and changes nothing: here, or not yet."""
+    if config.ignored:
+        _log.warning(
+            "options without an effect here are passed over: %s; docs/CONFIG.md says why",
+            ", ".join(sorted(config.ignored)),
+        )
+    named = [name for name in config.given if name in config.names]
+    idle = [name for name in named if config.names[name][0].name in NO_EFFECT_YET]
+    if idle:
+        _log.warning(
+            "options that have no effect yet are set: %s; docs/CONFIG.md marks them",
+            ", ".join(sorted(idle)),
+        )
 
 
 def _stop(node: Node, loop: asyncio.AbstractEventLoop) -> None:
