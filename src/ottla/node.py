@@ -268,6 +268,8 @@ class Node:
     def drain(self) -> Pending[None]:
         """Accept nothing more; done when every request in process is answered, or in time."""
         assert self.listeners is not None, "only a started node is drained"
+        if self.context is not None:
+            self.context.groups.stop()
         drained = self.listeners.stop()
         self.timers.after(self.config[options.SHUTDOWN_MS] / 1000, self.listeners.close)
         return drained

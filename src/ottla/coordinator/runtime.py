@@ -52,6 +52,7 @@ class Runtime(Generic[S]):
         self._keepers: dict[int, Keeper[S]] = {}
         self._waiting: deque[tuple[str, Operation[S]]] = deque()
         self._making = False
+        self._stopped = False
         journals.on_gone(self._gone)
 
     # --- being asked -----------------------------------------------------------------------
@@ -110,6 +111,8 @@ class Runtime(Generic[S]):
             keeper.submit(operation)
 
     def _keeper(self, partition: int) -> Keeper[S] | ErrorCode:
+        if self._stopped:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
         keeper = self._keepers.get(partition)
         if keeper is None or keeper.failure:  # what failed is tried anew, from the log
             journal = self._journals.open(partition)
@@ -145,11 +148,20 @@ class Runtime(Generic[S]):
         for keeper in keepers.values():
             keeper.unload(ErrorCode.NOT_COORDINATOR)
 
-    # --- a start ---------------------------------------------------------------------------
+    # --- a start and a stop ----------------------------------------------------------------
 
     def start(self) -> None:
         """Load what there is, one shard at a time; who is asked for is loaded at once."""
         self._start_from(0)
+
+    def stop(self) -> None:
+        """Answer whoever waits for other members, which may take minutes, and take nothing more.
+
+        What waits for its commit only is still answered as it should be.
+        """
+        self._stopped = True
+        for keeper in list(self._keepers.values()):
+            keeper.unload(ErrorCode.COORDINATOR_NOT_AVAILABLE)
 
     def _start_from(self, partition: int) -> None:
         for number in range(partition, self._journals.count()):

@@ -124,6 +124,20 @@ def test_a_start_loads_what_there_is_one_after_the_other() -> None:
     assert [shard.values["a"] for shard in world.shards] == [1, 3, 4]
 
 
+def test_a_stop_answers_who_waits_for_others_and_lets_commits_be_committed() -> None:
+    world = World(1)
+    world.journals.journals[0].commits_at_once = False
+    commit = world.runtime.submit("g", add("a"))
+    waiting: Pending[Any] = world.runtime.submit("g", lambda _shard: _waits())
+    world.runtime.stop()
+    assert waiting.result() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    late = world.runtime.submit("g", look("a"))
+    assert late.result() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert not commit.done
+    world.journals.journals[0].commit()
+    assert commit.result() == 1
+
+
 def test_who_is_asked_for_is_loaded_before_its_turn() -> None:
     world = World(2)
     for journal in world.journals.journals:
