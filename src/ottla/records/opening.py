@@ -15,7 +15,7 @@ from ottla.records.batch import BatchView, RecordError
 from ottla.records.builder import recompress
 from ottla.records.compress import NONE
 from ottla.records.reader import payload
-from ottla.records.validate import Rejected, Rules, check_records_bytes
+from ottla.records.validate import Rejected, Rules, check_records
 
 _INLINE_BYTES_MAX: Final = 16 << 10
 _INLINE_DECOMPRESSED_MAX: Final = 64 << 10
@@ -64,7 +64,7 @@ class Opening(Value):
         view = BatchView(memoryview(batch))
         max_timestamp = view.max_timestamp
         if self.rules.walks:
-            walked = check_records_bytes(view.view, self.rules, now_ms)
+            walked = check_records(view.view, self.rules, now_ms)
             if isinstance(walked, Rejected):
                 return walked
             max_timestamp = walked

@@ -115,30 +115,13 @@ def check_header(
     return _fields_fault(batch, rules, now_ms, produce_version) or batch
 
 
-def check_records(batch: BatchView, rules: Rules, now_ms: int) -> Rejected | None:
-    """Walk each record of a batch whose header is sound; None if all are.
+def check_records(batch: Buffer, rules: Rules, now_ms: int) -> Rejected | int:
+    """Walk each record of a batch whose header is sound.
 
-    Corrects a greatest timestamp that the header has wrong, as Kafka does: the batch's view must
-    be writable. Large batches are walked by a worker instead: `check_records_bytes`, `settle`.
-    """
-    return settle(batch, _walk(batch, rules, now_ms))
-
-
-def check_records_bytes(batch: Buffer, rules: Rules, now_ms: int) -> Rejected | int:
-    """`check_records` for a worker: takes and gives what can be pickled.
-
-    The batch's true greatest timestamp, which `settle` writes into its header.
+    The batch's true greatest timestamp, which its header may have wrong: Kafka answers no error
+    then, and stores the records' own (`opening.Opened.apply`).
     """
     return _walk(BatchView(memoryview(batch)), rules, now_ms)
-
-
-def settle(batch: BatchView, outcome: Rejected | int) -> Rejected | None:
-    """Apply what `check_records_bytes` has found to the batch itself."""
-    if isinstance(outcome, Rejected):
-        return outcome
-    if outcome != batch.max_timestamp:
-        batch.stamp_max_timestamp(outcome)
-    return None
 
 
 def _framing_fault(records: memoryview | None) -> Rejected | None:

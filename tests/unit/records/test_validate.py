@@ -16,6 +16,7 @@ from ottla.protocol.errors import ErrorCode as E
 from ottla.records.batch import CONTROL_BIT, LOG_APPEND_TIME_BIT, TRANSACTIONAL_BIT, BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.compress import GZIP, LZ4, SNAPPY, ZSTD, compress
+from ottla.records.opening import Opened, Opening
 from ottla.records.reader import Record, records_of
 from ottla.records.validate import (
     RECORD_ERRORS_MAX,
@@ -23,8 +24,6 @@ from ottla.records.validate import (
     Rules,
     check_header,
     check_records,
-    check_records_bytes,
-    settle,
 )
 
 NOW = 1_800_000_000_000
@@ -45,8 +44,8 @@ def error_of(
     view = None if records is None else memoryview(bytearray(records))
     outcome = check_header(view, rules, NOW, version)
     if isinstance(outcome, BatchView) and rules.walks:
-        rejected = check_records(outcome, rules, NOW)
-        return rejected.error if rejected else None
+        walked = check_records(outcome.view, rules, NOW)
+        return walked.error if isinstance(walked, Rejected) else None
     return outcome.error if isinstance(outcome, Rejected) else None
 
 
@@ -300,8 +299,8 @@ def test_a_walk_names_each_record_whose_timestamp_is_out_of_range() -> None:
     """H46"""
     times = (NOW, NOW + 2 * HOUR, NOW, NOW + 3 * HOUR)
     view = memoryview(bytearray(build_batch([Record(b"k", b"v", time) for time in times])))
-    rejected = check_records(BatchView(view), WALK, NOW)
-    assert rejected is not None
+    rejected = check_records(view, WALK, NOW)
+    assert isinstance(rejected, Rejected)
     assert rejected.error == E.INVALID_TIMESTAMP
     assert [index for index, _ in rejected.record_errors] == [1, 3]
 
@@ -316,7 +315,9 @@ def test_a_walk_corrects_a_greatest_timestamp_that_the_header_has_wrong(
     view = altered(right, max_timestamp=claimed)
     batch = check_header(view, WALK, NOW, 9)
     assert isinstance(batch, BatchView)
-    assert check_records(batch, WALK, NOW) is None
+    opened = Opening(WALK, None, None).open(batch.view, NOW)
+    assert isinstance(opened, Opened)
+    assert opened.apply(batch) is batch
     assert view == right
     assert batch.max_timestamp == NOW
 
@@ -336,18 +337,17 @@ def test_a_record_without_key_is_refused_on_a_compacted_topic(codec: int) -> Non
     rules = Rules(compacted=True)
     batch = check_header(a_batch(b"k", None, None, codec=codec), rules, NOW, 9)
     assert isinstance(batch, BatchView)
-    rejected = check_records(batch, rules, NOW)
-    assert rejected is not None
+    rejected = check_records(batch.view, rules, NOW)
+    assert isinstance(rejected, Rejected)
     assert rejected.error == E.INVALID_RECORD
     assert [index for index, _ in rejected.record_errors] == [1, 2]
     assert error_of(a_batch(b"k", b"", codec=codec), rules) is None
 
 
 def test_the_list_of_record_errors_is_bounded() -> None:
-    rejected = check_records(
-        BatchView(a_batch(*[None] * (RECORD_ERRORS_MAX + 5))), Rules(compacted=True), NOW
-    )
-    assert rejected is not None
+    view = a_batch(*[None] * (RECORD_ERRORS_MAX + 5))
+    rejected = check_records(view, Rules(compacted=True), NOW)
+    assert isinstance(rejected, Rejected)
     assert len(rejected.record_errors) == RECORD_ERRORS_MAX
 
 
@@ -383,7 +383,7 @@ def test_a_bomb_is_an_invalid_record(codec: int, raw_batch: Callable[..., memory
     """H51"""
     rules = Rules(depth="records", message_max_bytes=1 << 16)
     bomb = raw_batch(bytes(rules.decompressed_max + 1), codec=codec, timestamp=NOW)
-    outcome = check_records_bytes(bytes(bomb), rules, NOW)
+    outcome = check_records(bytes(bomb), rules, NOW)
     assert isinstance(outcome, Rejected)
     assert outcome.error == E.INVALID_RECORD
 
@@ -418,16 +418,9 @@ def test_a_transactional_batch_needs_a_producer_id() -> None:
     assert error_of(a_batch(attributes=TRANSACTIONAL_BIT, producer=Producer(5, 0, 0))) is None
 
 
-def test_a_workers_outcome_travels_and_settles_like_a_walk(
-    altered: Callable[..., memoryview],
-) -> None:
-    batch = BatchView(altered(a_batch(), max_timestamp=5))
-    work = pickle.loads(pickle.dumps((bytes(batch.view), WALK, NOW)))
-    outcome = pickle.loads(pickle.dumps(check_records_bytes(*work)))
-    assert settle(batch, outcome) is None
-    assert batch.max_timestamp == NOW
+def test_a_refusal_travels_from_a_worker() -> None:
     refused = Rejected(E.INVALID_RECORD, "text", [(0, None)])
-    assert settle(batch, pickle.loads(pickle.dumps(refused))) == refused
+    assert pickle.loads(pickle.dumps(refused)) == refused
 
 
 def test_what_is_accepted_can_be_read() -> None:
