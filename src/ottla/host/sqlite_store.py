@@ -148,16 +148,6 @@ class SqliteStore:
         self._watches.append(watch)
         return watch
 
-    def read_now(self, prefix: str) -> Snapshot:
-        """As `read`, before `start`."""
-        assert self._mailbox is None, "only before start() may a call block"
-        return self.read(prefix).result()
-
-    def transact_now(self, compares: Sequence[Compare], writes: Sequence[Write]) -> Outcome:
-        """As `transact`, before `start`."""
-        assert self._mailbox is None, "only before start() may a call block"
-        return self.transact(compares, writes).result()
-
     def close(self) -> None:
         if self._closed:
             return

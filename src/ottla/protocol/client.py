@@ -1,7 +1,6 @@
 """A client's side of one connection: requests out, answers matched.
 
-Owns correlation ids and the receive buffer. Must not touch a socket. For followers, tools and
-tests; a load generator, which repeats one request and only counts, uses `FrameCounter`.
+Owns correlation ids and the receive buffer. Must not touch a socket.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from struct import Struct
 
 from ottla.protocol.apis import FIRST_FLEXIBLE
 from ottla.protocol.connection import FrameBuffer, PeerError, ReceiveMemory
-from ottla.protocol.frame import SIZE_BYTES, RequestHeader, request_frame
+from ottla.protocol.frame import RequestHeader, request_frame
 from ottla.protocol.primitives import CodecError, skip_tags
 
-_SIZE = Struct(">i")
 _CORRELATION = Struct(">i")
 _API_VERSIONS = 18
 _FRAME_BYTES_MAX = (1 << 31) - 1  # what a broker answers is as large as we asked for
@@ -53,11 +51,6 @@ class ClientConnection(FrameBuffer):
         self._next = 0
         self._waiting: deque[Sent] = deque()
 
-    @property
-    def waiting_count(self) -> int:
-        """Requests sent and not answered."""
-        return len(self._waiting)
-
     def request(
         self, api_key: int, api_version: int, body: list[bytes], answered: bool = True
     ) -> bytes:
@@ -91,42 +84,3 @@ class ClientConnection(FrameBuffer):
                 except (CodecError, IndexError):
                     raise PeerError("an answer with a bad header") from None
             yield sent, frame[begin:]
-
-
-class FrameCounter:
-    """Counts answers as they stream by, without keeping or reading them."""
-
-    __slots__ = ("_head", "_skip")
-
-    def __init__(self) -> None:
-        self._skip = 0  # bytes of the present frame that are still to come
-        self._head = b""  # the beginning of a size that came in two pieces
-
-    def feed(self, data: memoryview) -> int:
-        """How many frames end within `data`, which may be received over afterwards."""
-        at, size = 0, len(data)
-        count = 0
-        if self._head:
-            at = min(SIZE_BYTES - len(self._head), size)
-            self._head += bytes(data[:at])
-            if len(self._head) < SIZE_BYTES:
-                return 0
-            self._skip = _SIZE.unpack(self._head)[0]
-            self._head = b""
-            count = int(self._skip == 0)
-        if self._skip:
-            if self._skip > size - at:
-                self._skip -= size - at
-                return count
-            at += self._skip
-            self._skip = 0
-            count += 1
-        while at + SIZE_BYTES <= size:
-            end = at + SIZE_BYTES + _SIZE.unpack_from(data, at)[0]
-            if end > size:
-                self._skip = end - size
-                return count
-            count += 1
-            at = end
-        self._head = bytes(data[at:])
-        return count

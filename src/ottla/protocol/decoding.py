@@ -208,7 +208,8 @@ class DecoderSource:
         length = "n - 1" if self.flexible else "n"
         null = "n == 0" if self.flexible else "n == -1"
         negative = "n == 0" if self.flexible else "n < 0"
-        long = " or n > 32768" if self.flexible and kind == "string" else ""
+        compact_string = self.flexible and kind == "string"
+        long = f" or n > {primitives.STRING_BYTES_MAX + 1}" if compact_string else ""
 
         def value() -> None:
             self._line(f"end = at + {length}")

@@ -238,7 +238,7 @@ class EncoderSource:
         slow = ""
         if field.kind == "string":
             self._line("v = v.encode()")
-            slow = f"if n > 32768: raise too_long({what!r}, n - 1)"
+            slow = f"if n > {primitives.STRING_BYTES_MAX + 1}: raise too_long({what!r}, n - 1)"
         self._line(f"n = len(v){' + 1' if self.flexible else ''}")
         self._write_length(letter, slow)
         if field.kind == "records":

@@ -112,11 +112,6 @@ class BatchView:
             view = view[position : position + max(length, HEADER_SIZE)]
         self.view = view
 
-    @classmethod
-    def at(cls, view: memoryview, position: int = 0) -> BatchView:
-        """The batch whose header begins at `position`."""
-        return cls(view, position)
-
     @property
     def codec(self) -> int:
         return self.attributes & CODEC_MASK

@@ -40,7 +40,7 @@ def test_a_produce_is_one_batch_to_one_partition():
     assert (topic.name, partition.index) == (TOPIC, 3)
     assert bytes(partition.records) == records
     view = memoryview(bytearray(records))
-    assert (BatchView.at(view).records_count, crc_ok(view)) == (160, True)
+    assert (BatchView(view).records_count, crc_ok(view)) == (160, True)
 
 
 def test_a_fetch_asks_for_one_partition_from_the_beginning():

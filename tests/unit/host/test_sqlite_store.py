@@ -56,31 +56,40 @@ class Loop:
         return pending.result()
 
 
+def read(store, prefix):
+    """Before `start` the answer is there at once."""
+    return store.read(prefix).result()
+
+
+def transact(store, compares, writes):
+    return store.transact(compares, writes).result()
+
+
 def test_a_new_store_is_empty_at_revision_zero(store):
-    snapshot = store.read_now("/")
+    snapshot = read(store, "/")
     assert snapshot.revision == 0
     assert snapshot.entries == {}
 
 
 def test_a_transaction_writes_all_its_keys_at_one_revision(store):
-    assert store.transact_now([], [Put("/a", b"1"), Put("/b", b"2")]) == Applied(1)
-    assert store.transact_now([], [Put("/a", b"3")]) == Applied(2)
-    assert store.read_now("/").entries == {"/a": Entry(b"3", 1, 2), "/b": Entry(b"2", 1, 1)}
+    assert transact(store, [], [Put("/a", b"1"), Put("/b", b"2")]) == Applied(1)
+    assert transact(store, [], [Put("/a", b"3")]) == Applied(2)
+    assert read(store, "/").entries == {"/a": Entry(b"3", 1, 2), "/b": Entry(b"2", 1, 1)}
 
 
 def test_a_prefix_covers_what_begins_so_and_nothing_else(store):
-    store.transact_now([], [Put(key, b"") for key in ("/t", "/t/a", "/t/é", "/u", "/s")])
-    assert set(store.read_now("/t/").entries) == {"/t/a", "/t/é"}
-    store.transact_now([], [DeletePrefix("/t/")])
-    assert set(store.read_now("").entries) == {"/t", "/u", "/s"}
+    transact(store, [], [Put(key, b"") for key in ("/t", "/t/a", "/t/é", "/u", "/s")])
+    assert set(read(store, "/t/").entries) == {"/t/a", "/t/é"}
+    transact(store, [], [DeletePrefix("/t/")])
+    assert set(read(store, "").entries) == {"/t", "/u", "/s"}
 
 
 def test_a_key_that_was_deleted_and_made_again_is_another_one(store):
-    store.transact_now([], [Put("/a", b"1")])
-    store.transact_now([], [Delete("/a")])
-    store.transact_now([], [Put("/a", b"2")])
-    assert store.transact_now([SameSince("/a", 1)], []) == Failed(3)
-    assert store.transact_now([SameSince("/a", 3)], []) == Applied(4)
+    transact(store, [], [Put("/a", b"1")])
+    transact(store, [], [Delete("/a")])
+    transact(store, [], [Put("/a", b"2")])
+    assert transact(store, [SameSince("/a", 1)], []) == Failed(3)
+    assert transact(store, [SameSince("/a", 3)], []) == Applied(4)
 
 
 @pytest.mark.parametrize(
@@ -98,24 +107,24 @@ def test_a_key_that_was_deleted_and_made_again_is_another_one(store):
     ],
 )
 def test_a_transaction_is_applied_only_if_its_compare_holds(store, compare, expected):
-    store.transact_now([], [Put("/a", b"1")])
-    store.transact_now([], [Put("/a", b"2")])
-    assert store.transact_now([compare], [Put("/b", b"")]) == expected
-    assert ("/b" in store.read_now("/").entries) == isinstance(expected, Applied)
+    transact(store, [], [Put("/a", b"1")])
+    transact(store, [], [Put("/a", b"2")])
+    assert transact(store, [compare], [Put("/b", b"")]) == expected
+    assert ("/b" in read(store, "/").entries) == isinstance(expected, Applied)
 
 
 def test_one_compare_that_fails_stops_every_write(store):
     compares = [Absent("/a"), Present("/z")]
-    assert store.transact_now(compares, [Put("/a", b""), Put("/b", b"")]) == Failed(0)
-    assert store.read_now("/").entries == {}
+    assert transact(store, compares, [Put("/a", b""), Put("/b", b"")]) == Failed(0)
+    assert read(store, "/").entries == {}
 
 
 def test_what_was_applied_is_there_after_a_restart(path, store):
-    store.transact_now([], [Put("/a", b"1")])
+    transact(store, [], [Put("/a", b"1")])
     store.close()
     again = SqliteStore(path)
-    assert again.read_now("/").entries == {"/a": Entry(b"1", 1, 1)}
-    assert again.transact_now([], [Put("/b", b"")]) == Applied(2)
+    assert read(again, "/").entries == {"/a": Entry(b"1", 1, 1)}
+    assert transact(again, [], [Put("/b", b"")]) == Applied(2)
     again.close()
 
 
@@ -126,13 +135,13 @@ def test_a_transaction_is_synced_when_it_is_applied(store):
 
 def test_a_watch_gets_every_update_in_order_and_of_its_prefix(store):
     seen = []
-    store.transact_now([], [Put("/t/a", b"0")])
+    transact(store, [], [Put("/t/a", b"0")])
     watch = store.watch("/t/", 2, seen.append)
-    store.transact_now([], [Put("/t/a", b"1"), Put("/u", b"")])
-    store.transact_now([], [Delete("/t/a"), Delete("/none")])
-    store.transact_now([], [Put("/u", b"2")])
+    transact(store, [], [Put("/t/a", b"1"), Put("/u", b"")])
+    transact(store, [], [Delete("/t/a"), Delete("/none")])
+    transact(store, [], [Put("/u", b"2")])
     watch.cancel()
-    store.transact_now([], [Put("/t/b", b"")])
+    transact(store, [], [Put("/t/b", b"")])
     assert seen == [
         Update(2, {"/t/a": Entry(b"1", 1, 2)}),
         Update(3, {"/t/a": None}),
@@ -143,7 +152,7 @@ def test_a_watch_gets_every_update_in_order_and_of_its_prefix(store):
 def test_a_watch_that_begins_late_gets_what_it_missed(store):
     seen = []
     for n in range(3):
-        store.transact_now([], [Put("/a", b"%d" % n)])
+        transact(store, [], [Put("/a", b"%d" % n)])
     store.watch("/", 2, seen.append)
     assert [update.revision for update in seen] == [2, 3]
 
@@ -151,7 +160,7 @@ def test_a_watch_that_begins_late_gets_what_it_missed(store):
 def test_a_watch_that_begins_too_late_is_told_so(path, store):
     seen = []
     for n in range(sqlite_store._HISTORY_MAX + 1):
-        store.transact_now([], [Put("/a", b"%d" % n)])
+        transact(store, [], [Put("/a", b"%d" % n)])
     store.watch("/", 1, seen.append)
     assert seen == [Compacted(2)]
     store.close()
@@ -205,7 +214,7 @@ def test_closing_finishes_what_was_asked_for_and_refuses_what_comes_later(path, 
     with pytest.raises(StoreError, match="closed"):
         store.read("/").result()
     again = SqliteStore(path)
-    assert again.read_now("/").entries["/a"].value == b"9"
+    assert read(again, "/").entries["/a"].value == b"9"
     again.close()
 
 
@@ -232,31 +241,31 @@ def test_a_commit_that_fails_leaves_the_outcome_unknown(store):
     seen = []
     store.watch("/", 1, seen.append)
     store._connection = Breaking(store._connection, "COMMIT", "SQLITE_FULL")
-    assert store.transact_now([], [Put("/a", b"")]) == Unknown()
-    assert store.transact_now([Present("/a")], []) == Failed(0)
+    assert transact(store, [], [Put("/a", b"")]) == Unknown()
+    assert transact(store, [Present("/a")], []) == Failed(0)
     assert seen == []
     store._connection = store._connection._connection
-    assert store.transact_now([], [Put("/a", b"")]) == Applied(1)
+    assert transact(store, [], [Put("/a", b"")]) == Applied(1)
 
 
 def test_after_a_failed_sync_nothing_is_done_any_more(store):
     store._connection = Breaking(store._connection, "COMMIT", "SQLITE_IOERR_FSYNC")
-    assert store.transact_now([], [Put("/a", b"")]) == Unknown()
+    assert transact(store, [], [Put("/a", b"")]) == Unknown()
     store._connection = store._connection._connection
     with pytest.raises(StoreError, match="disk I/O error"):
-        store.transact_now([], [Put("/a", b"")])
+        transact(store, [], [Put("/a", b"")])
 
 
 def test_a_statement_that_fails_changes_nothing_and_says_so(store):
     store._connection = Breaking(store._connection, "UPDATE", "SQLITE_FULL")
     with pytest.raises(StoreError, match="disk I/O error"):
-        store.transact_now([], [Put("/a", b"")])
+        transact(store, [], [Put("/a", b"")])
     store._connection = store._connection._connection
-    assert store.read_now("/").entries == {}
+    assert read(store, "/").entries == {}
 
 
 def test_an_older_store_is_upgraded_and_keeps_its_entries(path, store, monkeypatch):
-    store.transact_now([], [Put("/a", b"1")])
+    transact(store, [], [Put("/a", b"1")])
     store.close()
     newer = (
         *sqlite_store.UPGRADES,
@@ -265,7 +274,7 @@ def test_an_older_store_is_upgraded_and_keeps_its_entries(path, store, monkeypat
     )
     monkeypatch.setattr(sqlite_store, "UPGRADES", newer)
     again = SqliteStore(path)
-    assert again.read_now("/").entries["/a"].value == b"1"
+    assert read(again, "/").entries["/a"].value == b"1"
     assert again._connection.execute("SELECT x FROM more").fetchall() == [(7,)]
     again.close()
     SqliteStore(path).close()  # and once only
