@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ottla.handlers.context import Request
 from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
 from ottla.handlers.reply import Answer, Closing, Parked, Reply
+from ottla.protocol.apis import API_NAMES
 from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.connection import PeerError
 from ottla.protocol.frame import request_head, response_frame
@@ -48,14 +49,12 @@ class Route:
 class Dispatch:
     """The Dispatcher of `reply.py` over the registry's table."""
 
-    __slots__ = ("_apis", "_context", "_routes", "trailing_bytes")
+    __slots__ = ("_apis", "_context", "_routes")
 
     def __init__(self, context: Context, apis: Mapping[int, Api] = API) -> None:
         self._context = context
         self._apis = apis
         self._routes: dict[tuple[int, int], Route] = {}
-        self.trailing_bytes = 0
-        """Requests that were longer than what they said: taken, as Kafka does, and counted."""
 
     def dispatch(self, connection: ConnectionState, frame: memoryview) -> Answer:
         """Answer one frame. Raises PeerError for a key or version that is not served, and
@@ -73,7 +72,12 @@ class Dispatch:
             route = self._route(api, version)
         body, end = route.decode(frame, at)
         if end != len(frame):
-            self.trailing_bytes += 1
+            # Taken all the same, as Kafka does; but whoever writes that client wants to know.
+            self._context.complaints.about(
+                "trailing bytes",
+                connection.peer,
+                f"{API_NAMES[key]} version {version} ends {len(frame) - end} bytes too early",
+            )
         request = Request(key, version, correlation_id, client_id, body, connection)
         return self._finish(route, request, route.handle(self._context, request))
 
