@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ottla.cluster.partitions import MorePartitions
 
 T = TypeVar("T")
+Named = TypeVar("Named", NewTopic, "MorePartitions")
 
 START_ATTEMPTS_MAX = 10
 
@@ -196,17 +197,7 @@ class Controller:
         Codes are Apache Kafka 4.3.1's. TOPIC_ALREADY_EXISTS also for the second of two that
         are made at once; REQUEST_TIMED_OUT where the store doesn't tell whether it was done.
         """
-        by_name: dict[str, NewTopic | None] = {}
-        for topic in topics:
-            by_name[topic.name] = None if topic.name in by_name else topic
-        return _together(
-            [
-                _refusal(name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
-                if topic is None
-                else self._create(topic, validate_only)
-                for name, topic in by_name.items()
-            ]
-        )
+        return _each_name(topics, lambda topic: self._create(topic, validate_only))
 
     def auto_create(self, names: Sequence[str]) -> Pending[list[TopicResult]]:
         """Make each topic that a client asked about, with the broker's defaults, under caps.
@@ -416,17 +407,7 @@ class Controller:
 
         Codes are Apache Kafka 4.3.1's; past a cap POLICY_VIOLATION.
         """
-        by_name: dict[str, MorePartitions | None] = {}
-        for more in topics:
-            by_name[more.name] = None if more.name in by_name else more
-        return _together(
-            [
-                _refusal(name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
-                if more is None
-                else self._add_partitions(more, validate_only)
-                for name, more in by_name.items()
-            ]
-        )
+        return _each_name(topics, lambda more: self._add_partitions(more, validate_only))
 
     def _add_partitions(self, more: MorePartitions, validate_only: bool) -> Pending[TopicResult]:
         from ottla.cluster.partitions import plan_more
@@ -486,6 +467,23 @@ def _exists(name: str) -> TopicResult:
 
 def _refusal(name: str, error: ErrorCode, message: str | None) -> Pending[TopicResult]:
     return completed(TopicResult(name, error, message))
+
+
+def _each_name(
+    wanted: Sequence[Named], decide: Callable[[Named], Pending[TopicResult]]
+) -> Pending[list[TopicResult]]:
+    """One result for each name, in order. A name that comes more than once is refused."""
+    by_name: dict[str, Named | None] = {}
+    for one in wanted:
+        by_name[one.name] = None if one.name in by_name else one
+    return _together(
+        [
+            _refusal(name, ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+            if one is None
+            else decide(one)
+            for name, one in by_name.items()
+        ]
+    )
 
 
 def _unchanged(key: str, snapshot: Snapshot) -> Compare:

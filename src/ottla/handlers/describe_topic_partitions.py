@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.cluster.image import NO_NODE
 from ottla.cluster.names import is_internal, name_fault
 from ottla.core import options
 from ottla.handlers.limits import too_many
-from ottla.handlers.nodes import TOPIC_OPERATIONS
+from ottla.handlers.nodes import TOPIC_OPERATIONS, tell_partition
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.describe_topic_partitions import (
@@ -96,15 +95,7 @@ def _topic(
 def _partition(
     image: ClusterImage, number: int, partition: PartitionImage
 ) -> DescribeTopicPartitionsResponsePartition:
-    led = partition.leader != NO_NODE
-    return DescribeTopicPartitionsResponsePartition(
-        error_code=ErrorCode.NONE if led else ErrorCode.LEADER_NOT_AVAILABLE,
-        partition_index=number,
-        leader_id=partition.leader,
-        leader_epoch=partition.leader_epoch,
-        replica_nodes=list(partition.replicas),
-        isr_nodes=list(partition.isr),
-        eligible_leader_replicas=[],
-        last_known_elr=[],
-        offline_replicas=[node for node in partition.replicas if node not in image.nodes],
+    answer = DescribeTopicPartitionsResponsePartition(
+        eligible_leader_replicas=[], last_known_elr=[]
     )
+    return tell_partition(answer, image, number, partition)

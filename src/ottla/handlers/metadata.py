@@ -15,12 +15,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.cluster.image import NO_NODE
 from ottla.cluster.names import is_internal, name_fault
 from ottla.core import options
 from ottla.core.model import NO_TOPIC_ID, TopicId
 from ottla.handlers.limits import too_many
-from ottla.handlers.nodes import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS, nodes_for
+from ottla.handlers.nodes import (
+    CLUSTER_OPERATIONS,
+    NOT_ASKED,
+    TOPIC_OPERATIONS,
+    nodes_for,
+    tell_partition,
+)
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.metadata import (
@@ -35,7 +40,7 @@ from ottla.protocol.messages.metadata import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
+    from ottla.cluster.image import ClusterImage, TopicImage
     from ottla.handlers.context import Context, Request
 
 NULL_MEANS_ALL_SINCE = 1
@@ -196,23 +201,8 @@ def _topic(image: ClusterImage, topic: TopicImage, operations: int) -> MetadataR
         topic_id=topic.id,
         is_internal=is_internal(topic.name),
         partitions=[
-            _partition(image, number, partition)
+            tell_partition(MetadataResponsePartition(), image, number, partition)
             for number, partition in enumerate(topic.partitions)
         ],
         topic_authorized_operations=operations,
-    )
-
-
-def _partition(
-    image: ClusterImage, number: int, partition: PartitionImage
-) -> MetadataResponsePartition:
-    led = partition.leader != NO_NODE
-    return MetadataResponsePartition(
-        error_code=ErrorCode.NONE if led else ErrorCode.LEADER_NOT_AVAILABLE,
-        partition_index=number,
-        leader_id=partition.leader,
-        leader_epoch=partition.leader_epoch,
-        replica_nodes=list(partition.replicas),
-        isr_nodes=list(partition.isr),
-        offline_replicas=[node for node in partition.replicas if node not in image.nodes],
     )
