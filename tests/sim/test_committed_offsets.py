@@ -332,3 +332,50 @@ def test_a_cold_log_is_warmed_before_it_is_loaded() -> None:
     call = node.connect().ask(fetch("g7", "g49"), 8)
     node.settle()
     assert committed(call) == {("g7", 0): 7, ("g7", 1): -1, ("g49", 0): 49, ("g49", 1): -1}
+
+
+@pytest.mark.parametrize("version", range(2, 11))
+def test_commits_in_every_version_are_read_in_every_version(version: int) -> None:
+    node = SimNode(offsets_topic_num_partitions="1")
+    topic_id = node.create_topic("t", PARTITIONS)
+    request = commit("g", {0: 5})
+    request.topics[0].topic_id = topic_id
+    request.topics[0].partitions[0].committed_leader_epoch = 2
+    ((part,),) = (topic.partitions for topic in ask(node, request, version).topics)
+    assert part.error_code == 0
+    epoch = 2 if version >= 6 else -1
+    for reading in range(1, 11):
+        if reading < 8:
+            named = [offset_fetch.OffsetFetchRequestTopic(name="t", partition_indexes=[0, 1])]
+            answer = ask(node, offset_fetch.OffsetFetchRequest(group_id="g", topics=named), reading)
+            (topic,) = answer.topics
+        else:
+            asked = fetch("g")
+            asked.groups[0].topics[0].topic_id = topic_id
+            (group,) = ask(node, asked, reading).groups
+            (topic,) = group.topics
+            assert (topic.name, topic.topic_id) == (
+                ("t", bytes(16)) if reading < 10 else ("", topic_id)
+            )
+        first, second = topic.partitions
+        assert (first.committed_offset, first.metadata, first.error_code) == (5, "g5", 0)
+        assert first.committed_leader_epoch == (epoch if reading >= 5 else -1)
+        assert (second.committed_offset, second.metadata, second.error_code) == (-1, "", 0)
+
+
+def test_topics_that_are_not_there_are_answered_beside_those_that_are() -> None:
+    node = SimNode(offsets_topic_num_partitions="1")
+    topic_id = node.create_topic("t", PARTITIONS)
+    request = commit("g", {0: 5, 7: 5})
+    request.topics.append(commit("g", {0: 5}, topic="nothing").topics[0])
+    answer = ask(node, request, 8)
+    codes = [[part.error_code for part in topic.partitions] for topic in answer.topics]
+    assert codes == [[0, 3], [3]]
+    request.topics[0].topic_id, request.topics[1].topic_id = topic_id, b"x" * 16
+    answer = ask(node, request, 10)
+    codes = [[part.error_code for part in topic.partitions] for topic in answer.topics]
+    assert codes == [[0, 3], [100]]
+    asked = fetch("g")
+    asked.groups[0].topics[0].topic_id = b"x" * 16
+    (group,) = ask(node, asked, 10).groups
+    assert [part.error_code for part in group.topics[0].partitions] == [100, 100]
