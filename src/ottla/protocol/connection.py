@@ -308,7 +308,12 @@ class ServerConnection(FrameBuffer):
         return []
 
     def take(self) -> list[Chunk]:
-        """What may be sent now, in order: `out`, which is empty then. `out_…` describe it."""
+        """What may be sent now, in order: `out`, which is empty then.
+
+        `out_answers`, `out_memory` and `out_sliced` describe what is in `out`, so they are reset
+        with it: read them before, since it is by them that `left` is told what has gone. Taken the
+        other way round they are 0, and the connection is `full` for ever.
+        """
         out, self.out = self.out, []
         self.out_answers = self.out_memory = 0
         self.out_sliced = False

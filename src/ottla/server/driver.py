@@ -6,7 +6,7 @@ Must not know any message.
 
 The socket is ours alone, without an asyncio transport around it: a transport insists on being
 the only writer of its descriptor, so that sendfile would need a duplicate, and then two writers
-share one stream. Reading by add_reader and recv_into costs what BufferedProtocol costs.
+share one stream (docs/design/0005). Reading by add_reader and recv_into costs what BufferedProtocol costs.
 """
 
 from __future__ import annotations
@@ -316,6 +316,17 @@ class Driver:
         connection = self._connection
         return self._lent_to is not None or connection.ending or connection.full or self._finishing
 
+    # Which flags may stand together, once _settle has run. One of the first three, no two of them:
+    #
+    #   _reading   nothing lies in the buffer but the beginning of a frame
+    #   _starved   the same, and there is no memory for the rest of it: _fed will be called
+    #   _stopped   whole frames may lie in the buffer; it is held up, or was until now: then the
+    #              service will call proceed
+    #   _writing   beside any of these: the socket is full, _writable will be called
+    #   _closed    alone, and for ever
+    #
+    # What holds up is _lent_to, _finishing and the connection's `ending` and `full`, any of them at
+    # a time. Only _lent_to and `full` go again.
     def _settle(self) -> None:
         """After everything that changes the state: decide whether to read, and by when to look."""
         connection = self._connection
