@@ -1,0 +1,239 @@
+"""Consumer groups under members that come, go, die, and answers and requests that get lost.
+
+A restart of the coordinator may come between any two steps; requests may be delayed, repeated and
+overtaken. I36: no two members work on one partition. I37: once all is quiet, all get their share.
+The members are the model: what each believes that it may work on.
+"""
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from ottla.protocol.errors import ErrorCode
+from tests.unit.coordinator.consumer_world import World, given
+
+TOPICS = ("t", "u")
+FENCED = (
+    ErrorCode.FENCED_MEMBER_EPOCH,
+    ErrorCode.UNKNOWN_MEMBER_ID,
+    ErrorCode.GROUP_ID_NOT_FOUND,
+)
+SESSION_MS = 45_000
+REBALANCE_MS = 20_000
+
+
+class Client:
+    """A member as a client sees itself. It works on `owned`, and gives up at its own pace."""
+
+    def __init__(self, name: str, topics: tuple[str, ...], instance: str | None) -> None:
+        self.name = name
+        self.topics = topics
+        self.instance = instance
+        self.epoch = 0
+        self.owned: set[tuple[str, int]] = set()
+        self.told: set[tuple[str, int]] | None = None
+        """What it shall own, while it has not got there."""
+        self.heard_ms = 0
+        self.is_alive = True
+        self.says_all = False
+        """As clients do after an answer that did not come."""
+
+    def request(self) -> dict:
+        owned: dict[str, list[int]] = {}
+        for topic, number in sorted(self.owned):
+            owned.setdefault(topic, []).append(number)
+        fields = {"owned": owned, "instance_id": self.instance}
+        if self.epoch == 0 or self.says_all:
+            fields |= {
+                "owned": {} if self.epoch == 0 else owned,
+                "rebalance_timeout_ms": REBALANCE_MS,
+                "subscribed_topic_names": list(self.topics),
+            }
+        return fields
+
+    def hear(self, answer, now_ms: int) -> None:
+        if answer.error_code in FENCED:
+            self.drop()
+            return
+        if answer.error_code:
+            return
+        self.heard_ms = now_ms
+        self.says_all = False
+        if answer.member_epoch < self.epoch:
+            return  # an old answer
+        self.epoch = answer.member_epoch
+        told = given(answer)
+        if told is not None:
+            self.told = {(topic, number) for topic, numbers in told.items() for number in numbers}
+            self.owned |= set() if self.owned - self.told else self.told
+
+    def revoke(self) -> None:
+        """Give up what it shall not have, then take what it shall."""
+        if self.told is not None:
+            self.owned &= self.told
+            self.owned |= self.told
+
+    def drop(self) -> None:
+        self.epoch, self.owned, self.told = 0, set(), None
+
+
+class ConsumerGroups(RuleBasedStateMachine):
+    clients = Bundle("clients")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World({"t": 4, "u": 3})
+        self.all: list[Client] = []
+        self.late: list[tuple[str, int, dict]] = []
+        self.count = 0
+
+    # --- members ---------------------------------------------------------------------------
+
+    @rule(
+        target=clients,
+        topics=st.sampled_from([("t",), ("u",), ("t", "u"), ("t", "absent")]),
+        instance=st.sampled_from([None, None, None, "i", "j"]),
+    )
+    def join(self, topics, instance):
+        if sum(client.is_alive for client in self.all) >= 6:
+            return multiple()
+        self.count += 1
+        client = Client(f"m{self.count}", topics, instance)
+        self.all.append(client)
+        self.send(client)
+        return client
+
+    @rule(client=clients)
+    def beat(self, client):
+        self.send(client)
+
+    @rule(client=clients)
+    def give_up_and_beat(self, client):
+        if client.is_alive:
+            client.revoke()
+            self.send(client)
+
+    @rule(client=clients)
+    def beat_and_lose_the_answer(self, client):
+        if client.is_alive:
+            self.world.beat(client.name, client.epoch, **client.request())
+            client.says_all = True
+
+    @rule(client=clients, topics=st.sampled_from([("t",), ("u",), ("t", "u")]))
+    def subscribe_to_other_topics(self, client, topics):
+        if client.is_alive and client.epoch:
+            client.topics = topics
+            self.send(client, subscribed_topic_names=list(topics))
+
+    @rule(client=clients)
+    def leave(self, client):
+        if client.is_alive:
+            epoch = -1 if client.instance is None else -2
+            client.is_alive = False
+            client.drop()
+            self.world.beat(client.name, epoch, instance_id=client.instance)
+
+    @rule(client=clients)
+    def die(self, client):
+        client.is_alive = False
+
+    @rule(client=clients)
+    def delay(self, client):
+        """The request will come, but later, when others have overtaken it; its sender won't know.
+
+        One that joins is not sent twice by a client that could be told of its epoch meanwhile.
+        """
+        if client.is_alive and client.epoch:
+            self.late.append((client.name, client.epoch, client.request()))
+
+    @rule()
+    def deliver_late(self):
+        if self.late:
+            name, epoch, fields = self.late.pop(0)
+            self.world.beat(name, epoch, **fields)
+
+    def send(self, client: Client, **fields):
+        if client.is_alive:
+            answer = self.world.beat(client.name, client.epoch, **{**client.request(), **fields})
+            client.hear(answer, self.world.clock.ms)
+
+    # --- the world -------------------------------------------------------------------------
+
+    @rule()
+    def restart(self):
+        before = [(each.epoch, each.assigned) for each in self.members()]
+        self.world.restart()
+        assert [(each.epoch, each.assigned) for each in self.members()] == before
+
+    @rule(ms=st.sampled_from([100, 1000, 5000, 15_000, 30_000]))
+    def wait(self, ms):
+        self.world.pass_ms(ms)
+        self.give_up_what_nobody_confirms()
+
+    @rule(t=st.integers(4, 6), u=st.sampled_from([0, 3, 3, 3]))
+    def change_topics(self, t, u):
+        have = len(self.world.image.topics["t"].partitions)
+        self.world.set_topics({"t": max(t, have), **({"u": u} if u else {})})
+
+    def members(self):
+        group = self.world.shard.groups.get("g")
+        return [] if group is None else [group.members[name] for name in sorted(group.members)]
+
+    def give_up_what_nobody_confirms(self):
+        """A client that wasn't answered for a session, or did not give up in time, stops."""
+        for client in self.all:
+            if self.world.clock.ms - client.heard_ms >= REBALANCE_MS:
+                client.drop()
+
+    # --- what must hold --------------------------------------------------------------------
+
+    @invariant()
+    def i36_no_partition_has_two_members(self):
+        owners = {}
+        for member in self.members():
+            for held in (member.assigned, member.revoking):
+                for topic, numbers in held.items():
+                    for number in numbers:
+                        assert (topic, number) not in owners, (member.id, owners[topic, number])
+                        owners[topic, number] = member.id
+        group = self.world.shard.groups.get("g")
+        told = {} if group is None else group.owners
+        assert owners == {(t, n): who for t, of in told.items() for n, who in of.items()}
+
+    @invariant()
+    def i36_no_two_living_members_work_on_one_partition(self):
+        worked = [one for client in self.all if client.is_alive for one in client.owned]
+        assert len(worked) == len(set(worked)), [(c.name, c.epoch, c.owned) for c in self.all]
+
+    def teardown(self):
+        """I37: nothing more goes wrong, so within some heartbeats all have their share."""
+        self.late.clear()
+        living = [client for client in self.all if client.is_alive]
+        self.world.pass_ms(1)
+        for _ in range(12):
+            self.world.pass_ms(5000)
+            for client in living:
+                if self.world.clock.ms - client.heard_ms >= REBALANCE_MS:
+                    client.drop()
+                client.revoke()
+                self.send(client)
+        group = self.world.shard.groups.get("g")
+        taken = {client.name for client in living} & set(group.members if group else ())
+        if not taken:
+            return
+        assert set(group.members) == taken
+        assert group.state == "Stable"
+        got = sorted(one for client in living if client.name in taken for one in client.owned)
+        topics = {name for client in living if client.name in taken for name in client.topics}
+        image = self.world.image.topics
+        assert got == sorted(
+            (name, number)
+            for name in topics & image.keys()
+            for number in range(len(image[name].partitions))
+        )
+
+
+TestConsumerGroups = ConsumerGroups.TestCase
+TestConsumerGroups.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, print_blob=True
+)
