@@ -78,8 +78,11 @@ def new_topic(address: Address, partitions_count: int) -> Iterator[str]:
             delete_topic(address, name)
 
 
-def fill(address: Address, topic: str, request: bytes, error_at: int) -> None:
-    """Send a produce request, and wait for its partition's leader where a broker takes its time."""
+def settle(address: Address, topic: str, request: bytes, error_at: int) -> None:
+    """Send a request until it is answered: a broker may take its time to have a leader.
+
+    `error_at` is where an answer has its error code, its size included.
+    """
     error = 0
     for _ in range(_TRIES):
         answer = pump.ask(address, request)
@@ -88,7 +91,7 @@ def fill(address: Address, topic: str, request: bytes, error_at: int) -> None:
             break
         time.sleep(_REST_S)
     if error:
-        raise pump.LoadFailed(f"the broker takes no record for {topic}: error {error}")
+        raise pump.LoadFailed(f"a request about {topic} was answered with error {error}")
 
 
 def producer_id(address: Address) -> tuple[int, int]:
@@ -108,7 +111,7 @@ def until_ready(address: Address, topic: str, partitions_count: int) -> None:
     """Put one small record into every partition, so that each has a leader and files."""
     records = wire.batch(1, 100, int(time.time() * 1000))
     for partition in range(partitions_count):
-        fill(
+        settle(
             address,
             topic,
             wire.produce(topic, partition, records, 1),

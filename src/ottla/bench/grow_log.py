@@ -32,7 +32,7 @@ _COLUMNS = (
 def steps(largest_mib: int) -> list[int]:
     """Sizes up to the largest: tenfold, the last step in two."""
     found = [_SMALLEST_MIB]
-    while found[-1] * 10 < largest_mib:
+    while found[-1] * 20 <= largest_mib:
         found.append(found[-1] * 10)
     if largest_mib > found[-1]:
         found += [largest_mib // 2, largest_mib] if largest_mib > 4 * found[-1] else [largest_mib]

@@ -96,7 +96,8 @@ def _loads(kind: str, plan: Plan, settings: Settings, variants: Sequence[str], s
 
     def done(lines: list[Line]) -> None:
         body.extend([*report.page(lines), ""])
-        body.extend(f"{remark}  " for remark in report.remarks(lines))
+        for remark in report.remarks(lines):
+            body.extend([f"{remark[:1].upper()}{remark[1:]}.", ""])
         found.extend(report.as_json(lines))
 
     run.measure(wanted, done, say)

@@ -75,6 +75,25 @@ class Measured:
         return stats.quantile(self.latencies, share)
 
 
+class Sequencer:
+    """An idempotent producer's requests, one after the other."""
+
+    def __init__(self, request: bytes, where: Sequenced) -> None:
+        self._request = request
+        self._where = where
+
+    def next(self, correlation_id: int) -> bytearray:
+        """A copy of the request with the sequence number that is due. Ids count from 1."""
+        where, request = self._where, bytearray(self._request)
+        sequence = (correlation_id - 1) * where.records_count & 0x7FFFFFFF
+        _SIZE.pack_into(request, _CORRELATION_AT, correlation_id & 0x7FFFFFFF)
+        _SIZE.pack_into(request, where.batch_at + _SEQUENCE_AT, sequence)
+        with memoryview(request) as view:
+            checked = crc32c.crc32c(view[where.batch_at + _CHECKED_FROM : where.batch_end])
+        _CHECKSUM.pack_into(request, where.batch_at + _CHECKSUM_AT, checked)
+        return request
+
+
 class _Connection:
     """One socket with its requests in flight. Receives into one buffer and skips what is large."""
 
@@ -89,7 +108,7 @@ class _Connection:
         self.registered = 0
         self._request = request
         self._correlation = 0
-        self._sequenced = load.sequenced
+        self._sequencer = Sequencer(request, load.sequenced) if load.sequenced else None
         self._peek = 4 if load.error_at is None else load.error_at + _ERROR.size
         self._error_at = load.error_at
         self._buffer = bytearray(_RECEIVE_BYTES)
@@ -106,8 +125,10 @@ class _Connection:
         now = time.perf_counter()
         self.sent_at.extend([now] * count)
         request = self._request
-        if self._sequenced is not None:
-            self.unsent.extend(memoryview(self._next(self._sequenced)) for _ in range(count))
+        if self._sequencer is not None:
+            for _ in range(count):
+                self._correlation += 1
+                self.unsent.append(memoryview(self._sequencer.next(self._correlation)))
             self.flush()
             return
         pieces: list[bytes] = []
@@ -125,18 +146,6 @@ class _Connection:
         if pieces:
             self.unsent.append(memoryview(b"".join(pieces)))
         self.flush()
-
-    def _next(self, where: Sequenced) -> bytearray:
-        """A copy of the request with the sequence number that is due."""
-        request = bytearray(self._request)
-        sequence = self._correlation * where.records_count & 0x7FFFFFFF
-        self._correlation += 1
-        _SIZE.pack_into(request, _CORRELATION_AT, self._correlation)
-        _SIZE.pack_into(request, where.batch_at + _SEQUENCE_AT, sequence)
-        with memoryview(request) as view:
-            checked = crc32c.crc32c(view[where.batch_at + _CHECKED_FROM : where.batch_end])
-        _CHECKSUM.pack_into(request, where.batch_at + _CHECKSUM_AT, checked)
-        return request
 
     def flush(self) -> None:
         """Send what the socket takes."""

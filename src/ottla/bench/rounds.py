@@ -5,13 +5,12 @@ Owns the order of things: touch memory, make a topic, warm up, load, read the CP
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from ottla.bench import asking, crowd, librdkafka, pump, shapes, stats, usage, wire
-from ottla.bench.contenders import Contender, bare_loop
+from ottla.bench.contenders import BARE, Contender, bare_loop
 from ottla.bench.shapes import Shape
 
 Say = Callable[[str], None]
@@ -138,7 +137,7 @@ def on_broker(contender: Contender, shape: Shape, seconds: float, settings: Sett
     with asking.new_topic(address, shapes.PARTITIONS_COUNT) as topic:
         if shape.kind == "fetch":
             for request in shapes.produces(shape, topic, 1):
-                asking.fill(address, topic, request, wire.produce_error_at(topic))
+                asking.settle(address, topic, request, wire.produce_error_at(topic))
         else:
             asking.until_ready(address, topic, shapes.PARTITIONS_COUNT)
         if shape.kind == "librdkafka":
@@ -149,53 +148,59 @@ def on_broker(contender: Contender, shape: Shape, seconds: float, settings: Sett
             load = shapes.idempotent_load(shape, topic, contender.acks, seconds, ids)
         else:
             load = shapes.load(shape, topic, contender.acks, seconds)
+        if shape.kind == "request" and load.error_at is not None:
+            # once alone: a coordinator may be a while in coming
+            asking.settle(address, topic, load.requests[0], load.error_at)
         return measure(contender, shape, partial(_pumped, contender, load, settings), settings)
-
-
-@contextlib.contextmanager
-def _with_bare(folder: str, shape: Shape, others: Sequence[Contender]) -> Iterator[list[Contender]]:
-    if shape.kind == "librdkafka":  # which wouldn't talk to it
-        yield list(others)
-        return
-    carried = len(shapes.records(shape, 0)) if shape.kind == "fetch" else 0
-    writes = shape.kind != "request"
-    with bare_loop(
-        folder, answer_bytes=shapes.BARE_ANSWER_BYTES, slice_bytes=carried, writes=writes
-    ) as bare:
-        # after the first, whose comparison with it matters most
-        yield [*others[:1], bare, *others[1:]]
 
 
 def run_shape(
     shape: Shape, others: Sequence[Contender], folder: str, settings: Settings, say: Say
 ) -> list[Line]:
     """Every contender, interleaved. One that fails is left out from there, and says why."""
-    with _with_bare(folder, shape, others) as contenders:
-        lines = [Line(shape, contender) for contender in contenders]
-        for turn in range(settings.rounds + 1):
-            for line in lines:
-                if line.failed:
-                    continue
-                say(f"{shape.kind} {shape.name}: {line.contender.name}, {_turn(turn, settings)}")
-                try:
-                    cost = _one(line.contender, shape, settings, warming=turn == 0)
-                except (pump.LoadFailed, OSError) as failure:
-                    line.failed, line.costs = str(failure), []
-                    continue
-                if turn:
-                    line.costs.append(cost)
+    lines = [Line(shape, contender) for contender in others]
+    if shape.kind != "librdkafka":  # which wouldn't talk to the bare loop
+        # after the first, whose comparison with it matters most
+        lines.insert(1, Line(shape, Contender(BARE, ("127.0.0.1", 0), None, "bare")))
+    for turn in range(settings.rounds + 1):
+        for line in lines:
+            if line.failed:
+                continue
+            say(f"{shape.kind} {shape.name}: {line.contender.name}, {_turn(turn, settings)}")
+            try:
+                cost = _one(line.contender, shape, folder, settings, warming=turn == 0)
+            except (pump.LoadFailed, OSError) as failure:
+                line.failed, line.costs = str(failure), []
+                continue
+            if turn:
+                line.costs.append(cost)
     return lines
+
+
+def warm(contender: Contender, shape: Shape, settings: Settings) -> None:
+    """Before anything counts. Raises pump.LoadFailed, OSError."""
+    on_broker(contender, shape, settings.warm_up_s * 2, settings)
 
 
 def _turn(turn: int, settings: Settings) -> str:
     return f"round {turn} of {settings.rounds}" if turn else "warming up"
 
 
-def _one(contender: Contender, shape: Shape, settings: Settings, *, warming: bool) -> Cost:
+def _one(
+    contender: Contender, shape: Shape, folder: str, settings: Settings, *, warming: bool
+) -> Cost:
     seconds = settings.seconds
     if warming:
         seconds = settings.warm_up_s if contender.kind == "peer" else min(0.5, seconds)
-    if contender.kind == "bare":
-        load = shapes.bare_load(shape, seconds)
-        return measure(contender, shape, partial(_pumped, contender, load, settings), settings)
-    return on_broker(contender, shape, seconds, settings)
+    if contender.kind != "bare":
+        return on_broker(contender, shape, seconds, settings)
+    carried = len(shapes.records(shape, 0)) if shape.kind == "fetch" else 0
+    load = shapes.bare_load(shape, seconds)
+    # A new one each time, for a new file: to write over the old one's pages costs half as much.
+    with bare_loop(
+        folder,
+        answer_bytes=shapes.BARE_ANSWER_BYTES,
+        slice_bytes=carried,
+        writes=shape.kind != "request",
+    ) as bare:
+        return measure(bare, shape, partial(_pumped, bare, load, settings), settings)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from ottla.bench import contenders, rounds, shapes, stats
 from ottla.bench.contenders import Contender, Peer, Variant
+from ottla.bench.pump import LoadFailed
 from ottla.bench.rounds import Line, Say, Settings
 from ottla.bench.shapes import Shape
 
@@ -85,6 +86,11 @@ def measure(
         tempfile.TemporaryDirectory(prefix="ottla-bench-") as folder,
         participants(folder, wanted.variants, wanted.peers, wanted.options) as others,
     ):
+        for peer in others:
+            if peer.kind == "peer":
+                say(f"warming up {peer.name}")
+                with contextlib.suppress(LoadFailed, OSError):  # said where it is measured
+                    rounds.warm(peer, picked[0], wanted.settings)
         for shape in picked:
             lines = rounds.run_shape(shape, others, folder, wanted.settings, say)
             if wanted.check_client and shape.kind != "librdkafka" and shape.connections > 1:

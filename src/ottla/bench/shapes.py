@@ -42,7 +42,7 @@ class Shape:
     def conditions(self) -> str:
         """In words, for who reads the report."""
         if self.kind == "librdkafka":
-            return "confluent-kafka, 1 producer, linger 5 ms, 1 KiB messages, 4 partitions"
+            return "confluent-kafka, 1 producer, linger 5 ms, to 4 partitions"
         one = "connection" if self.connections == 1 else "connections"
         each = " each" if self.connections > 1 else ""
         flight = f"{self.connections} {one}, {self.depth} in flight{each}"
@@ -58,7 +58,7 @@ PRODUCE = (
     Shape("100 B, alone", "produce", 1, 1),
     Shape("16 KiB", "produce", 4, 4, 160),
     Shape("1 MiB", "produce", 4, 2, 960, 1024),
-    Shape("librdkafka", "librdkafka", 1, 1, 1, 1024),
+    Shape("1 KiB messages", "librdkafka", 1, 1, 1, 1024),
 )
 FETCH = (
     Shape("1 MiB", "fetch", 4, 2, 960, 1024, slice_bytes=1 << 20),

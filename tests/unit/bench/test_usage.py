@@ -1,0 +1,52 @@
+"""What the kernel says about a process is read as it is meant."""
+
+import os
+
+import pytest
+
+from ottla.bench import usage
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:2384 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1
+   1: 0100007F:2384 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 222 1
+   2: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 333 1
+"""
+
+
+def test_the_times_of_a_process_whose_name_has_spaces_and_parentheses():
+    stat = "17 (a) b (c) S 1 1 1 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 8 0 55 1 2\n"
+    assert usage.stat_times(stat) == (103, 24)
+
+
+def test_the_socket_that_listens_is_told_from_its_connections():
+    assert usage.listening_inodes(TCP, 0x2384) == {"111"}
+    assert usage.listening_inodes(TCP, 1) == set()
+
+
+def test_time_that_the_host_took_is_a_share_of_all():
+    before = "cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 2 3\n"
+    after = "cpu  150 0 150 875 0 0 0 25 0 0\ncpu0 1 2 3\n"
+    assert usage.stolen_share(before, after) == pytest.approx(0.125)
+
+
+def test_nothing_is_stolen_in_no_time():
+    line = "cpu  100 0 100 800 0 0 0 0 0 0\n"
+    assert usage.stolen_share(line, line) == 0.0
+
+
+def test_what_is_spent_is_a_difference():
+    spent = usage.Cpu(2.0, 3.0) - usage.Cpu(0.5, 1.0)
+    assert (spent.user, spent.system, spent.total) == (1.5, 2.0, 3.5)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs Linux's /proc")
+def test_this_process_has_memory_and_is_its_own_family():
+    assert os.getpid() in usage.family(os.getpid())
+    assert usage.resident_bytes(os.getpid()) > 1 << 20
+    assert usage.cpu(os.getpid()).total >= 0
+
+
+def test_the_machine_is_one_line():
+    assert "\n" not in usage.machine()
+    assert "Python" in usage.machine()
