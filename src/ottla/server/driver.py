@@ -6,7 +6,8 @@ Must not know any message.
 
 The socket is ours alone, without an asyncio transport around it: a transport insists on being
 the only writer of its descriptor, so that sendfile would need a duplicate, and then two writers
-share one stream (docs/design/0005). Reading by add_reader and recv_into costs what BufferedProtocol costs.
+share one stream. Reading by add_reader and recv_into costs what BufferedProtocol costs.
+Design: docs/design/0005-one-socket-one-owner.md.
 """
 
 from __future__ import annotations

@@ -164,7 +164,9 @@ class Log:
         self._new_files: list[File] = []
         self._new_names: list[str] = []
         self._queued = False
-        self._waiting: list[Pending[None]] | None = None  # not None: files are being made
+        # Who waits for files that are being made: a list, maybe an empty one, while they are, and
+        # None while none are.
+        self._waiting: list[Pending[None]] | None = None
 
     @property
     def settings(self) -> LogSettings:

@@ -3,6 +3,7 @@
 Owns the table of what may be found and what is done about it. A torn tail is cut; nothing else is
 dropped without a word. Blocks: at start and in tools only. Doing it twice gives the same, also
 with a crash in between, because every step only removes what the next recovery would remove too.
+What is cut, and what is kept though it makes no sense: docs/design/0004-torn-or-damaged.md.
 """
 
 from __future__ import annotations

@@ -110,7 +110,10 @@ class Segment:
         self._written_from = 0
         self._reserved = 0
         # Where the last reads began and ended: a consumer that goes on, or comes again, needs no
-        # index. Bounded.
+        # index. Bounded. An entry can't be wrong: it is the boundary between two batches that a
+        # scan has seen, or the end of what was written then, and neither moves, for a segment only
+        # grows. (A refused write is taken back before anybody learns of it. What changes a segment
+        # otherwise, such as truncation or compaction, must make a new one.)
         self._recent: dict[int, int] = {}
 
     # -- writing
