@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 Setting = str | int | float | bool
 
-PROFILE: Final = {"shutdown.timeout.ms": "200"}
+PROFILE: Final = {"offsets.topic.num.partitions": "1", "shutdown.timeout.ms": "200"}
 """What an embedded broker does otherwise than `ottla serve`: a consumer that was left polling
 doesn't hold up the end of the `with` block. Everything else is as it would be in production."""
 

@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from ottla.core import group_options, options
+from ottla.core import options
 from ottla.core.config import InvalidConfig
 from ottla.core.endpoints import Endpoint
 from ottla.core.ports import DiskError
@@ -30,11 +30,6 @@ from ottla.protocol.errors import ErrorCode
 T = TypeVar("T")
 
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
-_PROFILE: Final = {
-    # One process has few groups, and each partition that has any costs files at the first one.
-    group_options.OFFSETS_PARTITIONS.name: "1",
-}
-"""What an embedded broker does otherwise than a server, unless it is told."""
 _NOT_RUNNING: Final = "the broker is not running: use it within its `with` block"
 
 _running: set[Running] = set()
@@ -171,8 +166,7 @@ class Running:
             loop.close()
 
     def _hold_node(self, loop: asyncio.SelectorEventLoop, directory: str, *, durable: bool) -> None:
-        given = {**_PROFILE, **self._given, options.LOG_DIR.name: directory}
-        config = options.broker_config(given)
+        config = options.broker_config({**self._given, options.LOG_DIR.name: directory})
         self.node = node = Node(config, loop, durable=durable)
         if self._stopping:
             return
