@@ -348,6 +348,8 @@ class ClassicProtocol:
         if group is not None and any(not result.error_code for result in results):
             gone = ", ".join(one.member_id for one in results if not one.error_code)
             self._rounds.after_departure(turn, group, f"{gone} left")
+        elif group is not None:
+            self._rounds.mend(turn, group)
         reply = LeaveGroupResponse(members=results)
         if caller.version < 3:
             reply.error_code = results[0].error_code

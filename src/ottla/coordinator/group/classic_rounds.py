@@ -212,6 +212,8 @@ class Rounds:
                 self.note(group, "expired", member_id, "did not sync in time")
                 self.let_go(turn, group, member_id)
             self.prepare(turn, group, f"{len(late)} members did not sync in time")
+        else:
+            self.mend(turn, group)
         return turn.decision(ErrorCode.NONE)
 
     # --- sessions ------------------------------------------------------------------------
@@ -239,6 +241,8 @@ class Rounds:
                 group.members.promised.discard(member_id)
                 self.maybe_complete(turn, group)
                 self._maybe_forget(group)
+            else:
+                self.mend(turn, group)
         return turn.decision(ErrorCode.NONE)
 
     def _session_timed_out(
@@ -274,6 +278,11 @@ class Rounds:
         else:
             self.maybe_complete(turn, group)
         self._maybe_forget(group)
+
+    def mend(self, turn: Turn[Any], group: ClassicGroup) -> None:
+        """End a round of nobody, whose record could not be written when the last one went."""
+        if group.state is _PREPARING and not len(group.members) and not group.members.promised:
+            self.complete(turn, group)
 
     def _maybe_forget(self, group: ClassicGroup) -> None:
         """Keep nothing of a group that came to nothing."""
