@@ -11,10 +11,10 @@ SUITES := $(wildcard $(addprefix tests/,tidy unit property sim fuzz oracle hosti
 PORTABLE := $(wildcard tests/unit/host tests/unit/server tests/clients/test_smoke.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install dev test portable soak lint fmt bench clean
+.PHONY: help run install dev test portable soak lint fmt bench bench-check bench-page clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 run: $(VENV)/.installed ## Start the broker in the foreground; ARGS="--listen 127.0.0.1:9999" passes options
 	@exec $(BIN)/ottla serve $(ARGS)
@@ -45,8 +45,14 @@ fmt: dev ## Let ruff format the code and mend what it can
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 
-bench: dev ## What a request costs the broker, beside a bare loop (see src/ottla/bench/load.py)
-	$(BIN)/python -m ottla.bench.load $(ARGS)
+bench: dev ## What requests cost the broker, beside a bare loop; ARGS="fetch --rounds 9" passes others
+	$(BIN)/ottla bench $(or $(ARGS),produce)
+
+bench-check: dev ## Whether the hot path is dearer than recorded; only says so
+	$(BIN)/ottla bench check docs/bench-ratios.json $(ARGS)
+
+bench-page: dev ## Measure everything (12 minutes) and write the tables of docs/performance.md; ARGS="--peer …"
+	$(BIN)/ottla bench page docs/performance.md $(ARGS)
 
 clean: ## Remove .venv and caches; keeps data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
