@@ -21,6 +21,7 @@ from ottla.handlers.registry import APIS
 from tests import reference
 from tests.oracle.answers import (
     admin_cases,
+    consumer_cases,
     data_cases,
     frame_cases,
     group_cases,
@@ -32,7 +33,15 @@ from tests.oracle.answers.case import CASES, Case
 from tests.oracle.answers.peer import TIMED_OUT, Peer, differences, ordered
 from tests.processes import Broker, RunningBroker, free_port
 
-MODULES = (admin_cases, data_cases, frame_cases, group_cases, offset_cases, topic_cases)
+MODULES = (
+    admin_cases,
+    consumer_cases,
+    data_cases,
+    frame_cases,
+    group_cases,
+    offset_cases,
+    topic_cases,
+)
 
 # Rows of the table of hostile input, by the APIs whose answers they are about.
 ROWS: dict[int, set[int]] = {
@@ -57,6 +66,8 @@ ROWS: dict[int, set[int]] = {
     42: {98, 111},
     44: {78},
     47: {98},
+    68: {98, 105, 110},
+    69: {98},
 }
 
 # As Apache Kafka's own of the reference, so that defaults are the same.
