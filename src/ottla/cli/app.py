@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import typer
 
@@ -334,9 +334,26 @@ def one_line(error: Any) -> str:
         options = [name for p in context.command.params for name in (*p.opts, *p.secondary_opts)]
         meant = nearest(error.option_name, [name for name in options if name.startswith("-")])
         return f"{path} has no option {error.option_name}; try: {path} {meant or '--help'}"
+    if kind == "BadParameter" and (wanted := _number_wanted(context, error.param, path)):
+        return wanted
     commands = getattr(getattr(context, "command", None), "commands", None)
     if commands and "command" in message.lower():
         word = message.partition("'")[2].partition("'")[0]
         meant = nearest(word, list(commands))
         return f"{path} has no command {word!r}; try: {path} {meant or '--help'}"
     return f"{message}; try: {path} --help"
+
+
+def _number_wanted(context: Any, option: Any, path: str) -> str | None:
+    """What an option of numbers takes, in our words: typer's differ with its versions."""
+    declared = get_args(getattr(context.command.callback, "__annotations__", {}).get(option.name))
+    if len(declared) != 2 or not {int, float} & {declared[0], *get_args(declared[0])}:
+        return None
+    least, most = declared[1].min, declared[1].max
+    name = max(option.opts, key=len)
+    whole = "" if float in {declared[0], *get_args(declared[0])} else "whole "
+    limits = "" if least is None else f" from {least}"
+    limits += "" if most is None else f" to {most}"
+    known = option.default if isinstance(option.default, int | float) else least
+    example = 1 if known is None else known
+    return f"{name} takes a {whole}number{limits}; try: {path} {name} {example}"

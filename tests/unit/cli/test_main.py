@@ -100,6 +100,9 @@ def test_the_help_of_the_whole_lists_serve_too(capsys: pytest.CaptureFixture[str
         (["serve", "--log-format", "xml"], "--log-format takes text or json, not 'xml'"),
         (["log", "verify", "/no/such"], "can't read /no/such: No such file or directory"),
         (["serve", "x"], "serve takes options only, not 'x'"),
+        (["topic", "create", "t", "--partitions", "x"], "--partitions takes a whole number from 1 to 100000; try: ottla topic create --partitions 1"),
+        (["consume", "t", "-n", "0"], "-n takes a whole number from 1; try: ottla consume -n 1"),
+        (["bench", "fetch", "--seconds", "x"], "--seconds takes a number from 0.1; try: ottla bench fetch --seconds "),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
