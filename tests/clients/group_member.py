@@ -1,0 +1,140 @@
+"""A member of a group as a process of its own, so that a test can kill it without a goodbye.
+
+Prints a line for each record it has read, [partition, value], and for each assignment,
+{"assigned": [...]}; commits after each poll; leaves the group on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+stopped = threading.Event()
+
+
+def say(line: Any) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def assigned(partitions: Iterable[Any]) -> None:
+    say({"assigned": sorted(one.partition for one in partitions)})
+
+
+def confluent(
+    bootstrap: str, group: str, topic: str, session_ms: int, more: dict[str, Any]
+) -> None:
+    from confluent_kafka import Consumer
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "session.timeout.ms": session_ms,
+            "heartbeat.interval.ms": session_ms // 5,
+        }
+        | more
+    )
+
+    def on_assign(_: Any, partitions: Any) -> None:
+        if more.get("partition.assignment.strategy") == "cooperative-sticky":
+            consumer.incremental_assign(partitions)
+        else:
+            consumer.assign(partitions)
+        assigned(consumer.assignment())
+
+    consumer.subscribe([topic], on_assign=on_assign)
+    while not stopped.is_set():
+        messages = consumer.consume(20, timeout=0.1)
+        for message in messages:
+            assert message.error() is None, message.error()
+            say([message.partition(), int(message.value())])
+        if messages and not more.get("enable.auto.commit"):
+            consumer.commit(asynchronous=False)
+    consumer.close()
+
+
+def kafka_python(
+    bootstrap: str, group: str, topic: str, session_ms: int, more: dict[str, Any]
+) -> None:
+    from kafka import ConsumerRebalanceListener, KafkaConsumer
+
+    class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+        def on_partitions_revoked(self, revoked: Any) -> None:
+            pass
+
+        def on_partitions_assigned(self, given: Any) -> None:
+            assigned(given)
+
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=session_ms,
+        heartbeat_interval_ms=session_ms // 5,
+        max_poll_records=20,
+        **more,
+    )
+    consumer.subscribe([topic], listener=Listener())
+    while not stopped.is_set():
+        found = consumer.poll(timeout_ms=100)
+        for records in found.values():
+            for record in records:
+                say([record.partition, int(record.value)])
+        if found:
+            consumer.commit()
+    consumer.close()
+
+
+def aiokafka(bootstrap: str, group: str, topic: str, session_ms: int, more: dict[str, Any]) -> None:
+    from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+    from aiokafka.errors import CommitFailedError
+
+    class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+        def on_partitions_revoked(self, revoked: Any) -> None:
+            pass
+
+        def on_partitions_assigned(self, given: Any) -> None:
+            assigned(given)
+
+    async def run() -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // 5,
+            **more,
+        )
+        await consumer.start()
+        consumer.subscribe([topic], listener=Listener())
+        try:
+            while not stopped.is_set():
+                found = await consumer.getmany(timeout_ms=100, max_records=20)
+                for records in found.values():
+                    for record in records:
+                        say([record.partition, int(record.value)])
+                if found:
+                    with suppress(CommitFailedError):  # it joins again behind our back
+                        await consumer.commit()
+        finally:
+            await consumer.stop()
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    kind, where, name, what, timeout, extra = sys.argv[1:]
+    clients = {"confluent": confluent, "kafka-python": kafka_python, "aiokafka": aiokafka}
+    clients[kind](where, name, what, int(timeout), json.loads(extra))
