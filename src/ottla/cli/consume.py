@@ -21,6 +21,7 @@ from ottla.cli.client import (
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.render import RENDERERS, Format, Row
 from ottla.cli.where import Start, parse_start
+from ottla.host.terminal import escaped
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 BATCH_RECORDS = 1000
 SILENCE_S = 30.0
 """How long there may be nothing from a partition that has more, before that is an error."""
+NOTE_AFTER_S = 5.0
+"""And before a person who waits is told: librdkafka tries again and again without a word."""
 
 
 def run(options: arguments.Consume) -> int:
@@ -128,37 +131,50 @@ def _print(
     if not assignment:
         return
     consumer.assign(assignment)
-    open_partitions, left = set(places), options.number
+    behind = {number for number, at in places.items() if at < ends[number]}
+    left = options.number
     form = Format.JSON if options.json else options.format
     render, out = RENDERERS[form], sys.stdout.buffer
-    heard = time.monotonic()
-    while open_partitions and left != 0:
+    heard, noted = time.monotonic(), False
+    while (behind or options.follow) and left != 0:
         room = BATCH_RECORDS if left is None else min(BATCH_RECORDS, left)
         messages = consumer.consume(room, timeout=0.05)
         lines = []
         for message in messages:
             number, offset = cast(int, message.partition()), cast(int, message.offset())
             if message.error() is not None:
-                if _is_end(message) and not options.follow:
-                    open_partitions.discard(number)
+                if _is_end(message):
+                    behind.discard(number)
                 continue
-            if not options.follow:
-                if offset + 1 >= ends[number]:
-                    open_partitions.discard(number)
-                if offset >= ends[number]:
-                    continue
-            lines.append(render(_row(message)))
+            if offset + 1 >= ends[number]:
+                behind.discard(number)
+            if options.follow or offset < ends[number]:
+                lines.append(render(_row(message)))
         out.writelines(lines)
         if left is not None:
             left -= len(lines)
         if messages:
             heard = time.monotonic()
-        else:
-            out.flush()
-            if not options.follow and time.monotonic() - heard > SILENCE_S:
-                trouble = cluster.last_trouble or "the broker sends nothing"
-                raise CommandError(f"gave up after {SILENCE_S:.0f} s without a record: {trouble}")
+            continue
+        out.flush()
+        if behind and not noted and time.monotonic() - heard > NOTE_AFTER_S:
+            noted = True
+            _note(_silence(cluster, options.topic, behind, NOTE_AFTER_S) + "; still trying")
+        if behind and not options.follow and time.monotonic() - heard > SILENCE_S:
+            raise CommandError("gave up: " + _silence(cluster, options.topic, behind, SILENCE_S))
     out.flush()
+
+
+def _silence(cluster: Cluster, topic: str, behind: set[int], seconds: float) -> str:
+    """What is missing, and what was last heard of why, if anything."""
+    first = f"{topic}-{min(behind)}"
+    which = first if len(behind) == 1 else f"{first} and {len(behind) - 1} more"
+    trouble = f" ({cluster.last_trouble})" if cluster.last_trouble else ""
+    return f"nothing from {which} for {seconds:.0f} s, though there is more to read{trouble}"
+
+
+def _note(sentence: str) -> None:
+    sys.stderr.write(f"ottla: {escaped(sentence)}\n")
 
 
 def _is_end(message: Message) -> bool:
