@@ -72,7 +72,7 @@ def printing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Print a topic of two partitions of two records each."""
 
     def run(consumer: Waiting, *, follow: bool = False, trouble: str = "") -> None:
-        monkeypatch.setattr(consume.time, "monotonic", consumer.monotonic)
+        monkeypatch.setattr("ottla.cli.consume.time.monotonic", consumer.monotonic)
         cluster = Cluster("h:1", last_trouble=trouble)
         options = Consume(topic="t", follow=follow)
         source: Any = consumer
