@@ -18,6 +18,7 @@ import pytest
 
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages import delete_topics, offset_commit, offset_delete, offset_fetch
+from ottla.records.batch import BatchView
 from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimNode
 
@@ -379,3 +380,19 @@ def test_topics_that_are_not_there_are_answered_beside_those_that_are() -> None:
     asked.groups[0].topics[0].topic_id = b"x" * 16
     (group,) = ask(node, asked, 10).groups
     assert [part.error_code for part in group.topics[0].partitions] == [100, 100]
+
+
+@pytest.mark.parametrize("codec", [0, 1, 2, 3, 4])
+def test_commits_are_kept_in_the_codec_that_the_options_say(codec: int) -> None:
+    node = SimNode(offsets_topic_num_partitions="1", offsets_topic_compression_codec=str(codec))
+    node.create_topic("t", PARTITIONS)
+    ask(node, commit("g", {0: 5, 1: 6}), 8)
+    log = node.partition("__consumer_offsets").log
+    (segment,) = log.segments
+    node.disk.on_loop = False  # a test may read and wait
+    assert BatchView(memoryview(segment.log.read(0, 1 << 16))).codec == codec
+    node.disk.on_loop = True
+    node.crash("nothing")
+    call = node.connect().ask(fetch("g"), 8)
+    node.settle()
+    assert committed(call) == {("g", 0): 5, ("g", 1): 6}
