@@ -22,6 +22,10 @@ type: LONG
 inherited: DYNAMIC_DEFAULT_BROKER_CONFIG
 documented: true
 resources: [BROKER, BROKER_LOGGER, TOPIC]
+latest: 0
+delete records: null
+delete too many: OffsetOutOfRangeException
+sizes: 0
 elect: ElectionNotNeededException
 reassignments: {}
 reassign: InvalidReplicaAssignmentException

@@ -56,6 +56,11 @@ public class AdminTour {
             say("documented", () -> described(admin, topic, "retention.ms").documentation().length() > 10);
             say("resources", () -> admin.listConfigResources().all().get().stream().map(r -> r.type().name()).sorted().toList());
 
+            say("latest", () -> admin.listOffsets(Map.of(FIRST, OffsetSpec.latest())).all().get().get(FIRST).offset());
+            say("delete records", () -> admin.deleteRecords(Map.of(FIRST, RecordsToDelete.beforeOffset(0))).all().get());
+            say("delete too many", () -> admin.deleteRecords(Map.of(FIRST, RecordsToDelete.beforeOffset(9))).all().get());
+            say("sizes", () -> admin.describeLogDirs(List.of(0)).allDescriptions().get().get(0).values().iterator().next().replicaInfos().get(FIRST).size());
+
             say("elect", () -> admin.electLeaders(ElectionType.PREFERRED, Set.of(FIRST)).partitions().get().get(FIRST).get().getClass().getSimpleName());
             say("reassignments", () -> admin.listPartitionReassignments().reassignments().get());
             say("reassign", () -> admin.alterPartitionReassignments(Map.of(FIRST, Optional.of(new NewPartitionReassignment(List.of(5))))).all().get());
