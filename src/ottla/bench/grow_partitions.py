@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 import tempfile
@@ -15,6 +16,7 @@ from ottla.protocol.messages import fetch, metadata, produce
 _TOPIC = "many"
 _OPTIONS = ("max.partitions.per.topic=1000000", "max.partitions.total=1000000")
 _FILLED_AT_ONCE = 500
+_SPARE_FILES = 1000
 _ROLL_BYTES = 1 << 20
 _ROLL_BATCH_RECORDS = 60  # of 1 KiB: a segment of 1 MiB takes 16 such batches
 _SESSION_ID_AT, _SESSION_EPOCH_AT = 36, 40  # in a Fetch of version 12 by the client "load"
@@ -35,12 +37,21 @@ _COLUMNS = (
 
 
 def measure(limits: Limits, say: Say) -> Growth:
-    growth = Growth("partitions", "Partitions of one broker", "partitions", _COLUMNS)
+    title = "Partitions of one broker"
+    if limits.partitions > _filled_max():
+        title += f" (of which {_filled_max():,} have files: each keeps three open)"
+    growth = Growth("partitions", title, "partitions", _COLUMNS)
     for count in sizes(1, limits.partitions):
         say(f"growth: {count:,} partitions")
         with tempfile.TemporaryDirectory(prefix="ottla-growth-") as folder:
             growth.add(count, _point(f"{folder}/data", count, limits.seconds))
     return growth
+
+
+def _filled_max() -> int:
+    """How many may have files at once: each keeps three open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return (limit - _SPARE_FILES) // 3 if limit != resource.RLIM_INFINITY else 1 << 30
 
 
 def _point(directory: str, count: int, seconds: float) -> dict[str, float | None]:
@@ -67,12 +78,15 @@ def _sizes(running: contenders.Running, count: int) -> dict[str, float | None]:
     asking.create_topic(address, _TOPIC, count)
     create_ms = (time.perf_counter() - begun) * 1e3
     empty = sample.resident_kib(running)
-    _fill(address, count)
+    filled_count = min(count, _filled_max())
+    _fill(address, filled_count)
     filled = sample.resident_kib(running)
     many = count >= 100  # less is within a page or two
     return {
         "memory of one, empty": (empty - before) / count if many else None,
-        "memory of one, with files": (filled - before) / count if many else None,
+        "memory of one, with files": (
+            (empty - before) / count + (filled - empty) / filled_count if many else None
+        ),
         "create": create_ms,
     }
 
@@ -95,8 +109,11 @@ def _fill(address: tuple[str, int], count: int) -> None:
 
 def _fetch(count: int, session_epoch: int = -1) -> fetch.FetchRequest:
     """Of the end of that many partitions, where nothing new is."""
+    filled_count = _filled_max()
     parts = [
-        fetch.FetchPartition(partition=index, fetch_offset=1, partition_max_bytes=1 << 20)
+        fetch.FetchPartition(
+            partition=index, fetch_offset=int(index < filled_count), partition_max_bytes=1 << 20
+        )
         for index in range(count)
     ]
     return fetch.FetchRequest(

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ottla.bench import asking, crowd, librdkafka, pump, shapes, stats, usage, wire
+from ottla.bench import asking, compiled, crowd, librdkafka, pump, shapes, stats, usage, wire
 from ottla.bench.contenders import BARE, Contender, bare_loop
 from ottla.bench.shapes import Shape
 
+CROWD_COUNT = 3
 Say = Callable[[str], None]
 Drive = Callable[[], pump.Measured]
 
@@ -91,7 +92,8 @@ class Settings:
     seconds: float = 2.0
     warm_up_s: float = 5.0
     touched_mib: int = usage.TOUCHED_MIB
-    clients: int = 1
+    client: str = "python"
+    """Which one sends: `python`, one of it; `crowd`, several processes of it; `compiled`."""
 
 
 def measure(contender: Contender, shape: Shape, drive: Drive, settings: Settings) -> Cost:
@@ -107,8 +109,10 @@ def measure(contender: Contender, shape: Shape, drive: Drive, settings: Settings
 
 
 def _pumped(contender: Contender, load: pump.Load, settings: Settings) -> pump.Measured:
-    if settings.clients > 1:
-        return crowd.run(contender.address, load, settings.clients)
+    if settings.client == "crowd":
+        return crowd.run(contender.address, load, CROWD_COUNT)
+    if settings.client == "compiled":
+        return compiled.run(contender.address, load)
     return pump.run(contender.address, load)
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ottla.bench import contenders, rounds, shapes, stats
+from ottla.bench import compiled, contenders, rounds, shapes, stats
 from ottla.bench.contenders import Contender, Peer, Variant
 from ottla.bench.pump import LoadFailed
 from ottla.bench.rounds import Line, Say, Settings
@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[Shape, ...]] = {
     "fetch": shapes.FETCH,
     "requests": shapes.REQUESTS,
 }
-_CHECK_CLIENTS = 3
+CLIENTS = {"crowd": f", {rounds.CROWD_COUNT} clients", "compiled": ", a compiled client"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +94,40 @@ def measure(
         for shape in picked:
             lines = rounds.run_shape(shape, others, folder, wanted.settings, say)
             if wanted.check_client and shape.kind != "librdkafka" and shape.connections > 1:
-                crowd = replace(wanted.settings, clients=_CHECK_CLIENTS)
-                again = rounds.run_shape(shape, others[:1], folder, crowd, say)
-                for line in again:
-                    name = f"{line.contender.name}, {_CHECK_CLIENTS} clients"
-                    line.contender = replace(line.contender, name=name)
-                lines += again
+                for client in other_clients():
+                    lines += _by_client(client, shape, others[0], folder, wanted.settings, say)
             found.append(lines)
             done(lines)
     return found
 
 
-def verdict_on_client(lines: Sequence[Line]) -> str | None:
+def other_clients() -> list[str]:
+    """Those that a load can be checked with on this machine."""
+    return ["crowd", "compiled"] if compiled.compiler() else ["crowd"]
+
+
+def _by_client(
+    client: str, shape: Shape, ottla: Contender, folder: str, settings: Settings, say: Say
+) -> list[Line]:
+    """The same load on ottla alone, from another client."""
+    found = rounds.run_shape(shape, [ottla], folder, replace(settings, client=client), say)
+    for line in found:
+        line.contender = replace(line.contender, name=f"{line.contender.name}{CLIENTS[client]}")
+    return [line for line in found if line.contender.kind != "bare"]
+
+
+def verdicts_on_client(lines: Sequence[Line]) -> list[str]:
     """Whether the one client was the limit, of lines measured with `check_client`."""
     by_name = {line.contender.name: line.median("cpu_us") for line in lines}
-    one, several = by_name.get("ottla"), by_name.get(f"ottla, {_CHECK_CLIENTS} clients")
-    if not one or not several:
-        return None
-    change = several / one - 1
-    return (
-        f"check of the client: from {_CHECK_CLIENTS} processes a request costs the broker "
-        f"{stats.number(several)} µs instead of {stats.number(one)} ({change:+.0%})"
-    )
+    one, said = by_name.get("ottla"), []
+    for name in CLIENTS.values():
+        other = by_name.get(f"ottla{name}")
+        if one and other:
+            said.append(
+                f"check of the client: with{name.replace(',', '')} a request costs the broker "
+                f"{stats.number(other)} µs instead of {stats.number(one)} ({other / one - 1:+.0%})"
+            )
+    return said
 
 
 def failure_of(found: Sequence[Sequence[Line]]) -> str | None:

@@ -78,8 +78,7 @@ def load(options: arguments.BenchLoad, kind: str, variants: Sequence[str] = ()) 
             for fields in report.as_json(lines):
                 sys.stdout.write(object_line(fields))
         else:
-            verdict = run.verdict_on_client(lines)
-            said = f"  {verdict}\n" if verdict else ""
+            said = "".join(f"  {one}\n" for one in run.verdicts_on_client(lines))
             sys.stdout.write(f"{report.text(lines)}\n{said}\n")
         sys.stdout.flush()
 

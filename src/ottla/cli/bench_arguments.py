@@ -72,7 +72,8 @@ class BenchLoad:
         bool,
         typer.Option(
             "--check-client",
-            help="Send each load from three processes too, to see whether one was the limit.",
+            help="Send each load from three processes too, and from a compiled client where there "
+            "is a C compiler, to see whether the one in Python was the limit.",
         ),
     ] = False
     explain: Annotated[

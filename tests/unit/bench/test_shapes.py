@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from ottla.bench import crowd, pump, run, shapes
+from ottla.bench import compiled, crowd, pump, run, shapes
 from ottla.protocol import frame as frames
 from ottla.protocol.codec import decoder
 from ottla.protocol.messages import produce
@@ -83,3 +83,10 @@ def test_a_load_is_chosen_by_a_part_of_its_name():
     assert [shape.name for shape in run.chosen("fetch", "mib")] == ["1 MiB"]
     with pytest.raises(ValueError, match="fits no load"):
         run.chosen("fetch", "nonsense")
+
+
+def test_what_the_compiled_client_prints_is_read_back():
+    found = compiled.told("1000 5000 9000 0.5 0.25 0.001 0.002 0.009\n")
+    assert (found.answers, found.bytes_in, found.bytes_out) == (1000, 5000, 9000)
+    assert (found.seconds, found.client_cpu_s) == (0.5, 0.25)
+    assert [found.latency(share) for share in (0.5, 0.99, 0.999)] == [0.001, 0.002, 0.009]
