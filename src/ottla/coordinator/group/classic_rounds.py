@@ -296,7 +296,11 @@ class Rounds:
         group.is_live = True
         for member in group.members:
             self.watch(turn, group, member, member.session_timeout_ms)
-        if group.state is _STABLE and len(group.members) > self.settings.size_max:
+        first = group.members.first()
+        if group.state is _STABLE and group.leader is None and first is not None:
+            group.leader = first.id
+            self.prepare(turn, group, "it was a consumer group before")
+        elif group.state is _STABLE and len(group.members) > self.settings.size_max:
             self.prepare(turn, group, "more members than a group may have now")
 
     # --- small things --------------------------------------------------------------------

@@ -77,9 +77,15 @@ def as_consumer_group(classic: ClassicGroup, image: ClusterImage) -> ConsumerGro
     return group
 
 
-def as_classic_entry(draft: Draft, members: Sequence[Member], now_ms: int) -> Entry:
+def as_classic_entry(
+    draft: Draft, members: Sequence[Member], now_ms: int, *, is_complete: bool
+) -> Entry:
     """The record of a stable classic group of these members, in the generation of the draft's
-    epoch, each with its target as its assignment."""
+    epoch, each with its target as its assignment.
+
+    Unless that is complete nobody leads: so whoever reads the record, also after a crash, knows
+    that the members must join again. (Kafka forgets it, and what the last member had is nobody's.)
+    """
     group = draft.group
     protocol = _select({member.id: _protocols(member) for member in members})
     topics = draft.image.by_id
@@ -111,7 +117,7 @@ def as_classic_entry(draft: Draft, members: Sequence[Member], now_ms: int) -> En
         protocol_type=PROTOCOL_TYPE,
         generation=draft.epoch,
         protocol=protocol,
-        leader=members[0].id,
+        leader=members[0].id if is_complete else None,
         current_state_timestamp=now_ms,
         members=stored,
     )

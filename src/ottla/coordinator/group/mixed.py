@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 ID_REQUIRED_SINCE = 4
 """JoinGroup: a new member is given its id first (KIP-394)."""
+PROTOCOL_SINCE = 5
+"""SyncGroup: type and name of the protocol are mandatory (KIP-559)."""
 
 
 class MixedGroups:
@@ -119,7 +121,7 @@ class MixedGroups:
                 return Decision(refused_join(refusal.error, updated.id))
             renamed = {former.id: updated.id}
             rebalance = group.assignment_epoch < draft.epoch
-            self._to_classic(draft, renamed, rebalance, "its last other member was replaced")
+            self._to_classic(draft, renamed, rebalance)
             return Decision(_join_answer(updated, draft.epoch), draft.entries, draft.effects)
         outcome = self._consumer.advance(draft, member, updated, owned)
         if isinstance(outcome, Refusal):
@@ -144,8 +146,15 @@ class MixedGroups:
 
     # --- SyncGroup and Heartbeat -----------------------------------------------------------
 
-    def sync(self, group: ConsumerGroup, request: SyncGroupRequest) -> Decision[SyncGroupResponse]:
+    def sync(
+        self, group: ConsumerGroup, request: SyncGroupRequest, caller: Caller
+    ) -> Decision[SyncGroupResponse]:
         """What the member may work on, as its client's own assignor would have said it."""
+        if caller.version >= PROTOCOL_SINCE and None in (
+            request.protocol_type,
+            request.protocol_name,
+        ):
+            return Decision(SyncGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
         member = self._known(group, request.member_id, request.group_instance_id)
         if isinstance(member, ErrorCode):
             return Decision(SyncGroupResponse(error_code=member))
@@ -314,7 +323,7 @@ class MixedGroups:
             for timer in ("session", "rebalance", "join", "sync"):
                 draft.effects.append(Cancel((timer, draft.group.id, member.id)))
         gone = {member.id: None for member in going}
-        self._to_classic(draft, gone, True, "the last member of the new protocol left")
+        self._to_classic(draft, gone, True)
         return True
 
     def _may_downgrade(self, draft: Draft, going: list[Member], extra: int = 0) -> bool:
@@ -329,31 +338,27 @@ class MixedGroups:
             and any(member.classic is None for member in going)
         )
 
-    def _to_classic(
-        self, draft: Draft, changed: Mapping[str, str | None], rebalance: bool, why: str
-    ) -> None:
+    def _to_classic(self, draft: Draft, changed: Mapping[str, str | None], rebalance: bool) -> None:
         """`changed`: who goes (None), and who is by now another member, by id."""
         group = draft.group
         renamed = {old: new for old, new in changed.items() if new is not None}
         draft.entries += group.end(renamed)
         members = [draft.members[new] for new in renamed.values()]
         members += (member for id_, member in group.members.items() if id_ not in changed)
-        entry = as_classic_entry(draft, members, self._consumer.clock.wall_ms())
-        draft.entries.append(entry)
+        now_ms = self._consumer.clock.wall_ms()
+        draft.entries.append(as_classic_entry(draft, members, now_ms, is_complete=not rebalance))
         for member in members:
             for timer in ("rebalance", "join", "sync"):
                 draft.effects.append(Cancel((timer, group.id, member.id)))
-        begin = partial(self._begin_classic, group.id, why if rebalance else "")
+        begin = partial(self._begin_classic, group.id)
         draft.effects.append(Schedule(("converted", group.id), 0.0, begin))
 
-    def _begin_classic(self, group_id: str, why: str) -> Decision[None]:
+    def _begin_classic(self, group_id: str) -> Decision[None]:
         """The group is classic by now: its members get sessions, and are to join again."""
         group = self._rounds.classic(group_id)
         turn: Turn[None] = Turn()
         if group is not None and not group.is_live:
             self._rounds.start(turn, group)
-            if why and not group.is_empty:
-                self._rounds.rebalance_or_go_on(turn, group, why)
         return turn.decision(None)
 
 

@@ -268,7 +268,7 @@ class GroupShard:
     def sync_group(self, request: SyncGroupRequest, caller: Caller) -> Decision[SyncGroupResponse]:
         group = self.groups.get(request.group_id)
         if isinstance(group, ConsumerGroup):
-            return self.mixed.sync(group, request)
+            return self.mixed.sync(group, request, caller)
         return self.classic.sync(request, caller)
 
     def heartbeat(self, request: HeartbeatRequest, _caller: Caller) -> Decision[HeartbeatResponse]:
