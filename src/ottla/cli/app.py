@@ -39,6 +39,11 @@ app = typer.Typer(
 topic = typer.Typer(
     help="Create, list, describe, alter, configure and delete topics.", add_completion=False, **_APP
 )
+group = typer.Typer(
+    help="List, describe and delete groups, and see or set their offsets.",
+    add_completion=False,
+    **_APP,
+)
 log = typer.Typer(
     help="Print or check the files of a log, without a broker.", add_completion=False, **_APP
 )
@@ -189,6 +194,46 @@ def consume(options: arguments.Consume) -> int:
     return command_consume.run(options)
 
 
+@command(group, "list")
+def group_list(options: arguments.GroupList) -> int:
+    """List the groups, one a line."""
+    from ottla.cli import groups
+
+    return groups.show_list(options)
+
+
+@command(group, "describe")
+def group_describe(options: arguments.GroupDescribe) -> int:
+    """Describe a group. Its state, its members and which partitions they have."""
+    from ottla.cli import groups
+
+    return groups.describe(options)
+
+
+@command(group, "offsets")
+def group_offsets(options: arguments.GroupOffsets) -> int:
+    """Show what a group has committed, and how far behind it is (the end is exclusive)."""
+    from ottla.cli import groups
+
+    return groups.offsets(options)
+
+
+@command(group, "reset")
+def group_reset(options: arguments.GroupReset) -> int:
+    """Say what a reset of a group's offsets would do, and with --execute do it."""
+    from ottla.cli import groups
+
+    return groups.reset(options)
+
+
+@command(group, "delete")
+def group_delete(options: arguments.GroupDelete) -> int:
+    """Delete groups that nobody is in, with all they have committed. It doesn't ask again."""
+    from ottla.cli import groups
+
+    return groups.delete(options)
+
+
 @command(log, "dump")
 def log_dump(options: arguments.LogDump) -> int:
     """Print what the files of a log hold: batches, records, index entries, producers."""
@@ -281,6 +326,7 @@ def bench_page(options: bench_arguments.BenchPage) -> int:
 
 
 app.add_typer(topic, name="topic")
+app.add_typer(group, name="group")
 app.add_typer(log, name="log")
 app.add_typer(bench, name="bench")
 

@@ -277,6 +277,67 @@ class Consume(Connection):
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False
 
 
+Group = Annotated[str, typer.Argument(metavar="GROUP", help="The group.", show_default=False)]
+
+
+@dataclass(kw_only=True)
+class GroupList(Connection):
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class GroupDescribe(Connection):
+    group: Group
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Also what happened to the group lately (ottla).")
+    ] = False
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class GroupOffsets(Connection):
+    group: Group
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class GroupReset(Connection):
+    group: Group
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="beginning, end, an OFFSET, a time (2013-01-01T05:00, local unless it names a "
+            "zone) or an age (-5m; units s, m, h, d).",
+            show_default=False,
+        ),
+    ] = None
+    shift: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="N records on, or back if negative.", show_default=False),
+    ] = None
+    topic: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TOPIC[:PARTITION]",
+            help="Only these; without it, all that the group has committed. May be repeated.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Do it. Without it, only say what would be done.")
+    ] = False
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class GroupDelete(Connection):
+    groups: Annotated[
+        list[str], typer.Argument(metavar="GROUP...", help="The groups.", show_default=False)
+    ]
+    json: AsJson = False
+
+
 @dataclass(kw_only=True)
 class LogDump:
     path: Annotated[

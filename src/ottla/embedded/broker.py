@@ -251,6 +251,16 @@ class Broker:
         self._topic(name)
         self._do(self._inside().create_partitions(name, total))
 
+    # --- groups ----------------------------------------------------------------------------
+
+    def group_timeline(self, group: str) -> list[dict[str, Any]]:
+        """What happened to a group of the classic protocol lately, oldest first.
+
+        Each event has `at_ms`, `kind`, `generation`, `member`, `text` (who, why) and `took_ms`
+        (how long the phase before it took). Empty for a group that is not known.
+        """
+        return self._do(self._inside().group_timeline(group))
+
     # --- offsets ---------------------------------------------------------------------------
 
     def offsets(self, topic: str, partition: int = 0) -> Offsets:

@@ -23,6 +23,7 @@ from ottla.embedded.records import Placed
 from ottla.handlers.context import ConnectionState, Context, Request
 from ottla.handlers.registry import API
 from ottla.handlers.reply import Parked
+from ottla.handlers.timelines import timeline_of
 from ottla.protocol.errors import ErrorCode
 
 BY_NAME_UNTIL = 12
@@ -103,6 +104,11 @@ class Inside:
         await settled(pending)
         [result] = pending.result()
         raise_for(result.error, result.message, what)
+
+    # --- groups ----------------------------------------------------------------------------
+
+    async def group_timeline(self, group: str) -> list[dict[str, Any]]:
+        return timeline_of(self.context, group) or []
 
     # --- offsets ---------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ their names; client metrics are not collected, so nothing is set for them.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ottla.cluster import keys
@@ -26,6 +27,7 @@ from ottla.core.config_entries import (
 from ottla.handlers.limits import RESOURCES_MAX, too_many
 from ottla.handlers.loggers import logger_entries
 from ottla.handlers.reply import Reply
+from ottla.handlers.timelines import timeline_of
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.describe_configs import (
     DescribeConfigsRequest,
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ottla.handlers.context import Context, Request
+
+TIMELINE = "ottla.timeline"
+"""Not a setting: what happened to a group lately, as JSON. Told only to who asks for it by name."""
+_DEFAULT, _TEXT = 5, 2
 
 Told: TypeAlias = list[DescribeConfigsResourceResult]
 Fault: TypeAlias = tuple[ErrorCode, str]
@@ -106,6 +112,8 @@ class _Answering:
         if wanted:
             names = set(wanted)
             found = [one for one in found if one.name in names]
+            if resource.resource_type == ResourceType.GROUP and TIMELINE in names:
+                found += self._timeline(name)
         return DescribeConfigsResult(
             error_message="",
             resource_type=resource.resource_type,
@@ -147,6 +155,17 @@ class _Answering:
             return ErrorCode.INVALID_REQUEST, "Group name must not be empty"
         settings = self._image.settings.get(keys.group_settings(name), NO_SETTINGS)
         return self._told(group_entries(self._context.config, settings.configs))
+
+    def _timeline(self, name: str) -> Told:
+        events = timeline_of(self._context, name)
+        if events is None:
+            return []
+        text = json.dumps(events, separators=(",", ":"))
+        return [
+            DescribeConfigsResourceResult(
+                name=TIMELINE, value=text, read_only=True, config_source=_DEFAULT, config_type=_TEXT
+            )
+        ]
 
     def _told_once(self, find: Callable[..., Iterable[ConfigEntry]], *arguments: Any) -> Told:
         if find not in self._found:
