@@ -97,6 +97,11 @@ def test_a_full_group_takes_nobody_more():
     assert world.beat("a", 2).error_code == NONE
 
 
+def test_h101_a_node_takes_so_many_groups_and_no_more(world):
+    world.shard.consumer.has_room = lambda: False
+    assert world.join("a", "t").error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
+
+
 def test_v0_makes_an_id_for_a_member_without_one(world):
     answer = world.join("", "t", version=0)
     assert answer.member_id == "made-0"

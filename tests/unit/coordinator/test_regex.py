@@ -2,7 +2,7 @@
 
 import pytest
 
-from ottla.coordinator.group.regex import SLICE, Regex, RegexError, Resolution
+from ottla.coordinator.group.regex import KEPT_MAX, SLICE, Regex, RegexError, Resolution
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_an_expression_describes_all_of_a_name(text, names, others):
     [
         *("(", ")", "a)", "[", "[]", "[b-a]", "*", "a**", "a{2,1}", "a{1001}", r"(a)\1", "(?=a)"),
         *("(?<!a)b", "(?P<n>a)(?P<n>b)", r"\8", "\\", "[[:nope:]]", r"\p{Nope}", "(?z)a", "a++"),
-        *("x{1000}{1000}", "(" * 200 + ")" * 200, "((a{100}){100}){100}"),
+        *("x{1000}{1000}", "(" * 200 + ")" * 200, "((a{100}){100}){100}", "a" * 5000),
     ],
 )
 def test_h110_what_is_no_expression_of_re2_is_refused(text):
@@ -46,6 +46,14 @@ def test_h110_no_expression_takes_time_that_grows_with_its_power():
         regex = Regex(text)
         assert not regex.matches("xa" * 124)
         assert regex.steps < 60 * 249
+
+
+def test_h110_what_is_kept_of_an_expression_is_bounded():
+    regex = Regex(".*a.{300}")
+    for number in range(200):
+        regex.matches(f"{number:0249b}".replace("1", "a"))
+    places = sum(len(state[0]) for state in regex._states)
+    assert places <= KEPT_MAX
 
 
 def test_a_resolution_takes_many_topics_in_slices():

@@ -97,6 +97,8 @@ class ConsumerProtocol:
         self.clock = clock
         self.unique = unique
         self.mixing: Mixing | None = None
+        self.has_room: Callable[[], bool] = lambda: True
+        """Whether the node takes one more group (H101)."""
 
     def group(self, group_id: str) -> ConsumerGroup | None:
         found = self.groups.get(group_id)
@@ -164,6 +166,8 @@ class ConsumerProtocol:
             what = "Consumer group {} not found." if found is None else NOT_CONSUMER
             return Refusal(ErrorCode.GROUP_ID_NOT_FOUND, what.format(group_id))
         if found is None:
+            if not self.has_room():
+                return Refusal(ErrorCode.GROUP_MAX_SIZE_REACHED, "There are too many groups.")
             return Draft(ConsumerGroup(group_id), self.image())
         assert self.mixing is not None, "there are other groups, so there is who mixes them"
         return self.mixing.convert_to_consumer(group_id, self.image())

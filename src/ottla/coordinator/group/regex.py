@@ -19,8 +19,12 @@ __all__ = ["Regex", "RegexError", "Resolution"]
 PROGRAM_MAX: Final = 10_000
 """Places in an expression, counted repetitions written out; more is refused, as RE2 refuses what
 takes more than its memory."""
-STATES_MAX: Final = 1000
-"""States kept for one expression; past that the table is begun anew."""
+KEPT_MAX: Final = 50_000
+"""Places in all the states that are kept for one expression; past that the table is begun anew."""
+TEXT_MAX: Final = 4096
+"""Characters of an expression; RE2 has a limit of memory instead."""
+COMPILE_STEPS: Final = 100
+"""What a character costs to compile, in steps of matching."""
 SLICE: Final = 20_000
 """Steps that a resolution takes at a time: a few milliseconds."""
 
@@ -32,10 +36,13 @@ _BEGIN, _WORD, _OTHER = range(3)
 class Regex:
     """A compiled expression. Raises RegexError where the text is none."""
 
-    __slots__ = ("_program", "_start", "_states", "steps", "text")
+    __slots__ = ("_kept", "_program", "_start", "_states", "steps", "text")
 
     def __init__(self, text: str) -> None:
+        if len(text) > TEXT_MAX:
+            raise RegexError("pattern too large")
         self.text = text
+        self._kept = 0
         self._program = _Compiler().program(parse(text))
         self._start = (frozenset({0}), _BEGIN)
         self._states: dict[tuple[frozenset[int], int], dict[int, Any]] = {}
@@ -66,8 +73,10 @@ class Regex:
         return accepted
 
     def _keep(self, state: tuple[frozenset[int], int]) -> dict[int, Any]:
-        if len(self._states) >= STATES_MAX:
+        self._kept += len(state[0]) + 64  # a state has a table of its own, however few its places
+        if self._kept > KEPT_MAX:
             self._states.clear()
+            self._kept = 0
         table: dict[int, Any] = {}
         self._states[state] = table
         return table
@@ -171,32 +180,40 @@ def _nodes(value: Any) -> list[Node]:
 class Resolution:
     """The topics that each of some expressions names. `topics` has them once `step` said True.
 
-    `version` is that of the metadata which the names are from.
+    `version` is that of the metadata which the names are from. One expression after the other, so
+    that only one has its table in memory.
     """
 
     def __init__(self, texts: Iterable[str], names: Iterable[str], version: int) -> None:
         self.version = version
-        self.topics: dict[str, set[str]] = {}
-        self._regexes: list[Regex] = []
-        for text in texts:
-            self.topics[text] = set()
-            # One from another coordinator's log, which took it, names nothing here.
-            with suppress(RegexError):
-                self._regexes.append(Regex(text))
+        self.topics: dict[str, set[str]] = {text: set() for text in texts}
+        self._texts = sorted(self.topics)
         self._names = list(names)
+        self._regex: Regex | None = None
         self._at = 0
 
     def step(self) -> bool:
         """Go on for a slice. True: it is done."""
-        until = sum(regex.steps for regex in self._regexes) + SLICE
-        while self._at < len(self._names):
-            name = self._names[self._at]
-            steps = 0
-            for regex in self._regexes:
-                if regex.matches(name):
-                    self.topics[regex.text].add(name)
-                steps += regex.steps
-            self._at += 1
-            if steps >= until:
-                return self._at >= len(self._names)
+        left = SLICE
+        while self._regex is not None or self._texts:
+            if self._regex is None:
+                text = self._texts.pop()
+                left -= COMPILE_STEPS * len(text)
+                # One from another coordinator's log, which took it, names nothing here.
+                with suppress(RegexError):
+                    self._regex, self._at = Regex(text), 0
+            elif self._at == len(self._names):
+                self._regex = None
+            else:
+                left -= self._look(self._regex)
+            if left <= 0:
+                return self._regex is None and not self._texts
         return True
+
+    def _look(self, regex: Regex) -> int:
+        """Hold one name against the expression; how many steps that took."""
+        before, name = regex.steps, self._names[self._at]
+        if regex.matches(name):
+            self.topics[regex.text].add(name)
+        self._at += 1
+        return regex.steps - before + 1

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from ottla.coordinator.decision import Decision, Effect, Entry, Schedule
+from ottla.coordinator.decision import Decision, Effect, Entry
 from ottla.coordinator.entries.offsets_topic import (
     GroupMetadataKey,
     GroupMetadataValue,
@@ -29,15 +29,15 @@ from ottla.coordinator.group.consumer_group import replay as replay_consumer
 from ottla.coordinator.group.consumer_settings import ConsumerSettings
 from ottla.coordinator.group.mixed import MixedGroups
 from ottla.coordinator.group.offsets import NO_EXPIRY, NOTHING, Committed, Offsets, tombstone
+from ottla.coordinator.group.retention import Retention
 from ottla.coordinator.group.turn import Turn
 from ottla.core import group_options
-from ottla.core.model import NO_TOPIC_ID
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.list_groups import ListedGroup
 
 if TYPE_CHECKING:
-    from ottla.cluster.image import ClusterImage, TopicImage
+    from ottla.cluster.image import ClusterImage
     from ottla.coordinator.group.caller import Caller
     from ottla.core.config import Config
     from ottla.core.ports import Clock
@@ -45,11 +45,6 @@ if TYPE_CHECKING:
     from ottla.protocol.messages.join_group import JoinGroupRequest
     from ottla.protocol.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse
     from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
-
-EXPIRE = "expire offsets"
-"""The key of the timer that looks for what has expired."""
-_LOOKED_AT_ONCE = 2000
-"""Offsets that one decision looks at, so that a large shard stalls nobody."""
 
 _JOINING = (ErrorCode.NONE, ErrorCode.MEMBER_ID_REQUIRED)
 
@@ -175,7 +170,14 @@ class GroupShard:
             self.groups, lambda group_id: of_group.of(image(), group_id), image, clock, node.unique
         )
         """Decides what members of consumer groups ask for."""
+        self.consumer.has_room = lambda: node.groups_count() < settings.groups_max
         self.mixed = MixedGroups(self.consumer, self._rounds)
+        self.retention = Retention(self.offsets, self.group, self.group_ids, config, image, clock)
+        """Decides what is taken back by itself."""
+
+    def group_ids(self) -> dict[str, object]:
+        """Every group that is known, in a fixed order."""
+        return {**self.groups, **self.offsets.groups}
 
     def group(self, group_id: str) -> Group | None:
         """The group, also one that only ever committed; None if nothing is known of it."""
@@ -231,20 +233,14 @@ class GroupShard:
         self.offsets.end_transaction(producer_id, committed)
 
     def loaded(self) -> Decision[None]:
-        """Begin to look for what expires, and take back what topics left that are gone."""
-        topics = self.image().by_id
-        entries = [
-            tombstone(group_id, topic, partition)
-            for group_id in self.offsets.groups
-            for topic, partition, committed in self.offsets.places(group_id)
-            if committed.topic_id != NO_TOPIC_ID and committed.topic_id not in topics
-        ]
+        """Begin members' sessions, and the looks for what expires or was left of topics."""
         turn: Turn[None] = Turn()
         for group in self.groups.values():
             if isinstance(group, ClassicGroup):
                 self._rounds.start(turn, group)
-        effects = [self._look_again(), *turn.effects, *self.consumer.loaded()]
-        return Decision(None, entries, effects, atomic=False)
+        return Decision(
+            None, effects=[*self.retention.begin(), *turn.effects, *self.consumer.loaded()]
+        )
 
     # --- members that speak the classic protocol -------------------------------------------
 
@@ -367,21 +363,19 @@ class GroupShard:
         group = self.group(group_id)
         if group is not None and (error := group.check_fetch(member_id, member_epoch)):
             return Decision(error)
-        return Decision(
-            {
-                topic: {
-                    number: self._tell(group_id, topic, number, require_stable)
-                    for number in partitions
-                }
-                for topic, partitions in self.offsets.of_group(group_id).items()
-            }
-        )
+        told: dict[str, dict[int, Told]] = {}
+        for topic, number, committed in self.offsets.places(group_id):
+            if not self.retention.is_gone(committed):
+                one = self._tell(group_id, topic, number, require_stable)
+                told.setdefault(topic, {})[number] = one
+        return Decision(told)
 
     def _tell(self, group_id: str, topic: str, partition: int, require_stable: bool) -> Told:
         offsets = self.offsets
         if require_stable and offsets.is_pending(group_id, topic, partition):
             return Told(NOTHING, ErrorCode.UNSTABLE_OFFSET_COMMIT)
-        return Told(offsets.find(group_id, topic, partition) or NOTHING)
+        found = offsets.find(group_id, topic, partition)
+        return Told(NOTHING if found is None or self.retention.is_gone(found) else found)
 
     # --- taking back -----------------------------------------------------------------------
 
@@ -410,60 +404,6 @@ class GroupShard:
         return [
             tombstone(group_id, topic, number) for topic, number, _ in self.offsets.places(group_id)
         ]
-
-    def forget_topic(self, topic: TopicImage) -> Decision[None]:
-        """The topic was deleted: take back what groups have committed of it."""
-        entries = [
-            tombstone(group_id, topic.name, partition)
-            for group_id, topics in self.offsets.groups.items()
-            for partition, plain in topics.get(topic.name, {}).items()
-            if Committed(*plain).topic_id in (topic.id, NO_TOPIC_ID)
-        ]
-        return Decision(None, entries, atomic=False)
-
-    def _look_again(self) -> Schedule:
-        delay_s = self.config[group_options.OFFSETS_RETENTION_CHECK_MS] / 1000
-        return Schedule(EXPIRE, delay_s, lambda: self.expire(list(self.offsets.groups)))
-
-    def expire(self, group_ids: list[str]) -> Decision[None]:
-        """Take back what retention no longer covers, and groups that have nothing left (KIP-211).
-
-        Looks at some of the groups and schedules itself for the others.
-        """
-        entries: list[Entry] = []
-        looked_at = 0
-        while group_ids and looked_at < _LOOKED_AT_ONCE:
-            group_id = group_ids.pop()
-            group = self.group(group_id)
-            if group is None:
-                continue
-            expired, kept = self._expired(group_id, group)
-            looked_at += 1 + len(expired) + kept
-            entries += expired
-            if not kept:
-                entries += group.tombstones() or ()
-        again = Schedule(EXPIRE, 0.0, lambda: self.expire(group_ids))
-        return Decision(None, entries, [again if group_ids else self._look_again()], atomic=False)
-
-    def _expired(self, group_id: str, group: Group) -> tuple[list[Entry], int]:
-        """A group's offsets that expire now, and how many it keeps."""
-        now_ms = self.clock.wall_ms()
-        retention_ms = self.config[group_options.OFFSETS_RETENTION_MINUTES] * 60_000
-        expired: list[Entry] = []
-        kept = 0
-        for topic, partition, committed in self.offsets.places(group_id):
-            until_ms = committed.expires_ms
-            base_ms = group.expiry_base_ms(committed.committed_ms)
-            if base_ms is None or group.is_subscribed(topic):
-                kept += 1
-                continue
-            if until_ms == NO_EXPIRY:
-                until_ms = base_ms + retention_ms
-            if now_ms < until_ms or self.offsets.is_pending(group_id, topic, partition):
-                kept += 1
-            else:
-                expired.append(tombstone(group_id, topic, partition))
-        return expired, kept
 
 
 def _serial(numbers: Iterator[int]) -> str:
