@@ -157,7 +157,7 @@ class CommittedOffsets(RuleBasedStateMachine):
     def groups_are_looked_through_for_what_has_expired(self) -> None:
         """Nothing has: the clock stands still but for the rule below."""
         for asked in self.runtime.submit_everywhere(
-            lambda shard: shard.expire(list(shard.offsets.groups))
+            lambda shard: shard.retention.expire(list(shard.offsets.groups))
         ):
             self._sync()
             assert asked.done
@@ -166,7 +166,9 @@ class CommittedOffsets(RuleBasedStateMachine):
     def everything_expires(self) -> None:
         self._sync()
         self.loop.now_s += RETENTION_S + 1
-        self.runtime.submit_everywhere(lambda shard: shard.expire(list(shard.offsets.groups)))
+        self.runtime.submit_everywhere(
+            lambda shard: shard.retention.expire(list(shard.offsets.groups))
+        )
         self._sync()
         self.acknowledged.clear()
         self.maybe.clear()

@@ -230,4 +230,4 @@ def group_runtime(
 
 
 def _forget(topic: TopicImage, shard: GroupShard) -> Decision[None]:
-    return shard.forget_topic(topic)
+    return shard.retention.forget_topic(topic)

@@ -10,13 +10,15 @@ from ottla.cluster.image import ClusterImage, TopicImage
 from ottla.coordinator.decision import Decision, Entry, Schedule
 from ottla.coordinator.entries.offsets_topic import (
     GroupMetadataKey,
+    GroupMetadataValue,
     LegacyOffsetCommitKey,
     OffsetCommitKey,
     OffsetCommitValue,
     encode_entry,
 )
-from ottla.coordinator.group.offsets import NOTHING
-from ottla.coordinator.group.shard import EXPIRE, Commit, GroupShard, Member
+from ottla.coordinator.group.offsets import NOTHING, tombstone
+from ottla.coordinator.group.retention import EXPIRE, SWEEP
+from ottla.coordinator.group.shard import Commit, GroupShard, Member
 from ottla.core.model import TopicId
 from ottla.core.options import broker_config
 from ottla.protocol.errors import ErrorCode
@@ -66,7 +68,7 @@ class World:
 
     def expire(self) -> int:
         """Look for what expires until all groups were looked at; how often it took."""
-        decision, looks = self.shard.expire(list(self.shard.offsets.groups)), 1
+        decision, looks = self.shard.retention.expire(list(self.shard.group_ids())), 1
         while True:
             self.do(decision)
             (again,) = (one for one in decision.effects if isinstance(one, Schedule))
@@ -158,7 +160,7 @@ def test_a_deleted_topic_takes_what_was_committed_of_it_along(world: World) -> N
     world.commit(5)
     world.commit(6, topic="u")
     world.commit(7, group="h")
-    world.do(world.shard.forget_topic(world.topics["t"]))
+    world.do(world.shard.retention.forget_topic(world.topics["t"]))
     assert [world.fetch(), world.fetch("h"), world.fetch(topic="u")] == [-1, -1, 6]
 
 
@@ -166,7 +168,7 @@ def test_what_was_committed_of_a_new_topic_of_the_same_name_stays(world: World) 
     gone = world.topics["t"]
     world.topics["t"] = TopicImage("t", TopicId(b"n" * 16), (), {})
     world.commit(5)
-    world.do(world.shard.forget_topic(gone))
+    world.do(world.shard.retention.forget_topic(gone))
     assert world.fetch() == 5
 
 
@@ -175,8 +177,13 @@ def test_what_a_crash_left_of_a_deleted_topic_is_taken_back_at_the_next_load(wor
     world.commit(6, topic="u")
     del world.topics["t"]
     world.restart()
-    world.do(world.shard.loaded())
     assert (world.fetch(), world.fetch(topic="u")) == (-1, 6)
+    told = world.do(world.shard.fetch_all_offsets("g"))
+    assert list(told) == ["u"]
+    (sweep,) = (one for one in world.shard.loaded().effects if one.key == SWEEP)
+    world.do(sweep.decide())
+    assert world.written[-1] == tombstone("g", "t", 0)
+    assert list(world.shard.offsets.of_group("g")) == ["u"]
 
 
 # --- retention (KIP-211) ---------------------------------------------------------------------
@@ -218,6 +225,15 @@ def test_a_group_whose_last_offset_expires_is_gone(world: World) -> None:
     assert world.shard.group("g") is None
 
 
+def test_an_empty_group_that_never_committed_is_gone_at_the_next_look(world: World) -> None:
+    value = GroupMetadataValue(protocol_type="consumer", generation=3, current_state_timestamp=1)
+    world.do(Decision(None, [Entry(GroupMetadataKey(group="g"), value)]))
+    assert world.shard.group("g") is not None
+    world.expire()
+    assert world.written[-1] == Entry(GroupMetadataKey(group="g"), None)
+    assert world.shard.group("g") is None
+
+
 def test_retention_can_be_changed_by_a_restart_only_but_holds_for_all_there_is() -> None:
     world = World(offsets_retention_minutes="1")
     for number in range(50):
@@ -238,9 +254,8 @@ def test_a_large_shard_is_looked_through_in_several_turns(world: World) -> None:
 
 def test_a_loaded_shard_begins_to_look_for_what_expires() -> None:
     world = World(offsets_retention_check_interval_ms="5000")
-    (effect,) = world.shard.loaded().effects
-    assert isinstance(effect, Schedule)
-    assert (effect.key, effect.delay_s) == (EXPIRE, 5.0)
+    (effect,) = (one for one in world.shard.loaded().effects if one.key == EXPIRE)
+    assert effect.delay_s == 5.0
 
 
 # --- transactions, as Kafka may have left them -----------------------------------------------
