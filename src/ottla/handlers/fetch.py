@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
 TOPIC_IDS_SINCE = 13
+REPLICA_STATE_SINCE = 15
 SESSIONS_SINCE = 7
 READ_COMMITTED = 1
 _NONE: frozenset[int] = frozenset()
@@ -163,7 +164,8 @@ class Fetch:
         """Partitions that the disk could not read, by id() of what is wanted of them."""
         self.warmings_count = 0
         self.bytes_max = min(max(body.max_bytes, 0), context.config[options.FETCH_BYTES_MAX])
-        self.replica_id = max(body.replica_id, body.replica_state.replica_id)
+        state_since = request.api_version >= REPLICA_STATE_SINCE
+        self.replica_id = body.replica_state.replica_id if state_since else body.replica_id
         self.deadline: float | None = None
         """Monotonic seconds; known once something has to be waited for."""
 
@@ -284,10 +286,13 @@ class Fetch:
                 data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=end)
                 return data, None
         got = self.got
-        room = min(wanted.bytes_max, self.bytes_max - got)
-        if room <= 0 and got:
-            return data, partition
-        piece = partition.read(Offset(wanted.offset), max(room, 0))
+        room = self.bytes_max - got
+        room = min(room, wanted.bytes_max)
+        if room <= 0:
+            if got:
+                return data, partition
+            room = 0
+        piece = partition.read(Offset(wanted.offset), room)
         if isinstance(piece, FileSlice):
             if got and piece.length > room:
                 piece.release()  # only the first batch of an answer may exceed its limits

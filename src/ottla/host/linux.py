@@ -23,7 +23,7 @@ def read_resident(fd: int, into: bytearray, position: int) -> int:
     """Read what is in the page cache. Raises OSError EAGAIN if the first page is not."""
     if sys.platform != "linux":
         raise OSError(EOPNOTSUPP, "no preadv2 here")
-    return os.preadv(fd, [into], position, os.RWF_NOWAIT)
+    return os.preadv(fd, (into,), position, os.RWF_NOWAIT)
 
 
 def reserve(fd: int, position: int, length: int) -> None:

@@ -106,6 +106,8 @@ class EncoderSource:
         letters = "".join(letter for letter, _ in run)
         if not letters.strip("x"):
             return repr(bytes(len(letters)))
+        if letters == "B":  # no field is of that kind: a length or a count below 128
+            return f"byte[{run[0][1]}]"
         name = f"pack_{_name_of(letters)}"
         self.names[name] = struct.Struct(f">{letters}").pack
         return f"{name}({', '.join(expression for letter, expression in run if letter != 'x')})"
@@ -125,8 +127,7 @@ class EncoderSource:
             self._line(f"{self._sink}({self._packed([*before, (letter, 'n')])})")
             return
         self._line("if n < 128:")
-        short = self._packed([*before, ("B", "n")]) if before else "byte[n]"
-        self._line(f"    {self._sink}({short})")
+        self._line(f"    {self._sink}({self._packed([*before, ('B', 'n')])})")
         self._line("else:")
         if slow:
             self._line(f"    {slow}")
@@ -172,8 +173,12 @@ class EncoderSource:
         self._run.append(("B", "n"))
         self._line(f"n = {' + '.join(present)}")
         self._write_run()
-        for name, field in zip(present, tagged, strict=True):
-            self._block(f"if {name}:", partial(self._tag, cls, field, var))
+
+        def each() -> None:
+            for name, field in zip(present, tagged, strict=True):
+                self._block(f"if {name}:", partial(self._tag, cls, field, var))
+
+        self._block("if n:", each)
 
     def _tag(self, cls: type[Struct], field: Field, var: str) -> None:
         outer, parts = self._sink, f"parts{self._depth}"

@@ -428,9 +428,9 @@ class Log:
         if active is not None and offset >= active.base_offset:
             at = len(self.segments) - 1
         else:
-            at = bisect_right(self._bases, offset) - 1
+            at = max(bisect_right(self._bases, offset) - 1, 0)
         try:
-            for segment in self.segments[max(at, 0) :]:
+            for segment in self.segments[at:]:
                 if segment is bound.segment:
                     limit, limit_offset = bound.position, bound.offset
                 else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from errno import EIO
-from typing import Final, NamedTuple
+from typing import Final
 
 from ottla.core.model import FileSlice, Offset
 from ottla.core.ports import CreateFile, DiskError, File, Step
@@ -48,15 +48,28 @@ class Cold:
         self.slice = piece
 
 
-class Place(NamedTuple):
-    """A batch as a scan sees it."""
+class Place:
+    """A batch as a scan sees it. A slotted object: a NamedTuple takes twice as long to make."""
 
-    position: int
-    length: int
-    base_offset: int
-    last_offset: int
-    max_timestamp: int
-    leader_epoch: int
+    __slots__ = (
+        "base_offset", "last_offset", "leader_epoch", "length", "max_timestamp", "position",
+    )  # fmt: skip
+
+    def __init__(  # what a header says
+        self,
+        position: int,
+        length: int,
+        base_offset: int,
+        last_offset: int,
+        max_timestamp: int,
+        leader_epoch: int,
+    ) -> None:
+        self.position = position
+        self.length = length
+        self.base_offset = base_offset
+        self.last_offset = last_offset
+        self.max_timestamp = max_timestamp
+        self.leader_epoch = leader_epoch
 
 
 def stem(directory: str, base_offset: int) -> str:
@@ -267,8 +280,12 @@ class Segment:
         end = position
         # One header more than is looked for: where little is wanted, no need to read a lot.
         chunk_bytes = min(_CHUNK, target - position + HEADER_SIZE)
+        if found is None:
+            walk = self.walk(position, limit, chunk_bytes)
+        else:
+            walk = self._walk_from(found, limit, position)
         try:
-            for place in self._walk_from(found, limit, position, chunk_bytes):
+            for place in walk:
                 batch_end = place.position + place.length
                 if batch_end > target and place.position > position:
                     end = place.position
@@ -284,11 +301,7 @@ class Segment:
         return end
 
     def _walk_from(
-        self,
-        found: tuple[int, Entry] | None,
-        limit: int,
-        otherwise: int = 0,
-        chunk_bytes: int = _CHUNK,
+        self, found: tuple[int, Entry] | None, limit: int, otherwise: int = 0
     ) -> Iterator[Place]:
         """Batches from an index entry on, once it is seen to be true; else from `otherwise`."""
         if found is not None:
@@ -304,7 +317,7 @@ class Segment:
                 return
             if position < limit:
                 self.offsets.clear()  # a rotten index: do without (I29)
-        yield from self.walk(otherwise, limit, chunk_bytes)
+        yield from self.walk(otherwise, limit)
 
     def walk(self, position: int, limit: int, chunk_bytes: int = _CHUNK) -> Iterator[Place]:
         """The batches between two batch boundaries, by their headers, without blocking."""
