@@ -336,25 +336,27 @@ class Controller:
     def delete_topics(self, topics: Sequence[TopicRef]) -> Pending[list[TopicResult]]:
         """Delete each topic, or say why not: one result for each distinct reference, in order.
 
+        But one for all that mean the same topic in different ways, which is refused.
         `topic` of a result is what was deleted. Its files go when partitions learn of it.
         """
         results: list[Pending[TopicResult]] = []
-        taken: set[TopicId] = set()
-        for reference, times in Counter(topics).items():
-            found = self._find(reference)
-            if isinstance(found, TopicImage) and (times > 1 or found.id in taken):
-                found = Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name or id.")
-            if isinstance(found, Refused):
-                refused = TopicResult(
-                    reference.name, found.error, found.message, reference.topic_id
-                )
+        references = Counter(topics)
+        found = {reference: self._find(reference, times) for reference, times in references.items()}
+        meant = Counter(one.id for one in found.values() if isinstance(one, TopicImage))
+        for reference, one in found.items():
+            if isinstance(one, Refused):
+                refused = TopicResult(reference.name, one.error, one.message, reference.topic_id)
                 results.append(completed(refused))
-            else:
-                taken.add(found.id)
-                results.append(self._delete(found))
+            elif meant[one.id] == 1:
+                results.append(self._delete(one))
+            elif reference.name is not None:  # its id is another mention
+                message = "The topic is named by its name and by its id."
+                refused = TopicResult(one.name, ErrorCode.INVALID_REQUEST, message, one.id)
+                results.append(completed(refused))
         return _together(results)
 
-    def _find(self, reference: TopicRef) -> TopicImage | Refused:
+    def _find(self, reference: TopicRef, times: int) -> TopicImage | Refused:
+        """What a reference that came so many times means."""
         by_id = reference.topic_id != NO_TOPIC_ID
         if reference.name is None and not by_id:
             message = "Neither topic name nor id were specified."
@@ -366,12 +368,16 @@ class Controller:
             return Refused(ErrorCode.TOPIC_DELETION_DISABLED, "Topic deletion is disabled.")
         image = self._view.image
         if reference.name is not None:
-            return image.topics.get(reference.name) or Refused(
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "There is no such topic."
-            )
-        return image.by_id.get(reference.topic_id) or Refused(
-            ErrorCode.UNKNOWN_TOPIC_ID, "There is no topic with this id."
-        )
+            topic = image.topics.get(reference.name)
+            unknown = Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "There is no such topic.")
+        else:
+            topic = image.by_id.get(reference.topic_id)
+            unknown = Refused(ErrorCode.UNKNOWN_TOPIC_ID, "There is no topic with this id.")
+        if topic is None:
+            return unknown
+        if times > 1:
+            return Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name or id.")
+        return topic
 
     def _delete(self, topic: TopicImage) -> Pending[TopicResult]:
         pending: Pending[TopicResult] = Pending()

@@ -9,7 +9,8 @@ v15 replica state (KIP-903) · v16 leader endpoints (KIP-951) · v17 directory i
 A follower's fetch is answered NOT_LEADER_OR_FOLLOWER: a node has no followers yet. Without
 transactions the last stable offset is the high watermark and no transaction is aborted.
 Where Kafka 4.3.1 differs: a partition named twice is answered once, by what was named last; limits
-below 0 are UNKNOWN_SERVER_ERROR, here they are 0; bytes that are not in memory stall a thread.
+below 0 are UNKNOWN_SERVER_ERROR, here they are 0, and so is an isolation level that does not exist,
+here INVALID_REQUEST; bytes that are not in memory stall a thread.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 TOPIC_IDS_SINCE = 13
 REPLICA_STATE_SINCE = 15
 SESSIONS_SINCE = 7
-READ_COMMITTED = 1
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 _NONE: frozenset[int] = frozenset()
 _WARM_S = 10.0
 """How long a disk may take to bring pages in before the client is told to come again."""
@@ -60,6 +61,8 @@ _WARMINGS_MAX = 64
 def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
     """Read every wanted partition; wait for min_bytes until max_wait_ms (KIP-74)."""
     body = request.body
+    if not READ_UNCOMMITTED <= body.isolation_level <= READ_COMMITTED:
+        return _refused_whole(request, wanted_by(body), ErrorCode.INVALID_REQUEST)
     session: Session | None = None
     incremental = False
     if request.api_version < SESSIONS_SINCE or (

@@ -5,10 +5,10 @@ answer, leader and all, so that no client has to come again.
 v0 no topics means all · v1 null means all, controller, rack · v2 cluster id · v4 the client may
 forbid creation · v5 offline replicas · v7 leader epoch · v8 authorized operations (v8 to 10 the
 cluster's, too) · v9 flexible · v10 topic ids in the answer · v12 asking by id, which beats the
-name · v13 an error for the whole answer (KIP-1102; there is no reason here to send one).
-Not as Kafka: a request that mixes names and ids gets both answered, not the ids alone; a topic
-with neither in v12 is INVALID_REQUEST, not UNKNOWN_SERVER_ERROR; a name that collides with a
-topic there is (a_b, a.b) is INVALID_TOPIC_EXCEPTION, not unknown.
+name: with one id in a request only ids are answered · v13 an error for the whole answer (KIP-1102;
+there is no reason here to send one).
+Not as Kafka: a topic with neither name nor id in v12 is INVALID_REQUEST, not UNKNOWN_SERVER_ERROR;
+a name that collides with a topic there is (a_b, a.b) is INVALID_TOPIC_EXCEPTION, not unknown.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def handle(context: Context, request: Request[MetadataRequest]) -> Reply | Parke
     assert asked is not None
     if too_many(context, request, len(asked)) or _is_malformed(asked, request.api_version):
         return _refused(asked, request.api_version)
+    by_id = [topic for topic in asked if topic.topic_id != NO_TOPIC_ID]
+    asked = by_id or asked
     missing = list(_creatable(context, request, asked))
     if not missing:
         return _answer(context, request, asked, {})

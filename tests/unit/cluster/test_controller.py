@@ -224,7 +224,7 @@ def test_a_topic_is_deleted_by_its_id(cluster):
 
 
 def test_deletions_get_the_codes_that_kafka_gives(cluster):
-    [made] = cluster.create(NewTopic("t"))
+    cluster.create(NewTopic("t"))
     unknown = bytes([9] * 16)
     assert errors(cluster.delete(TopicRef("nope"))) == [E.UNKNOWN_TOPIC_OR_PARTITION]
     assert errors(cluster.delete(TopicRef("a/b"))) == [E.UNKNOWN_TOPIC_OR_PARTITION]
@@ -233,8 +233,16 @@ def test_deletions_get_the_codes_that_kafka_gives(cluster):
     assert errors(cluster.delete(TopicRef())) == [E.INVALID_REQUEST]
     assert errors(cluster.delete(TopicRef("t"), TopicRef("t"))) == [E.INVALID_REQUEST]
     assert "t" in cluster.image.topics
-    both = cluster.delete(TopicRef("t"), TopicRef(None, made.topic_id))
-    assert errors(both) == [E.NONE, E.INVALID_REQUEST]
+
+
+def test_h75_a_topic_named_by_its_name_and_its_id_is_refused_once_and_stays(cluster):
+    [made] = cluster.create(NewTopic("t"))
+    cluster.create(NewTopic("u"))
+    results = cluster.delete(TopicRef("t"), TopicRef("u"), TopicRef(None, made.topic_id))
+    told = {(result.name, result.topic_id): result.error for result in results}
+    assert told.pop(("t", made.topic_id)) == E.INVALID_REQUEST
+    assert list(told.values()) == [E.NONE]
+    assert set(cluster.image.topics) == {"t"}
 
 
 def test_deletion_can_be_switched_off():

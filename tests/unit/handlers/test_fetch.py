@@ -209,6 +209,19 @@ def test_no_answer_is_larger_than_the_node_allows() -> None:
     assert len(batches(get(node))) == 2000 // SIZE
 
 
+@pytest.mark.parametrize("version", [4, 18])
+@pytest.mark.parametrize("isolation", [-1, 2])
+def test_an_isolation_level_that_does_not_exist_is_refused_whole(
+    node: SimNode, version: int, isolation: int
+) -> None:
+    by = node.image.topics["t"].id if version >= 13 else "t"
+    call = node.connect().ask(fetch(Want(0, by), isolation_level=isolation), version)
+    node.settle()
+    answer = call.answer
+    told = answer.error_code if version >= 7 else answer.responses[0].partitions[0].error_code
+    assert told == ErrorCode.INVALID_REQUEST
+
+
 def test_h28_a_request_that_names_too_many_partitions_is_refused_whole() -> None:
     node = SimNode(request_partitions_max="2")
     node.create_topic("t", 3)

@@ -110,6 +110,12 @@ def test_a_name_that_no_topic_can_have_is_invalid(node: FakeNode, version: int, 
 # --- by id ----------------------------------------------------------------------------------
 
 
+def test_where_an_id_is_named_names_are_left_out(node: FakeNode) -> None:
+    asked = by_id(2)
+    asked.topics.append(MetadataRequestTopic(name="a"))
+    assert errors(node.ask(asked, 12)) == [("b", NONE)]
+
+
 @pytest.mark.parametrize("version", [12, 13])
 def test_a_topic_can_be_asked_for_by_id(node: FakeNode, version: int) -> None:
     answer = node.ask(by_id(2, 9), version)
