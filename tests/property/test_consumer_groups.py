@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from ottla.protocol.errors import ErrorCode
-from tests.unit.coordinator.consumer_world import World, given
+from tests.unit.coordinator.group.consumer_world import World, given
 
 TOPICS = ("t", "u")
 FENCED = (

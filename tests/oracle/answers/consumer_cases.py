@@ -6,6 +6,7 @@ at once, by a setting of the group, so that nobody waits for a second to go by.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from ottla.coordinator.group.consumer_protocol import (
@@ -14,6 +15,7 @@ from ottla.coordinator.group.consumer_protocol import (
     ConsumerProtocolSubscription,
     OwnedPartitions,
 )
+from ottla.coordinator.runtime import java_hash
 from ottla.protocol.messages.consumer_group_describe import ConsumerGroupDescribeRequest
 from ottla.protocol.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
@@ -43,6 +45,7 @@ from tests.processes import wait_until
 BEAT, DESCRIBE = 68, 69
 GROUP_RESOURCE, SET = 32, 0
 LEAVE, LEAVE_FOR_NOW = -1, -2
+SHARDS = 50
 
 
 class Consumers:
@@ -62,6 +65,30 @@ class Consumers:
         )
         answer = peer.ask(IncrementalAlterConfigsRequest(resources=[resource]), 1)
         assert answer["responses"][0]["error_code"] == "none", answer
+        self._neighbours = count()
+        self.known(self.topic)
+
+    def known(self, *topics: str) -> None:
+        """Wait until the group's coordinator knows the topics: in Kafka each shard learns of them
+        for itself. So other groups of the same shard are asked, a new one each time."""
+
+        def ready() -> bool:
+            group = next(
+                name
+                for name in (f"{self.group}-{number}" for number in self._neighbours)
+                if java_hash(name) % SHARDS == java_hash(self.group) % SHARDS
+            )
+            request = ConsumerGroupHeartbeatRequest(
+                group_id=group,
+                member_id="a",
+                rebalance_timeout_ms=1000,
+                subscribed_topic_names=list(topics),
+                topic_partitions=[],
+            )
+            told = self.peer.ask(request, 1)["assignment"]
+            return told is not None and len(told["topic_partitions"]) == len(topics)
+
+        wait_until(ready, f"a coordinator that knows {topics}")
 
     def beat(self, member: str, epoch: int, **fields: Any) -> Any:
         """A heartbeat; `owned` are partitions of the group's topic."""
@@ -213,6 +240,7 @@ def static_member(peer: Peer, version: int) -> Any:
 def changing_subscription(peer: Peer, version: int) -> Any:
     made = Consumers(peer, version)
     other = peer.topic(2)
+    made.known(other)
     made.share()
     made.beat("b", 3, subscribed_topic_names=[other])
     made.beat("b", 3, owned=[])
@@ -225,6 +253,7 @@ def changing_subscription(peer: Peer, version: int) -> Any:
 def range_assignor(peer: Peer, version: int) -> Any:
     made = Consumers(peer, version)
     other = peer.topic(2)
+    made.known(other)
     made.join("a", made.topic, other, server_assignor="range")
     made.join("b", made.topic, other, server_assignor="range")
     made.beat("a", 2)
@@ -239,11 +268,17 @@ def a_topic_that_comes_and_grows(peer: Peer, version: int) -> Any:
     made.join("a", later)
     made.beat("a", 2)
     peer.make(later, 1, {})
+    made.known(later)
     made.beat("a", 2)
     grown = CreatePartitionsTopic(name=later, count=3, assignments=None)
     peer.ask(CreatePartitionsRequest(topics=[grown], timeout_ms=10_000), 3)
     wait_until(lambda: peer._ready(later, 3), "three partitions")
-    made.beat("a", 3)
+
+    def grown_here() -> bool:
+        return bool(made.beat("a", 3)["member_epoch"] == 4)
+
+    wait_until(grown_here, "more partitions")
+    del made.answers[3:-1]
     return made.answers
 
 

@@ -153,7 +153,10 @@ class ConsumerProtocol:
             member_epoch=outcome.epoch,
             heartbeat_interval_ms=settings.heartbeat_ms,
         )
-        if _is_full(request) or outcome.assigned != member.assigned:
+        # One that is an epoch behind has missed an answer. Kafka tells it nothing, so that one
+        # which reports what it has, and has missed more, never hears of that.
+        is_behind = request.member_epoch != member.epoch
+        if is_behind or _is_full(request) or outcome.assigned != member.assigned:
             response.assignment = _assignment(outcome.assigned)
         return Decision(response, draft.entries, draft.effects)
 

@@ -6,7 +6,7 @@ from ottla.coordinator.group.consumer_listing import describe_consumer_group
 from ottla.coordinator.group.shard import Commit
 from ottla.coordinator.group.shard import Member as Committer
 from ottla.protocol.errors import ErrorCode
-from tests.unit.coordinator.consumer_world import GROUP, World, given, topic_id
+from tests.unit.coordinator.group.consumer_world import GROUP, World, given, topic_id
 
 NONE = ErrorCode.NONE
 
@@ -160,7 +160,8 @@ def test_h110_epochs_ahead_and_behind_are_fenced_but_for_a_lost_answer(world):
     assert world.beat("a", 1).error_code == ErrorCode.FENCED_MEMBER_EPOCH
     assert world.beat("a", 2).error_code == ErrorCode.FENCED_MEMBER_EPOCH
     assert world.beat("a", 2, owned={"t": [2]}).error_code == ErrorCode.FENCED_MEMBER_EPOCH
-    assert world.beat("a", 2, owned={"t": [0]}).member_epoch == 3
+    answer = world.beat("a", 2, owned={"t": [0]})
+    assert (answer.member_epoch, given(answer)) == (3, {"t": [0, 1]})
 
 
 def test_a_group_or_member_that_nobody_knows(world):

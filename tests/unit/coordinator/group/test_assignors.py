@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ottla.coordinator.group.assignors import Subscriber, range_, uniform
-from tests.unit.coordinator.consumer_world import topic_id
+from tests.unit.coordinator.group.consumer_world import topic_id
 
 T, U = topic_id("t"), topic_id("u")
 

@@ -22,7 +22,7 @@ from ottla.protocol.messages.heartbeat import HeartbeatRequest
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
 from ottla.protocol.messages.leave_group import LeaveGroupRequest, MemberIdentity
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
-from tests.unit.coordinator.consumer_world import GROUP, World, given
+from tests.unit.coordinator.group.consumer_world import GROUP, World, given
 
 OLD = Caller("old", "/127.0.0.1", 5)
 ALL = write_assignment([("t", [0, 1, 2, 3])], 1)
@@ -293,7 +293,7 @@ def test_connect_and_assignors_of_their_own_are_not_taken_over():
 
 
 def test_a_group_that_only_committed_becomes_one_of_members_and_keeps_its_offsets():
-    from tests.unit.coordinator.test_consumer_group import commit
+    from tests.unit.coordinator.group.test_consumer_group import commit
 
     world = Mixed({"t": 4})
     assert commit(world, "", -1, 0) == ErrorCode.NONE
