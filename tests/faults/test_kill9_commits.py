@@ -80,7 +80,7 @@ class Committing(threading.Thread):
 
 
 @pytest.mark.parametrize("number", ROUNDS)
-def test_kill_9_loses_no_acknowledged_commit(tmp_path, number):
+def test_i35_kill_9_loses_no_acknowledged_commit(tmp_path, number):
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")  # shown with a failure
     chance = random.Random(seed)

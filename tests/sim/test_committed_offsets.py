@@ -183,7 +183,7 @@ def _seeds() -> list[range]:
 
 
 @pytest.mark.parametrize("seeds", _seeds(), ids=lambda seeds: f"from-{seeds[0]}")
-def test_whatever_happens_no_commit_that_was_acknowledged_is_lost(seeds: range) -> None:
+def test_i35_whatever_happens_no_commit_that_was_acknowledged_is_lost(seeds: range) -> None:
     seen: Counter[str] = Counter()
     for seed in seeds:
         seen += run_history(seed)
