@@ -102,6 +102,13 @@ class ClassicGroups(RuleBasedStateMachine):
         client.awaits = self.number
 
     @rule(name=st.sampled_from(sorted(CLIENTS)))
+    def joins_again(self, name: str) -> None:
+        """Its topics have changed, perhaps."""
+        client = self.clients[name]
+        if client.alive and client.awaits is None:
+            client.wants = "join"
+
+    @rule(name=st.sampled_from(sorted(CLIENTS)))
     def gives_up_waiting(self, name: str) -> None:
         self.clients[name].awaits = None
 
@@ -198,6 +205,15 @@ class ClassicGroups(RuleBasedStateMachine):
     def commits_come_late_or_at_once(self, late: bool) -> None:
         self.world.journal.commits_at_once = not late
         self.world.journal.commit()
+
+    @rule(name=st.sampled_from(sorted(CLIENTS)), moments=st.integers(1, 4))
+    def a_crash_takes_what_was_not_committed(self, name: str, moments: int) -> None:
+        self.commits_come_late_or_at_once(True)
+        self.joins_again(name)
+        for _ in range(moments):
+            self._a_quiet_moment()
+        self.the_coordinator_is_restarted()
+        self.commits_come_late_or_at_once(False)
 
     @rule(full=st.booleans())
     def the_disk_is_full_or_not(self, full: bool) -> None:

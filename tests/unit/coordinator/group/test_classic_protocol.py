@@ -189,6 +189,18 @@ def test_who_waits_for_an_assignment_is_sent_back_when_somebody_comes(world: Wor
     assert waits.result().error_code == E.REBALANCE_IN_PROGRESS
 
 
+def test_another_leads_where_a_static_leader_does_not_come_back(world: World) -> None:
+    gone = world.join(group_instance_id="one").result().member_id
+    world.sync(gone, 1, {}, group_instance_id="one")
+    joined = world.join(group_instance_id="two")
+    for _ in range(REBALANCE_S + 1):
+        world.heartbeat(gone, 1, "one")
+        world.loop.advance(1)
+    answer = joined.result()
+    assert len(answer.members) == 2
+    assert answer.leader == answer.member_id
+
+
 # --- syncing -----------------------------------------------------------------------------------
 
 
