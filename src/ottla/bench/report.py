@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ottla.bench import stats
-from ottla.bench.contenders import BARE
 from ottla.bench.rounds import FIELDS, Line
 from ottla.bench.stats import number
 
@@ -80,15 +79,16 @@ def against(line: Line, bare: Line | None) -> stats.Spread | None:
     return stats.spread(stats.ratios(line.values("cpu_us"), bare.values("cpu_us")))
 
 
-def bare_of(lines: Sequence[Line]) -> Line | None:
-    return next((line for line in lines if line.contender.name == BARE), None)
+def bare_of(lines: Sequence[Line], line: Line) -> Line | None:
+    """The bare loop that the same client drove."""
+    return next((o for o in lines if o.contender.kind == "bare" and o.client == line.client), None)
 
 
 def text(lines: Sequence[Line]) -> str:
     """What was measured of one load, for a terminal."""
-    shape, bare = lines[0].shape, bare_of(lines)
+    shape = lines[0].shape
     measured = [line for line in lines if not line.failed]
-    rows = [HEADING, *(cells(line, bare) for line in measured)]
+    rows = [HEADING, *(cells(line, bare_of(lines, line)) for line in measured)]
     out = [f"{shape.kind} {shape.name} ({shape.conditions})"]
     out += [f"  {row}" for row in stats.table(rows)]
     out += [
@@ -121,18 +121,16 @@ PAGE_HEADING = (
 
 def page(lines: Sequence[Line]) -> list[str]:
     """The same as a table of a page, the load as its first column's heading."""
-    bare = bare_of(lines)
     keep = [HEADING.index(name) for name in PAGE_HEADING]
     rows: list[list[str]] = [[f"{lines[0].shape.kind} {lines[0].shape.name}", *PAGE_HEADING[1:]]]
     for line in lines:
-        found = cells(line, bare)
+        found = cells(line, bare_of(lines, line))
         rows.append([found[at] for at in keep])
     return stats.markdown(rows)
 
 
 def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """One object for each line: medians, extremes and every round."""
-    bare = bare_of(lines)
     out = []
     for line in lines:
         shape = line.shape
@@ -148,7 +146,7 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
         for name in FIELDS:
             found = line.of(name)
             fields[name] = None if found is None else found.as_json()
-        ratio = against(line, bare)
+        ratio = against(line, bare_of(lines, line))
         fields["ratio_to_bare"] = None if ratio is None else ratio.as_json()
         fields["rounds"] = len(line.costs)
         fields["cpu_us_rounds"] = line.values("cpu_us")

@@ -70,6 +70,7 @@ class Line:
     contender: Contender
     costs: list[Cost] = field(default_factory=list)
     failed: str = ""
+    client: str = "python"
 
     def of(self, name: str) -> stats.Spread | None:
         """The spread of one of FIELDS over the rounds; None where it couldn't be measured."""

@@ -112,8 +112,9 @@ def _by_client(
     """The same load on ottla alone, from another client."""
     found = rounds.run_shape(shape, [ottla], folder, replace(settings, client=client), say)
     for line in found:
+        line.client = client
         line.contender = replace(line.contender, name=f"{line.contender.name}{CLIENTS[client]}")
-    return [line for line in found if line.contender.kind != "bare"]
+    return found
 
 
 def verdicts_on_client(lines: Sequence[Line]) -> list[str]:
