@@ -55,9 +55,15 @@ def describe(options: arguments.GroupDescribe) -> int:
     found = _described(cluster, admin, options.group)
     events = None
     if options.timeline:
-        events = timeline(*address(options.bootstrap.split(",")[0]), options.group)
+        # Over TLS or behind a login our own connection would only be refused.
+        plain = cluster.extra.get("security.protocol", "plaintext").lower() == "plaintext"
+        if plain:
+            events = timeline(*address(options.bootstrap.split(",")[0]), options.group)
         if events is None:
-            raise CommandError("this broker keeps no timelines; ottla does, asked without TLS")
+            raise CommandError(
+                f"there is no timeline of {options.group}; ottla keeps one of each classic group "
+                "that did something since its start, and tells it without TLS"
+            )
     if options.json:
         sys.stdout.write(
             object_line(_fields(found) | ({} if events is None else {"timeline": events}))
