@@ -1,7 +1,8 @@
 """UpdateFeatures, key 57, versions 0 to 2.
 
-The one feature, `metadata.version`, stands at the one level that ottla speaks: to set it to that
-level is fine, and anything else is refused in Kafka's words.
+The features, `metadata.version` and `group.version`, stand at the one level that ottla speaks: to
+set one to that level is fine, and anything else is refused in Kafka's words.
+Not as Kafka: `group.version` can't be set to 0, which there ends consumer groups.
 v1 kinds of upgrade, validate only · v2 no result for each feature (KIP-1022)
 """
 
@@ -9,7 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ottla.handlers.api_versions import METADATA_LEVEL, METADATA_LEVEL_LOWEST, METADATA_VERSION
+from ottla.handlers.api_versions import (
+    GROUP_LEVEL,
+    GROUP_VERSION,
+    METADATA_LEVEL,
+    METADATA_LEVEL_LOWEST,
+    METADATA_VERSION,
+)
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.update_features import (
@@ -53,6 +60,8 @@ def _fault(update: FeatureUpdateKey, kind: int, node_id: int) -> str:
         return f"{invalid} A feature version cannot be less than 0."
     if kind not in (UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE):
         return f"{invalid} The controller does not support the given upgrade type."
+    if name == GROUP_VERSION:
+        return _group_fault(level, kind, invalid, node_id)
     if name != METADATA_VERSION:
         if level == 0:
             return f"{invalid} Feature {name} not found."
@@ -76,3 +85,16 @@ def _fault(update: FeatureUpdateKey, kind: int, node_id: int) -> str:
             "metadata information."
         )
     return f"{unsupported} Unsafe metadata downgrade is not supported in this version."
+
+
+def _group_fault(level: int, kind: int, invalid: str, node_id: int) -> str:
+    if level == GROUP_LEVEL:
+        return ""
+    if level > GROUP_LEVEL:
+        return f"{invalid} Local controller {node_id} only supports versions 0-{GROUP_LEVEL}"
+    if kind == UPGRADE:
+        return (
+            f"{invalid} Can't downgrade the version of this feature without setting the upgrade "
+            "type to either safe or unsafe downgrade."
+        )
+    return f"{invalid} Consumer groups are served, and can't be switched off."

@@ -493,6 +493,10 @@ def nothing_to_update(peer: Peer, version: int) -> Any:
 
 UPDATES = {
     "unknown": ("no.such.feature", 1, 1),
+    "groups_as_they_are": ("group.version", 1, 1),
+    "groups_higher": ("group.version", 2, 1),
+    "groups_lower": ("group.version", 0, 1),
+    "groups_off": ("group.version", 0, 2),
     "too_high": ("metadata.version", 999, 1),
     "negative": ("metadata.version", -1, 1),
     "unknown_kind": ("metadata.version", 30, 9),

@@ -225,4 +225,10 @@ ALLOWED: tuple[Allowed, ...] = (
         "*.assignment",
         None,
     ),
+    Allowed(
+        "groups-stay-on",
+        "`group.version` can't be set to 0: consumer groups can't be switched off.",
+        "UpdateFeatures-*-feature-groups-off",
+        WHOLE,
+    ),
 )
