@@ -148,6 +148,7 @@ class ConsumerProtocol:
         if isinstance(outcome, Refusal):
             return _refused(outcome)
         draft.effects.append(self.session(draft.group.id, member_id, settings.session_ms))
+        self.tell(draft)
         response = ConsumerGroupHeartbeatResponse(
             member_id=outcome.id,
             member_epoch=outcome.epoch,
@@ -219,6 +220,11 @@ class ConsumerProtocol:
         if isinstance(regexes, Refusal):
             return regexes
         changed |= updated.regex != member.regex
+        if member.epoch == 0 and not member.client_host:
+            draft.notes.append(("joined", updated.id))
+            draft.why = f"{updated.id} joined"
+        elif changed:
+            draft.why = f"{updated.id} subscribed to other topics"
         self.refresh(draft, bump or regexes)
         return changed
 
@@ -229,6 +235,7 @@ class ConsumerProtocol:
             return
         metadata_hash = draft.metadata_hash()
         if bump or metadata_hash != group.metadata_hash:
+            draft.why = draft.why or "topics have changed"
             draft.bump(metadata_hash)
         draft.clean()
         draft.effects.append(Do(partial(self._refreshed, group.id, topics)))
@@ -343,6 +350,8 @@ class ConsumerProtocol:
             if self._take(draft, resolution):
                 draft.bump(draft.metadata_hash())
             draft.effects.append(Do(partial(self._resolved, group_id, topics)))
+            draft.why = "a regular expression names other topics"
+            self.tell(draft)
             return Decision(None, draft.entries, draft.effects)
 
         return Schedule(("regex", group_id), 0.0, decide)
@@ -378,13 +387,15 @@ class ConsumerProtocol:
                 member.replace(epoch=LEFT_FOR_NOW, assigned=assigned, revoking=NOTHING)
             )
         else:
-            self.fence(draft, [member])
+            self.fence(draft, [member], "left")
         return Decision(response, draft.entries, draft.effects)
 
-    def fence(self, draft: Draft, members: list[Member]) -> None:
-        """Take members out; what they had is free at once."""
+    def fence(self, draft: Draft, members: list[Member], how: str) -> None:
+        """Take members out, who left or expired; what they had is free at once."""
         if not members:
             return
+        draft.notes += ((how, member.id) for member in members)
+        draft.why = f"{', '.join(member.id for member in members)} {how}"
         if self.mixing is not None and self.mixing.convert_to_classic(draft, members):
             return
         for member in members:
@@ -394,6 +405,20 @@ class ConsumerProtocol:
         for regex in draft.regexes.keys() - draft.wanted_regexes():
             draft.drop_regex(regex)
         draft.bump(draft.metadata_hash())
+        self.tell(draft)
+
+    def tell(self, draft: Draft) -> None:
+        """Have the group's timeline tell of what was decided, once it is done."""
+        if draft.entries:
+            draft.effects.append(Do(partial(self._told, draft.group.id, draft.notes, draft.why)))
+
+    def _told(self, group_id: str, notes: list[tuple[str, str]], why: str) -> None:
+        group = self.group(group_id)
+        if group is not None:
+            at_ms = self.clock.wall_ms()
+            for kind, member_id in notes:
+                group.timeline.note(at_ms, kind, group.epoch, member_id)
+            group.look(at_ms, self.clock.monotonic(), why)
 
     # --- being late ------------------------------------------------------------------------
 
@@ -412,7 +437,7 @@ class ConsumerProtocol:
         if group is None or member is None:
             return Decision(None)
         draft = Draft(group, self.image())
-        self.fence(draft, [member])
+        self.fence(draft, [member], "expired")
         return Decision(None, draft.entries, draft.effects)
 
     def _rebalance_timer(self, group_id: str, member: Member) -> Schedule:
@@ -435,6 +460,7 @@ def take_place(draft: Draft, old: Member, member_id: str) -> Member:
     """A static member is back, under another id: it goes on where it left."""
     new = old.replace(id=member_id, epoch=0, previous_epoch=0)
     draft.replace(old, new)
+    draft.notes.append(("replaced", old.id))
     if member_id != old.id:
         for timer in ("session", "rebalance", "join", "sync"):
             draft.effects.append(Cancel((timer, draft.group.id, old.id)))

@@ -32,6 +32,7 @@ from ottla.coordinator.entries.offsets_topic import (
 from ottla.coordinator.group.assignors import NO_ASSIGNMENT, Assignment
 from ottla.coordinator.group.consumer_member import LEFT, NOTHING, Member, MemberState
 from ottla.coordinator.group.regex import Resolution
+from ottla.coordinator.group.timeline import Timeline
 from ottla.core.model import TopicId
 from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
@@ -71,6 +72,7 @@ class ConsumerGroup:
         "members",
         "metadata_hash",
         "owners",
+        "phase",
         "refreshed",
         "regexes",
         "resolved_at_s",
@@ -78,6 +80,7 @@ class ConsumerGroup:
         "resolving",
         "statics",
         "targets",
+        "timeline",
         "told_to_join",
     )
 
@@ -102,6 +105,9 @@ class ConsumerGroup:
         self.resolved_at_s = 0.0
         """and when that was, on the monotonic clock."""
         self.resolving: Resolution | None = None
+        self.timeline = Timeline()
+        """What happened lately. Soft, like `phase`: the one that was noted last, and its epoch."""
+        self.phase: tuple[str, int] = ("", 0)
         self.told_to_join: dict[str, int] = {}
         """Classic members that have a timer to join again, and the epoch that they were in."""
 
@@ -119,6 +125,17 @@ class ConsumerGroup:
             return ASSIGNING
         at_target = all(member.is_at(self.assignment_epoch) for member in self.members.values())
         return STABLE if at_target else RECONCILING
+
+    def look(self, at_ms: int, now_s: float, why: str) -> None:
+        """Note the phase that the group is in by now, if it is another than before.
+
+        Kinds are those of classic groups: rebalancing, stable, empty.
+        """
+        kind = {EMPTY: "empty", STABLE: "stable"}.get(self.state, "rebalancing")
+        if self.phase != (kind, self.epoch):
+            self.phase = (kind, self.epoch)
+            text = why if kind == "rebalancing" else f"{len(self.members)} members"
+            self.timeline.phase(at_ms, now_s, kind, self.epoch, text)
 
     def owner(self, topic: TopicId, partition: int) -> str | None:
         """The member that has the partition or is still giving it up."""

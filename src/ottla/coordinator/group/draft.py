@@ -48,6 +48,8 @@ class Draft:
         "epoch",
         "group",
         "image",
+        "notes",
+        "why",
     )
 
     def __init__(self, group: ConsumerGroup, image: ClusterImage) -> None:
@@ -56,6 +58,10 @@ class Draft:
         self.epoch = group.epoch
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
+        self.notes: list[tuple[str, str]] = []
+        """Who did what, for the timeline: kind and member."""
+        self.why = ""
+        """Why there is a new epoch."""
         self._members: dict[str, Member] | None = None
         self._targets: dict[str, Assignment] | None = None
         self._regexes: dict[str, Resolved] | None = None

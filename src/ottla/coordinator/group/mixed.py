@@ -134,6 +134,7 @@ class MixedGroups:
             self._consumer.session(group.id, updated.id, updated.classic.session_ms),
             self._late("sync", group.id, updated),
         )
+        self._consumer.tell(draft)
         return Decision(_join_answer(outcome, outcome.epoch), draft.entries, draft.effects)
 
     def _late(self, key: str, group_id: str, member: Member) -> Schedule:
@@ -261,7 +262,7 @@ class MixedGroups:
         if caller.version < 3:
             response.error_code = response.members[0].error_code
         draft = Draft(group, self._consumer.image())
-        self._consumer.fence(draft, list(leaving.values()))
+        self._consumer.fence(draft, list(leaving.values()), "left")
         return Decision(response, draft.entries, draft.effects)
 
     def _leaving(self, group: ConsumerGroup, identity: MemberIdentity) -> Member | ErrorCode:

@@ -394,3 +394,33 @@ def test_a_description_counts_what_is_being_given_up_among_what_a_member_has(wor
 def test_what_is_no_consumer_group_is_not_described(world):
     told = world.do(describe_consumer_group(world.shard, "other"))
     assert told.error_code == ErrorCode.GROUP_ID_NOT_FOUND
+
+
+def test_the_timeline_says_who_came_and_went_and_how_long_it_took(world):
+    world.join("a", "t")
+    world.pass_ms(100)
+    two(world)
+    world.pass_ms(2000)
+    world.beat("b", -1)
+    world.beat("a", 3)
+    told = [
+        (event.kind, event.generation, event.member, event.took_ms)
+        for event in world.group.timeline.events()
+    ]
+    assert told == [
+        ("joined", 2, "a", None),
+        ("stable", 2, "", None),
+        ("joined", 3, "b", None),
+        ("rebalancing", 3, "", 100),
+        ("stable", 3, "", 0),
+        ("left", 4, "b", None),
+        ("rebalancing", 4, "", 2000),
+        ("stable", 4, "", 0),
+    ]
+    assert world.group.timeline.events()[3].text == "b joined"
+
+
+def test_a_group_that_is_emptied_says_so_in_its_timeline(world):
+    world.join("a", "t")
+    world.pass_ms(60_000)
+    assert [event.kind for event in world.group.timeline.events()][-2:] == ["expired", "empty"]
