@@ -27,6 +27,11 @@ class Complaints:
         self._said: dict[str, float] = {}
         self.counts: dict[str, int] = {}
 
+    def quietly(self, kind: str, peer: str, text: str) -> None:
+        """Count what well-kept clients do, too: nothing an operator can act on, told only by -v."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        _log.debug("%s: %s (%s: %d so far)", peer, text, kind, self.counts[kind])
+
     def about(self, kind: str, peer: str, text: str) -> None:
         """Complain of `peer`. `text` may say anything, but nothing costly: it is made each time."""
         self.counts[kind] = self.counts.get(kind, 0) + 1

@@ -72,8 +72,8 @@ class Dispatch:
             route = self._route(api, version)
         body, end = route.decode(frame, at)
         if end != len(frame):
-            # Taken all the same, as Kafka does; but whoever writes that client wants to know.
-            self._context.complaints.about(
+            # Taken, as Kafka does: librdkafka's own Metadata request for all topics is 3 too long.
+            self._context.complaints.quietly(
                 "trailing bytes",
                 connection.peer,
                 f"{API_NAMES[key]} version {version} ends {len(frame) - end} bytes too early",

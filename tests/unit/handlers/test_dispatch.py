@@ -85,11 +85,14 @@ def test_bytes_that_are_no_request_are_the_codecs_error(node: FakeNode) -> None:
         Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster()[:-1])
 
 
-def test_h22_trailing_bytes_are_taken_and_complained_of(node: FakeNode) -> None:
+def test_h22_trailing_bytes_are_taken_and_counted_and_no_operator_is_troubled(
+    node: FakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
     dispatch = Dispatch(node.context)
     longer = memoryview(bytes(asked_for_a_cluster()) + b"xx")
     assert dispatch.dispatch(node.connection, longer)
     assert node.context.complaints.counts == {"trailing bytes": 1}
+    assert not [one for one in caplog.records if one.levelname != "DEBUG"]
 
 
 def test_no_answer_is_no_chunks_and_a_close_is_one_without_chunks(
