@@ -42,7 +42,7 @@ class Plan:
     """How much to measure."""
 
     peers: Sequence[Peer] = ()
-    rounds: int = 4
+    rounds: int = 3
     seconds: float = 1.5
     log_mib: int = 10_240
     partitions: int = 10_000
@@ -55,9 +55,9 @@ class Plan:
 
     @property
     def brief(self) -> Settings:
-        """For what is shown beside: half as long."""
-        rounds = max(1, self.rounds // 2)
-        return Settings(rounds=rounds, seconds=self.seconds / 2, warm_up_s=1.5)
+        """For what is shown beside: shorter."""
+        rounds = max(2, self.rounds // 2)
+        return Settings(rounds=rounds, seconds=self.seconds / 3, warm_up_s=1.5)
 
 
 def replace_between(text: str, name: str, body: str) -> str:

@@ -157,8 +157,8 @@ class BenchCheck:
     record: Annotated[
         bool, typer.Option("--record", help="Record what is measured now instead.")
     ] = False
-    rounds: Rounds = 5
-    seconds: Seconds = 1.5
+    rounds: Rounds = 4
+    seconds: Seconds = 0.8
 
 
 @dataclass(kw_only=True)
@@ -179,7 +179,7 @@ class BenchPage:
         ),
     ] = field(default_factory=list)
     peer: Peers = field(default_factory=list)
-    rounds: Rounds = 4
+    rounds: Rounds = 3
     seconds: Seconds = 1.5
     log_mib: Annotated[
         int, typer.Option(min=10, metavar="MIB", help="The largest log; 10240 is 10 GiB.")
