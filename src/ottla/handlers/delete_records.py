@@ -5,8 +5,8 @@ no restart brings a record back. Offset -1 is the high watermark; past it OFFSET
 the start nothing changes, and the answer names the start there is. A topic that is compacted and
 does not delete refuses with POLICY_VIOLATION. A partition named twice goes by its last mention.
 v1 like v0 · v2 flexible
-Not as Kafka: it answers before the start is written, which then takes up to a minute; so a timeout
-of less than a second is not taken at its word here.
+Not as Kafka: Kafka answers at once and writes the start within a minute; as it is waited for here,
+a timeout of less than a second is not taken at its word.
 """
 
 from __future__ import annotations

@@ -491,31 +491,30 @@ def an_unknown_topic_or_partition(peer: Peer, version: int) -> Any:
     return [*unknown, epoch_end(peer, a_log(peer), version, 0, partition=4)]
 
 
-@success(INIT_PRODUCER_ID)
-def a_new_id(peer: Peer, version: int) -> Any:
+def a_producer_id(peer: Peer, version: int, **given: int) -> Any:
     """Kafka fetches a block of ids first, on the first question."""
-    request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1000)
+    request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1000, **given)
     found: list[Any] = []
 
     def is_there() -> bool:
         found[:] = [peer.ask(request, version)]
         return found[0]["error_code"] != "coordinator_load_in_progress"
 
-    wait_until(is_there, "a producer id")
-    assert found[0]["producer_id"] >= 0, found
-    return found[0] | {"producer_id": "an id"}
+    wait_until(is_there, "a block of producer ids")
+    [answer] = found
+    return answer | {"producer_id": "an id"} if answer["producer_id"] >= 0 else answer
+
+
+@success(INIT_PRODUCER_ID)
+def a_new_id(peer: Peer, version: int) -> Any:
+    answer = a_producer_id(peer, version)
+    assert answer["producer_id"] == "an id", answer
+    return answer
 
 
 @each(INIT_PRODUCER_ID, 3, 5, no_epoch=(5, -1), no_id=(-1, 3), both=(5, 0), huge=(5, 32767))
 def present_id(peer: Peer, version: int, given: tuple[int, int]) -> Any:
-    request = InitProducerIdRequest(
-        transactional_id=None,
-        transaction_timeout_ms=1000,
-        producer_id=given[0],
-        producer_epoch=given[1],
-    )
-    answer = peer.ask(request, version)
-    return answer | {"producer_id": "an id"} if answer["producer_id"] >= 0 else answer
+    return a_producer_id(peer, version, producer_id=given[0], producer_epoch=given[1])
 
 
 @error(INIT_PRODUCER_ID, 0, 5)
