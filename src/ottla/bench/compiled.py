@@ -6,6 +6,7 @@ producers and looks at no error codes: what it sends has been answered well befo
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import struct
 import subprocess
@@ -31,10 +32,10 @@ def _program() -> str:
     if found is None:
         raise pump.LoadFailed("there is no C compiler")
     folder = mkdtemp(prefix="ottla-pump-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     command = [found, "-O2", "-o", f"{folder}/pump", str(_SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        shutil.rmtree(folder)
         raise pump.LoadFailed("pump.c doesn't compile here")
     return f"{folder}/pump"
 

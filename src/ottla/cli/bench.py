@@ -5,6 +5,7 @@ Owns what these commands print and in which order. Must not measure: that is the
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,10 +40,14 @@ class Saying:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns what stops a measurement into one sentence. Raises CommandError."""
+    """Turns what stops a measurement into one sentence. Raises CommandError.
+
+    Ended from outside, it still takes its brokers and its files with it.
+    """
     from ottla.bench.pump import LoadFailed
     from ottla.bench.usage import Unmeasurable
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     except (LoadFailed, Unmeasurable) as failure:
