@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from errno import EAGAIN, EBADF, EIO, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EIO, EMFILE, ENFILE, EOPNOTSUPP
 from queue import SimpleQueue
 from typing import cast
 
@@ -257,6 +257,8 @@ class OsDisk:
         self._portable = portable or not linux.AVAILABLE
         self._closed = False
         self._null = -1
+        self._spare = -1
+        self._spare_lock = threading.Lock()
         self._sync_threads_max = sync_threads_max
         self._steps = _Threads("ottla-disk", 1, self._finished)
         self._syncs = _Threads("ottla-sync", sync_threads_max, self._finished)
@@ -330,9 +332,10 @@ class OsDisk:
         for threads in (self._steps, self._syncs, self._warms):
             threads.close()
         self._mailbox.drain()
-        if self._null >= 0:
-            os.close(self._null)
-            self._null = -1
+        for fd in (self._null, self._spare):
+            if fd >= 0:
+                os.close(fd)
+        self._null = self._spare = -1
 
     def _submit(
         self,
@@ -416,13 +419,29 @@ class OsDisk:
         if not self._durable:
             return
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _fsync_directory(path)
         except OSError as error:
-            raise DiskError("sync directory", path, error) from error
+            if error.errno not in (EMFILE, ENFILE):
+                raise DiskError("sync directory", path, error) from error
+            self._sync_directory_with_the_spare(path)
+        else:
+            self._keep_a_spare()
+
+    def _keep_a_spare(self) -> None:
+        if self._spare < 0:
+            with self._spare_lock:
+                if self._spare < 0 and not self._closed:
+                    self._spare = _spare_descriptor()
+
+    def _sync_directory_with_the_spare(self, path: str) -> None:
+        # A round that fails takes the whole directory offline, and rightly so where the disk has
+        # failed. Descriptors that have run out are not that.
+        with self._spare_lock:
+            if self._spare >= 0:
+                os.close(self._spare)
+                self._spare = -1
+            _attempt("sync directory", path, lambda: _fsync_directory(path))
+            self._spare = _spare_descriptor()
 
     def _reserve(self, file: File, position: int, length: int) -> None:
         if not self._portable:
@@ -457,6 +476,22 @@ def _space(path: str) -> Space:
     except OSError as error:
         raise DiskError("ask for the space of", path, error) from error
     return Space(found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail)
+
+
+def _fsync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _spare_descriptor() -> int:
+    """A descriptor to give up when there is no other; -1 where there is none even now."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _attempt(action: str, path: str, call: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -38,7 +38,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ottla.replication")
 
-_FULL = (ENOSPC, EDQUOT)
+_PASSING = {
+    ENOSPC: "the disk is full: %s; produce is refused until there is space",
+    EDQUOT: "the disk's quota is used up: %s; produce is refused until there is space",
+    EMFILE: "no file can be opened: %s; raise the limit (ulimit -n): each partition takes three",
+    ENFILE: "this machine has no file descriptor left: %s; produce is refused until it has",
+}
+"""Troubles that end by themselves or by an operator's hand, and cost nothing that was written."""
 _COMPLAINT_EVERY_S = 10.0
 
 
@@ -220,11 +226,12 @@ class PartitionTable:
     # --- a disk that fails -----------------------------------------------------------------
 
     def disk_failed(self, error: DiskError) -> None:
-        """A write failed. A full disk refuses this append; anything else ends the directory."""
-        if error.errno not in _FULL:
+        """A write failed: what passes refuses this append, anything else ends the directory."""
+        text = _PASSING.get(error.errno or 0)
+        if text is None:
             self.take_offline(error)
-            return
-        self._complain("the disk is full: %s; produce is refused until there is space", error)
+        else:
+            self._complain(text, error)
 
     def read_failed(self, error: DiskError) -> None:
         """Bytes could not be read: whoever wanted them is told, everything else goes on."""

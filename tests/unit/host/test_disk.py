@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -347,3 +348,27 @@ def test_a_disk_that_need_not_last_does_everything_but_sync(loop, tmp_path, monk
     disk.close()
     assert done.result() is None
     file.close()
+
+
+def test_a_directory_is_synced_also_when_no_descriptor_is_left(disk, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+
+    def take_all() -> None:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+
+    disk.perform_now([SyncDirectory(f"{tmp_path}")])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            take_all()
+        for _ in range(2):  # the spare one is taken back afterwards
+            disk.perform_now([SyncDirectory(f"{tmp_path}")])
+        with pytest.raises(DiskError) as refused:
+            disk.open(f"{tmp_path}/file")
+        assert refused.value.errno == errno.EMFILE
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

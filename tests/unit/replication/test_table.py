@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from errno import EIO, ENOSPC
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOSPC
 
 import pytest
 
@@ -196,6 +196,16 @@ def test_a_directory_that_lost_all_but_its_name_is_its_topics(
     put(node, batch(b"y"))
     node.kill()
     assert get(node).high_watermark == 1
+
+
+@pytest.mark.parametrize("errno", [EMFILE, ENFILE, EDQUOT])
+def test_what_passes_by_itself_refuses_an_append_and_ends_no_directory(
+    node: SimNode, caplog: pytest.LogCaptureFixture, errno: int
+) -> None:
+    node.create_topic("t")
+    node.table.disk_failed(DiskError("create", "/data/t-0/x.log", OSError(errno, "none left")))
+    assert node.table.failure is None
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 def test_a_disk_that_is_full_is_told_now_and_then_and_one_that_breaks_once(
