@@ -59,13 +59,18 @@ class ClassicProtocol:
 
     # --- JoinGroup -----------------------------------------------------------------------
 
-    def join(self, request: JoinGroupRequest, caller: Caller) -> Decision[JoinGroupResponse]:
-        """Become a member, or one of the next generation. Answered once that has begun."""
+    def join(
+        self, request: JoinGroupRequest, caller: Caller, former: object = None
+    ) -> Decision[JoinGroupResponse]:
+        """Become a member, or one of the next generation. Answered once that has begun.
+
+        `former` is a group of another kind that nobody is in: this one takes its place.
+        """
         turn: Turn[JoinGroupResponse] = Turn()
-        return turn.decision(self._join(turn, request, caller))
+        return turn.decision(self._join(turn, request, caller, former))
 
     def _join(
-        self, turn: Turn[Any], request: JoinGroupRequest, caller: Caller
+        self, turn: Turn[Any], request: JoinGroupRequest, caller: Caller, former: object
     ) -> JoinGroupResponse | Pending[JoinGroupResponse]:
         settings, member_id = self._settings, request.member_id
         if not request.group_id:
@@ -74,10 +79,10 @@ class ClassicProtocol:
         if not settings.session_min_ms <= session_ms <= settings.session_max_ms:
             return refused_join(ErrorCode.INVALID_SESSION_TIMEOUT, member_id)
         group = self._groups.get(request.group_id)
-        if group is None:
+        if group is former:
             if member_id:
                 return refused_join(ErrorCode.UNKNOWN_MEMBER_ID, member_id)
-            if self._node.groups_count() >= settings.groups_max:
+            if former is None and self._node.groups_count() >= settings.groups_max:
                 return refused_join(ErrorCode.GROUP_MAX_SIZE_REACHED)
             group = ClassicGroup(request.group_id, self._clock)
         elif not isinstance(group, ClassicGroup):
@@ -93,7 +98,8 @@ class ClassicProtocol:
         group.is_live = True
         if member_id:
             return self._join_known(turn, group, joining)
-        self._groups[group.id] = group
+        # Only once the entries are in: what takes the former group away is among them.
+        turn.do(partial(self._groups.__setitem__, group.id, group))
         return self._join_unknown(turn, group, joining)
 
     def _has_room(self, group: ClassicGroup, member_id: str, bytes_count: int) -> bool:

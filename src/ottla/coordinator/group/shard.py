@@ -250,13 +250,10 @@ class GroupShard:
             return self.classic.join(request, caller)
         if not group.is_empty:
             return self.mixed.join(group, request, caller)
-        # Nobody is in, so it can be either. Taken out here, since the classic machine is to find
-        # no group; that the tombstones then find none either is no harm.
-        del self.groups[group.id]
-        decision = self.classic.join(request, caller)
+        # Nobody is in, so it can be either.
+        decision = self.classic.join(request, caller, group)
         reply = decision.reply
         if isinstance(reply, JoinGroupResponse) and reply.error_code not in _JOINING:
-            self.groups[group.id] = group
             return decision
         entries = [*group.end(), *decision.entries]
         return Decision(decision.reply, entries, decision.effects, atomic=decision.atomic)

@@ -230,6 +230,17 @@ def test_what_a_classic_member_may_not_ask_of_a_consumer_group(world):
     assert world.classic_beat(old, 99) == ErrorCode.ILLEGAL_GENERATION
 
 
+def test_an_empty_group_stays_what_it_was_until_it_is_written_that_it_is_another():
+    world = Mixed({"t": 4})
+    world.join("a", "t")
+    world.beat("a", -1)
+    was = world.group
+    decision = world.ask_to_join()
+    assert world.shard.groups[GROUP] is was
+    assert world.answered(decision).error_code == ErrorCode.MEMBER_ID_REQUIRED
+    assert isinstance(world.shard.groups[GROUP], ClassicGroup)
+
+
 def test_an_empty_group_becomes_what_its_next_member_speaks():
     world = Mixed({"t": 4})
     world.join("new", "t")
