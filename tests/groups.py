@@ -55,7 +55,11 @@ class World:
         def shard(number: int) -> GroupShard:
             return GroupShard(number, self.config, lambda: ClusterImage("c"), self.loop, node)
 
-        node = Node(self._unique, lambda: len(self.shard.groups))
+        node = Node(
+            self._unique,
+            lambda: len(self.shard.groups),
+            lambda: len(self.shard.offsets.groups),
+        )
         self.runtime: Runtime[GroupShard] = Runtime(
             self.journals, shard, Codec(), self.loop, self.loop
         )

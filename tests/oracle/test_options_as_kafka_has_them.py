@@ -36,6 +36,7 @@ ABSENT_OF_TOPICS = {
     "*.replication.throttled.replicas": "nothing is replicated",
 }
 OTHER_DEFAULTS = {
+    "group.consumer.max.size",
     "group.initial.rebalance.delay.ms",
     "group.max.size",
     "listeners",

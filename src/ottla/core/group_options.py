@@ -41,14 +41,16 @@ GROUP_MAX_SIZE = Option(
 GROUP_BYTES_MAX = Option(
     "group.metadata.bytes.max",
     16 << 20,
-    "How much the members of one classic group may say and be assigned together. ottla's own.",
+    "How much the members of one group may say together, of a classic group with what they are "
+    "assigned. ottla's own.",
     at_least=1024,
     at_most=INT_MAX,
 )
 GROUPS_MAX = Option(
     "groups.max",
     100_000,
-    "Groups with members that a node coordinates; past it no new one is begun. ottla's own.",
+    "Groups with members that a node coordinates, and groups that it keeps committed offsets of; "
+    "past it no new one is begun. ottla's own.",
     at_least=1,
     at_most=INT_MAX,
 )
@@ -121,8 +123,8 @@ CONSUMER_ASSIGNMENT_MS_MAX = Option(
 )
 CONSUMER_MAX_SIZE = Option(
     "group.consumer.max.size",
-    INT_MAX,
-    "Members that a consumer group may have.",
+    5000,
+    "Members that a consumer group may have. Kafka's default is no limit.",
     at_least=1,
     at_most=INT_MAX,
 )

@@ -212,6 +212,7 @@ def group_runtime(
     node = GroupNode(
         context.controller.unique_text,
         lambda: sum(len(shard.groups) for shard in context.groups.loaded_shards()),
+        lambda: sum(len(shard.offsets.groups) for shard in context.groups.loaded_shards()),
     )
     runtime = Runtime(
         InternalTopic(OFFSETS_TOPIC, context, on_change, offsets_topic),

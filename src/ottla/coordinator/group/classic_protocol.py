@@ -45,6 +45,8 @@ class Node(NamedTuple):
     """Gives a text that was never given before and that nobody can guess."""
     groups_count: Callable[[], int]
     """Groups of all shards."""
+    committed_count: Callable[[], int]
+    """Groups of all shards that have committed offsets."""
 
 
 class ClassicProtocol:

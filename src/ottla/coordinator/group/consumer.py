@@ -60,6 +60,8 @@ class Settings(Value):
     heartbeat_ms: int = 5000
     assignment_ms: int = 1000
     size_max: int = (1 << 31) - 1
+    bytes_max: int = (1 << 31) - 1
+    """How much the members may say together."""
     assignors: tuple[str, ...] = ("uniform", "range")
     can_join_classic: bool = True
     """Members that speak the classic protocol may join a consumer group."""
@@ -213,7 +215,14 @@ class ConsumerProtocol:
 
         True where the member's subscription has changed.
         """
-        if updated != member or member.id not in draft.members:
+        is_in = member.id in draft.members
+        if updated != member or not is_in:
+            more = updated.said_bytes() - (member.said_bytes() if is_in else 0)
+            if 0 < more > self.settings(draft.group.id).bytes_max - draft.group.said_bytes:
+                return Refusal(
+                    ErrorCode.GROUP_MAX_SIZE_REACHED,
+                    "The members of the consumer group say more than group.metadata.bytes.max.",
+                )
             draft.put_subscription(updated)
         changed = bump = updated.topics != member.topics
         regexes = self._regexes(draft, member, updated)

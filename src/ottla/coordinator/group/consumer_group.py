@@ -78,6 +78,7 @@ class ConsumerGroup:
         "resolved_at_s",
         "resolved_from",
         "resolving",
+        "said_bytes",
         "statics",
         "targets",
         "timeline",
@@ -93,6 +94,8 @@ class ConsumerGroup:
         self.members: dict[str, Member] = {}
         self.statics: dict[str, str] = {}
         """Member ids by instance id."""
+        self.said_bytes = 0
+        """How much the members have said of themselves, together."""
         self.targets: dict[str, Assignment] = {}
         self.regexes: dict[str, Resolved] = {}
         self.owners: dict[TopicId, dict[int, str]] = {}
@@ -260,6 +263,7 @@ class ConsumerGroup:
     def admit(self, member: Member, target: Assignment) -> None:
         """Put a member into a group that is being made out of one of another kind."""
         self.targets[member.id] = target
+        self.said_bytes += member.said_bytes()
         self._put(member)
 
     def _put(self, member: Member) -> None:
@@ -291,6 +295,7 @@ class ConsumerGroup:
         self.told_to_join.pop(member_id, None)
         if member is None:
             return
+        self.said_bytes -= member.said_bytes()
         self._drop_owned(member)
         if member.instance_id is not None and self.statics.get(member.instance_id) == member_id:
             del self.statics[member.instance_id]
@@ -299,15 +304,21 @@ class ConsumerGroup:
         if value is None:
             self._remove(member_id)
         else:
-            member = self.members.get(member_id) or Member(member_id)
-            self._put(member.with_subscription(value))
+            member = self.members.get(member_id)
+            self.said_bytes -= 0 if member is None else member.said_bytes()
+            told = (member or Member(member_id)).with_subscription(value)
+            self.said_bytes += told.said_bytes()
+            self._put(told)
 
     def replay_current(
         self, member_id: str, value: ConsumerGroupCurrentMemberAssignmentValue | None
     ) -> None:
         member = self.members.get(member_id)
         if value is not None:
-            self._put((member or Member(member_id)).with_assignment(value))
+            if member is None:
+                member = Member(member_id)
+                self.said_bytes += member.said_bytes()
+            self._put(member.with_assignment(value))
         elif member is not None:
             # The tombstone of the member itself follows.
             self._put(

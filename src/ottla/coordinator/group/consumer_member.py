@@ -83,6 +83,14 @@ class Member(Value):
             classic_member_metadata=_classic_value(self.classic),
         )
 
+    def said_bytes(self) -> int:
+        """About how much it has said of itself, and had kept: characters and bytes."""
+        texts = (self.id, self.instance_id, self.rack_id, self.client_id, self.regex, *self.topics)
+        count = sum(len(text) for text in texts if text)
+        if self.classic is not None:
+            count += sum(len(name) + len(metadata) for name, metadata in self.classic.protocols)
+        return count
+
     def with_subscription(self, value: ConsumerGroupMemberMetadataValue) -> Member:
         return self.replace(
             instance_id=value.instance_id,

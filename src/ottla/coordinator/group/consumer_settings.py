@@ -65,6 +65,7 @@ class ConsumerSettings:
             heartbeat_ms=heartbeat_ms,
             assignment_ms=assignment_ms,
             size_max=config[group_options.CONSUMER_MAX_SIZE],
+            bytes_max=config[group_options.GROUP_BYTES_MAX],
             assignors=tuple(config[group_options.CONSUMER_ASSIGNORS].split(",")),
             can_join_classic=policy != "disabled",
             can_upgrade=policy in ("bidirectional", "upgrade"),

@@ -160,7 +160,10 @@ class GroupShard:
         self.clock = clock
         self.groups: dict[str, Group] = {}
         self.offsets = Offsets()
-        node = node or Node(partial(_serial, count()), lambda: len(self.groups))
+        node = node or Node(
+            partial(_serial, count()), lambda: len(self.groups), lambda: len(self.offsets.groups)
+        )
+        self._node = node
         settings = classic_settings(config)
         self._rounds = Rounds(self.groups, settings, clock, self.offsets.groups.__contains__)
         self.classic = ClassicProtocol(self._rounds, node)
@@ -291,7 +294,8 @@ class GroupShard:
     ) -> Decision[list[ErrorCode] | ErrorCode]:
         """Commit each; a code for each, in order, or one that holds for all.
 
-        A group that is not known is made by a commit without a generation (I35, H102).
+        A group that is not known is made by a commit without a generation (I35, H102), unless
+        there are too many (H101).
         """
         group = self.group(group_id)
         judged: ErrorCode | CommitCheck = ErrorCode.NONE
@@ -303,6 +307,8 @@ class GroupShard:
         elif member.epoch >= 0:
             unknown = ErrorCode.GROUP_ID_NOT_FOUND if version >= 9 else ErrorCode.ILLEGAL_GENERATION
             return Decision(unknown)
+        elif self._node.committed_count() >= self.config[group_options.GROUPS_MAX]:
+            return Decision(ErrorCode.GROUP_MAX_SIZE_REACHED)
         if isinstance(judged, ErrorCode):
             if judged:
                 return Decision(judged)

@@ -72,7 +72,11 @@ class World:
     def restart(self) -> None:
         """The coordinator is gone, and another one loads what is in the log."""
         self.timers: dict[Any, tuple[int, Callable[[], Decision[Any]]]] = {}
-        node = Node(lambda: f"made-{next(self.names)}", lambda: len(self.shard.groups))
+        node = Node(
+            lambda: f"made-{next(self.names)}",
+            lambda: len(self.shard.groups),
+            lambda: len(self.shard.offsets.groups),
+        )
         self.shard = GroupShard(0, self.config, lambda: self.image, self.clock, node)
         for written in self.log:
             self._replay(*written)

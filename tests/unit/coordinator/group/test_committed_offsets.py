@@ -99,6 +99,16 @@ def test_of_what_was_never_committed_nothing_is_told_and_no_zero(world: World) -
     assert world.fetch("another") == -1
 
 
+def test_h101_past_so_many_groups_with_offsets_no_other_is_begun() -> None:
+    world = World(groups_max="2")
+    assert world.commit(1, "g") == world.commit(1, "h") == [ErrorCode.NONE]
+    assert world.commit(1, "i") is ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert world.fetch("i") == -1
+    assert world.commit(2, "h") == [ErrorCode.NONE]
+    world.restart()
+    assert world.commit(1, "i") is ErrorCode.GROUP_MAX_SIZE_REACHED
+
+
 def test_all_of_a_group_is_told_by_topic_and_partition(world: World) -> None:
     assert world.do(world.shard.fetch_all_offsets("g")) == {}
     world.commit(5)

@@ -90,7 +90,7 @@ def test_most_wishes_choose_the_assignor_and_range_cuts_each_topic(world):
     }
 
 
-def test_a_full_group_takes_nobody_more():
+def test_h101_a_full_group_takes_nobody_more():
     world = World({"t": 4}, group_consumer_max_size="1")
     world.join("a", "t")
     assert world.join("b", "t").error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
@@ -100,6 +100,26 @@ def test_a_full_group_takes_nobody_more():
 def test_h101_a_node_takes_so_many_groups_and_no_more(world):
     world.shard.consumer.has_room = lambda: False
     assert world.join("a", "t").error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
+
+
+def test_h106_members_that_say_too_much_together_are_refused_and_said_less_is_room_again():
+    world = World({"t": 4}, group_metadata_bytes_max="1024")
+    long = "x" * 249
+    world.join("a", "t", long, "y" * 249)
+    assert world.join("b", "t", long, "y" * 249, "z" * 249).error_code == (
+        ErrorCode.GROUP_MAX_SIZE_REACHED
+    )
+    assert list(world.group.members) == ["a"]
+    epoch = world.beat("a", world.group.epoch, subscribed_topic_names=["t"]).member_epoch
+    assert world.join("b", "t", long, "y" * 249, "z" * 249).error_code == NONE
+    world.restart()
+    assert world.group.said_bytes == sum(one.said_bytes() for one in world.group.members.values())
+    refused = world.beat("a", epoch, subscribed_topic_names=["t", long, "v" * 249])
+    assert refused.error_code == ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert world.group.members["a"].topics == ("t",)
+    world.beat("b", -1)
+    world.beat("a", -1)
+    assert world.group.said_bytes == 0
 
 
 def test_v0_makes_an_id_for_a_member_without_one(world):
