@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 from importlib import import_module
@@ -105,12 +106,18 @@ class Peer:
         assert struct.unpack_from(">i", frame) == (correlation_id,)
         return answer_of(message, version, frame)
 
-    def rest(self) -> bytes:
-        """What still comes, until the broker closes the connection."""
+    def rest(self, within_s: float = PATIENCE_S) -> bytes:
+        """What still comes, until the broker closes the connection; TimeoutError if it does not."""
         said = bytearray()
+        end = time.monotonic() + within_s
         with suppress(ConnectionResetError):
+            self.socket.settimeout(within_s)
             while piece := self.socket.recv(1 << 16):
                 said += piece
+                # Of all reads together: bytes that trickle in would hold up each anew.
+                if (left := end - time.monotonic()) <= 0:
+                    raise TimeoutError(f"{len(said)} bytes, and the connection is still open")
+                self.socket.settimeout(left)
         return bytes(said)
 
     def is_closed(self) -> bool:
