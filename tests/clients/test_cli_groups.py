@@ -21,7 +21,7 @@ def write(bootstrap: str, topic: str, count: int = 100) -> None:
 
 
 @contextmanager
-def member(bootstrap: str, group: str, topic: str, count: int = 100) -> Iterator[Any]:
+def member(bootstrap: str, group: str, topic: str, count: int = 100, **more: str) -> Iterator[Any]:
     """A member that has read and committed everything."""
     from confluent_kafka import Consumer
 
@@ -31,6 +31,7 @@ def member(bootstrap: str, group: str, topic: str, count: int = 100) -> Iterator
             "group.id": group,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
+            **more,
         }
     )
     consumer.subscribe([topic])
@@ -60,6 +61,18 @@ def test_a_group_is_listed_described_and_deleted(shared_broker: Broker) -> None:
     assert ottla("group", "delete", "looking", broker=shared_broker)[0] == "deleted looking\n"
     missing = ottla("group", "describe", "looking", broker=shared_broker, code=2)
     assert "there is no group" in missing[1]
+
+
+def test_a_group_of_the_new_protocol_has_a_timeline_too(shared_broker: Broker) -> None:
+    write(shared_broker.bootstrap, "watched")
+    new = {"group.protocol": "consumer"}
+    with member(shared_broker.bootstrap, "watching", "watched", **new):
+        words = ("group", "describe", "watching", "--timeline", "--json")
+        [told] = lines(ottla(*words, broker=shared_broker)[0])
+        assert told["state"] == "stable"
+        kinds = [event["kind"] for event in told["timeline"]]
+        assert (kinds[0], kinds[-1]) == ("joined", "stable")
+        assert "watching: stable, 1 member" in ottla(*words[:-1], broker=shared_broker)[0]
 
 
 def test_offsets_are_shown_and_reset_when_it_is_meant(shared_broker: Broker) -> None:

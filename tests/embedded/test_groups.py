@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -43,3 +44,19 @@ def test_a_second_life_in_the_same_directory_knows_what_was_committed(tmp_path) 
         [told] = consumer.committed([TopicPartition("t", 0)], timeout=30)
         consumer.close()
         assert told.offset == 7
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_group_of_either_protocol_tells_what_happened_to_it(protocol: str) -> None:
+    with ottla.Broker() as broker:
+        broker.create_topic("t")
+        settings = {"bootstrap.servers": broker.bootstrap_servers, "group.id": "g"}
+        consumer = Consumer({**settings, "group.protocol": protocol})
+        consumer.subscribe(["t"])
+        while not consumer.assignment():
+            consumer.poll(0.1)
+        kinds = [event["kind"] for event in broker.group_timeline("g")]
+        assert (kinds[0], kinds[-1]) == ("joined", "stable")
+        consumer.close()
+        assert "left" in [event["kind"] for event in broker.group_timeline("g")]
+        assert broker.group_timeline("another") == []

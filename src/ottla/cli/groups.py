@@ -61,8 +61,8 @@ def describe(options: arguments.GroupDescribe) -> int:
             events = timeline(*address(options.bootstrap.split(",")[0]), options.group)
         if events is None:
             raise CommandError(
-                f"there is no timeline of {options.group}; ottla keeps one of each classic group "
-                "that did something since its start, and tells it without TLS"
+                f"there is no timeline of {options.group}; ottla keeps one of each group whose "
+                "members did something since its start, and tells it without TLS"
             )
     if options.json:
         sys.stdout.write(

@@ -254,10 +254,10 @@ class Broker:
     # --- groups ----------------------------------------------------------------------------
 
     def group_timeline(self, group: str) -> list[dict[str, Any]]:
-        """What happened to a group of the classic protocol lately, oldest first.
+        """What happened to a group lately, of either protocol, oldest first.
 
         Each event has `at_ms`, `kind`, `generation`, `member`, `text` (who, why) and `took_ms`
-        (how long the phase before it took). Empty for a group that is not known.
+        (how long the phase before it took). Empty for a group that is not known or only commits.
         """
         return self._do(self._inside().group_timeline(group))
 
