@@ -15,9 +15,9 @@ from ottla.handlers.context import Request
 from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
 from ottla.handlers.reply import Answer, Closing, Parked, Reply
 from ottla.protocol.apis import API_NAMES
-from ottla.protocol.codec import decoder, encoder
+from ottla.protocol.codec import CodecError, decoder, encoder
 from ottla.protocol.connection import PeerError
-from ottla.protocol.frame import request_head, response_frame
+from ottla.protocol.frame import request_head, request_kind, response_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,16 +59,18 @@ class Dispatch:
     def dispatch(self, connection: ConnectionState, frame: memoryview) -> Answer:
         """Answer one frame. Raises PeerError for a key or version that is not served, and
         CodecError for bytes that are no request."""
-        key, version, correlation_id, client_id, at = request_head(frame)
+        try:
+            key, version, correlation_id, client_id, at = request_head(frame)
+        except CodecError:
+            # The header of a version yet to come may be anything: say that it is one.
+            if kind := request_kind(frame):
+                self._served(*kind)
+            raise
         route = self._routes.get((key, version))
         if route is None:
-            api = self._apis.get(key)
+            api = self._served(key, version)
             if api is None:
-                raise PeerError(f"api key {key} is not served")
-            if not api.accepted <= version <= api.highest:
-                if key == API_VERSIONS_KEY:
-                    return self._unsupported(correlation_id)
-                raise PeerError(f"{api.name} version {version} is not served")
+                return self._unsupported(correlation_id)
             route = self._route(api, version)
         body, end = route.decode(frame, at)
         if end != len(frame):
@@ -100,6 +102,17 @@ class Dispatch:
             encoded: list[bytes | FileSlice] = [body] if type(body) is bytes else route.encode(body)
             chunks = response_frame(request.correlation_id, route.flexible_header, encoded)
         return Closing(chunks) if outcome.close else chunks
+
+    def _served(self, key: int, version: int) -> Api | None:
+        """What serves them; None for an ApiVersions that has an answer of its own. PeerError."""
+        api = self._apis.get(key)
+        if api is None:
+            raise PeerError(f"api key {key} is not served")
+        if api.accepted <= version <= api.highest:
+            return api
+        if key == API_VERSIONS_KEY:
+            return None
+        raise PeerError(f"{api.name} version {version} is not served")
 
     def _route(self, api: Api, version: int) -> Route:
         messages = import_module(f"ottla.protocol.messages.{api.module}")

@@ -19,6 +19,7 @@ SIZE_BYTES = 4
 
 _HEAD = Struct(">hhih")  # api key, api version, correlation id, length of the client id
 _HEAD_BYTES = _HEAD.size
+_KEY_AND_VERSION = Struct(">hh")
 _SIZE_AND_CORRELATION = Struct(">ii")
 _SIZE_CORRELATION_NO_TAGS = Struct(">iix")
 _SIZED_HEAD = Struct(">ihhih")
@@ -78,6 +79,11 @@ def request_head(view: memoryview) -> tuple[int, int, int, str | None, int]:
             except IndexError:
                 raise CodecError("the frame ends inside the header's tagged fields") from None
     return key, version, correlation_id, client_id, at
+
+
+def request_kind(view: memoryview) -> tuple[int, int] | None:
+    """Key and version of a frame whose header may not be ours to read; None if it is too short."""
+    return _KEY_AND_VERSION.unpack_from(view) if len(view) >= _HEAD_BYTES else None
 
 
 def response_frame(correlation_id: int, flexible_header: bool, body: list[Chunk]) -> list[Chunk]:

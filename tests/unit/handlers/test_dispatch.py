@@ -80,6 +80,23 @@ def test_a_key_or_version_that_is_not_served_ends_the_connection(
         Dispatch(node.context).dispatch(node.connection, memoryview(sent))
 
 
+@pytest.mark.parametrize("rest", [b"", b"\xff\xff\xff\xff\x0f", b"\1\0\x09x"])
+def test_a_version_that_is_not_served_is_named_though_its_header_cannot_be_read(
+    node: FakeNode, rest: bytes
+) -> None:
+    sent = struct.pack(">hhih", 3, 99, 1, 5) + b"probe" + rest
+    with pytest.raises(PeerError, match="Metadata version 99 is not served"):
+        Dispatch(node.context).dispatch(node.connection, memoryview(sent))
+
+
+def test_a_header_of_a_version_that_is_served_is_told_what_is_wrong_with_it(
+    node: FakeNode,
+) -> None:
+    for sent in (struct.pack(">hhih", 3, 12, 1, 5) + b"probe", b"\0\3\0\x63"):
+        with pytest.raises(CodecError, match="header"):
+            Dispatch(node.context).dispatch(node.connection, memoryview(sent))
+
+
 def test_bytes_that_are_no_request_are_the_codecs_error(node: FakeNode) -> None:
     with pytest.raises(CodecError):
         Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster()[:-1])
