@@ -43,7 +43,7 @@ TOPIC_IDS_SINCE = 13
 _PREPARE_S_MIN = 10.0
 """The least that is waited for a disk or worker, whatever timeout a client has in mind."""
 
-# Refused after the log was looked at: these tell where it starts, as Kafka's answers do.
+# What Kafka refuses in its log, and then tells where that starts, but for `Rejected.before_log`.
 _TELL_START = frozenset(
     {
         ErrorCode.INVALID_RECORD,
@@ -51,6 +51,7 @@ _TELL_START = frozenset(
         ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
         ErrorCode.INVALID_PRODUCER_EPOCH,
         ErrorCode.INVALID_TXN_STATE,
+        ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
     }
 )
 
@@ -84,6 +85,8 @@ class Item:
         if error in _TELL_START and self.partition is not None:
             response.log_start_offset = self.partition.log.start
         if rejected is not None:
+            if rejected.before_log:
+                response.log_start_offset = -1
             response.error_message = rejected.message
             response.record_errors = [
                 BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=text)

@@ -81,11 +81,13 @@ class Rejected(Value):
     """Why a batch is refused, in the terms of a Produce answer.
 
     `record_errors`: index in the batch and what is wrong, for the versions that tell (8+).
+    `before_log`: Kafka refuses it before it asks a log, so that the answer tells no log start.
     """
 
     error: ErrorCode
     message: str | None = None
     record_errors: Sequence[tuple[int, str | None]] = ()
+    before_log: bool = False
 
 
 def check_header(
@@ -132,12 +134,14 @@ def _framing_fault(records: memoryview | None) -> Rejected | None:
     if isinstance(length, Rejected):
         return length
     if records[_MAGIC_END - 1] != MAGIC:
-        return Rejected(ErrorCode.INVALID_RECORD, "only record batches of magic 2 are accepted")
+        text = "only record batches of magic 2 are accepted"
+        return Rejected(ErrorCode.INVALID_RECORD, text, before_log=True)
     rest = _whole_length(records[length:])
     if isinstance(rest, Rejected):
         return rest
     if rest is not None:
-        return Rejected(ErrorCode.INVALID_RECORD, "more than one batch for a partition")
+        text = "more than one batch for a partition"
+        return Rejected(ErrorCode.INVALID_RECORD, text, before_log=True)
     if length < HEADER_SIZE:
         return Rejected(ErrorCode.CORRUPT_MESSAGE, f"a batch of {length} bytes has no header")
     return None
@@ -158,7 +162,7 @@ def _whole_length(view: memoryview) -> int | Rejected | None:
 
 
 def _unframed() -> Rejected:
-    return Rejected(ErrorCode.INVALID_RECORD, "there is no whole batch")
+    return Rejected(ErrorCode.INVALID_RECORD, "there is no whole batch", before_log=True)
 
 
 def _fields_fault(
@@ -169,7 +173,7 @@ def _fields_fault(
     codec = attributes & CODEC_MASK
     if codec >= ZSTD and (codec > ZSTD or produce_version < _ZSTD_SINCE):
         # Kafka answers UNKNOWN_SERVER_ERROR to codecs 5 to 7.
-        return Rejected(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+        return Rejected(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, before_log=codec == ZSTD)
     count = batch.records_count
     if count <= 0 or batch.last_offset_delta != count - 1:
         return Rejected(

@@ -21,6 +21,7 @@ from ottla.protocol.messages.produce import (
 )
 from ottla.records.builder import Producer
 from ottla.records.compress import GZIP, NONE, ZSTD
+from ottla.records.crc import crc32c
 from ottla.records.reader import read_batches, records_of
 from ottla.testing.simnode import SimNode
 from tests.asking import NOW_MS, Want, batch, batches, get, produce, produced, put
@@ -147,9 +148,9 @@ TRANSACTIONAL = batch(b"a", producer=Producer(7, 0, 0), attributes=0x10)
 @pytest.mark.parametrize(
     ("records", "error", "start"),
     [
-        (None, ErrorCode.INVALID_RECORD, 0),  # H31
-        (GOOD + GOOD, ErrorCode.INVALID_RECORD, 0),  # H32
-        (altered(16, 1), ErrorCode.INVALID_RECORD, 0),  # H33
+        (None, ErrorCode.INVALID_RECORD, -1),  # H31
+        (GOOD + GOOD, ErrorCode.INVALID_RECORD, -1),  # H32
+        (altered(16, 1), ErrorCode.INVALID_RECORD, -1),  # H33
         (altered(16, 3), ErrorCode.CORRUPT_MESSAGE, -1),  # H33
         (GOOD[:-1] + b"!", ErrorCode.CORRUPT_MESSAGE, -1),  # H35
         (batch(b"a", base_offset=5), ErrorCode.INVALID_RECORD, 0),  # H36
@@ -306,6 +307,17 @@ def test_a_sequence_out_of_place_is_refused_and_tells_the_log_start(
     put(node, sequence(0, epoch=1))
     assert told(put(node, records)) == (error, -1, -1, 0)
     assert get(node).high_watermark == 1
+
+
+@pytest.mark.parametrize(("codec", "version", "start"), [(4, 6, -1), (5, 9, 0)])
+def test_an_unusable_codec_is_refused_and_tells_the_log_start_where_kafkas_log_refuses_it(
+    node: SimNode, codec: int, version: int, start: int
+) -> None:
+    raw = bytearray(GOOD)
+    raw[22] |= codec  # the lower byte of the attributes
+    raw[17:21] = crc32c(raw[21:]).to_bytes(4)
+    refused = (ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, -1, -1, start)
+    assert told(put(node, bytes(raw), version=version)) == refused
 
 
 # --- waiting
