@@ -57,7 +57,12 @@ def _answer(
         return EpochEndOffset(error_code=ErrorCode.FENCED_LEADER_EPOCH, partition=asked.partition)
     if error := found.check_epoch(LeaderEpoch(asked.current_leader_epoch)):
         return EpochEndOffset(error_code=error, partition=asked.partition)
-    epoch, end = end_of_epoch(found, LeaderEpoch(asked.leader_epoch))
+    epoch = LeaderEpoch(asked.leader_epoch)
+    if epoch < _UNDEFINED[0]:
+        # Kafka knows -1 alone for none: one below it is before all that are known.
+        epoch, end = epoch, _begin(found)
+    else:
+        epoch, end = end_of_epoch(found, epoch)
     return EpochEndOffset(partition=asked.partition, leader_epoch=epoch, end_offset=end)
 
 
@@ -75,5 +80,10 @@ def end_of_epoch(partition: Partition, epoch: LeaderEpoch) -> tuple[LeaderEpoch,
     known = log.epochs.end_of(epoch, log.end)
     if known != _UNDEFINED:
         return known
-    entries = log.epochs.entries()
-    return epoch, entries[0][1] if entries else log.end
+    return epoch, _begin(partition)
+
+
+def _begin(partition: Partition) -> Offset:
+    """Where the first of the epochs that are known begins."""
+    entries = partition.log.epochs.entries()
+    return entries[0][1] if entries else partition.log.end

@@ -53,6 +53,7 @@ def ask(
         (3, (3, 10)),
         (4, UNDEFINED),
         (-1, UNDEFINED),
+        (-2, (-2, 0)),
     ],
 )
 def test_an_epoch_ends_where_the_next_begins(
