@@ -66,13 +66,6 @@ ALLOWED: tuple[Allowed, ...] = (
         "no answer in time",
     ),
     Allowed(
-        "start-beside-an-error",
-        "The log start offset of a refused batch: Kafka gives it or -1 depending on the layer that "
-        "refused. No client reads it.",
-        "Produce-*-batch-with-*",
-        "*log_start_offset",
-    ),
-    Allowed(
         "record-errors-of-a-closed-batch",
         "Under record.validation=header a batch is refused by its header, so no single record is "
         "named. With record.validation=records each is, as in Kafka.",
@@ -119,12 +112,6 @@ ALLOWED: tuple[Allowed, ...] = (
         "Kafka fails with UNKNOWN_SERVER_ERROR; here it is INVALID_REQUEST.",
         "*-unknown-isolation-level ListOffsets-*-isolation-level-unknown",
         WHOLE,
-    ),
-    Allowed(
-        "an-epoch-below-minus-1",
-        "OffsetForLeaderEpoch: Kafka gives such an epoch back with offset 0; nobody asks for it.",
-        "OffsetForLeaderEpoch-*-the-end-of-the-present-epoch",
-        "*.leader_epoch *.end_offset",
     ),
     Allowed(
         "client-ids-are-utf-8",
@@ -179,14 +166,6 @@ ALLOWED: tuple[Allowed, ...] = (
         "request with UNKNOWN_SERVER_ERROR.",
         "DescribeTopicPartitions-*-described-name-empty",
         WHOLE,
-    ),
-    Allowed(
-        "no-topic-of-groups-yet",
-        "H62: __consumer_offsets is made when groups are served; until then it is unknown.",
-        "Produce-*-h62-internal-topics",
-        "*error_code",
-        "invalid_topic_exception",
-        "unknown_topic_or_partition",
     ),
     Allowed(
         "a-resource-twice",

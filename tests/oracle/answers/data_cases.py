@@ -222,12 +222,6 @@ def producer(peer: Peer, version: int, given: list[Producer]) -> Any:
     return [produce(peer, topic, batch(2, one), version) for one in given]
 
 
-@error(PRODUCE, 9)
-def h62_internal_topics(peer: Peer, version: int) -> Any:
-    names = ("__consumer_offsets", "__transaction_state")
-    return [produce(peer, name, batch(1), version) for name in names]
-
-
 @error(PRODUCE, 9, 13)
 def h64_unknown_and_negative_partition(peer: Peer, version: int) -> Any:
     topic = peer.topic()

@@ -21,8 +21,9 @@ from ottla.protocol.messages.offset_fetch import (
     OffsetFetchRequestTopic,
     OffsetFetchRequestTopics,
 )
+from tests.oracle.answers.batches import batch
 from tests.oracle.answers.case import each, error, success
-from tests.oracle.answers.data_cases import UNKNOWN_ID
+from tests.oracle.answers.data_cases import PRODUCE, UNKNOWN_ID, produce
 from tests.oracle.answers.peer import Peer
 from tests.processes import wait_until
 
@@ -422,3 +423,14 @@ def no_offsets(peer: Peer, version: int) -> Any:
         delete(peer, version, group, topic),
         peer.ask(OffsetDeleteRequest(group_id=group, topics=[]), version),
     ]
+
+
+# --- Produce -----------------------------------------------------------------------------------
+
+
+@error(PRODUCE, 9)
+def h62_internal_topics(peer: Peer, version: int) -> Any:
+    """One that is there, and one that nothing has needed yet."""
+    a_group(peer)  # Kafka makes the topic when it is asked for a coordinator, ottla for a group
+    names = ("__consumer_offsets", "__transaction_state")
+    return [produce(peer, name, batch(1), version) for name in names]
