@@ -32,6 +32,7 @@ CLASSES = {
     "elect": "org.apache.kafka.tools.LeaderElectionCommand",
     "reassign": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
     "transactions": "org.apache.kafka.tools.TransactionsCommand",
+    "groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
     "features": "org.apache.kafka.tools.FeatureCommand",
 }
 
@@ -239,6 +240,57 @@ def test_console_tools_bring_records_there_and_back_by_partition(tools: Tools) -
     properties = [part for one in shown for part in ("--formatter-property", one)]
     told = "Partition:0\tOffset:2\th1:v1,h2:v2\tkey\tthree"
     assert consumed("--offset", "2", *properties, count=1) == [told]
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_consumer_group_command_shows_resets_and_deletes_groups(
+    tools: Tools, protocol: str
+) -> None:
+    topic, group = f"grouped-{protocol}", f"group-{protocol}"
+    tools.told("topics", "--create", "--topic", topic)
+    written = "".join(f"{number}\n" for number in range(10))
+    tools.told("produce", "--topic", topic, stdin=written)
+    reading = ("--topic", topic, "--group", group, "--max-messages", "10", "--timeout-ms", "20000")
+    how = (f"group.protocol={protocol}", "auto.offset.reset=earliest")
+    properties = [word for one in how for word in ("--consumer-property", one)]
+    told = tools.told("consume", *reading, *properties)
+    assert sorted(re.findall(r"^\d$", told, re.MULTILINE)) == [str(n) for n in range(10)]
+
+    assert group in tools.told("groups", "--list").split()
+    listed = tools.told("groups", "--list", "--state")
+    assert re.search(rf"{group}\s+Empty", listed), listed
+    named = ("--group", group)
+    told = tools.told("groups", "--describe", *named, "--state")
+    assert re.search(rf"^{group}\s.*\sEmpty\s+0$", told, re.MULTILINE), told
+    assert "has no active members" in tools.told("groups", "--describe", *named)
+    assert _committed(tools, group) == 10
+
+    all_topics = (*named, "--all-topics", "--reset-offsets")
+    tools.told("groups", *all_topics, "--to-earliest", "--dry-run")
+    assert _committed(tools, group) == 10
+    for words, left in (
+        (("--to-earliest",), 0),
+        (("--shift-by", "2"), 2),
+        (("--to-offset", "1"), 1),
+        (("--to-latest",), 10),
+        (("--to-datetime", "2000-01-01T00:00:00.000"), 0),
+        (("--by-duration", "PT0S"), 10),
+        (("--to-current",), 10),
+    ):
+        tools.told("groups", *all_topics, *words, "--execute")
+        assert _committed(tools, group) == left, words
+
+    tools.told("groups", *named, "--delete-offsets", "--topic", f"{topic}:0")
+    assert _committed(tools, group) is None
+    assert "successful" in tools.told("groups", *named, "--delete")
+    assert "not found" in tools.run("groups", "--describe", *named)[1]
+
+
+def _committed(tools: Tools, group: str) -> int | None:
+    """What the group has committed of its one partition."""
+    told = tools.told("groups", "--describe", "--group", group, "--offsets")
+    found = re.search(rf"^{group}\s+\S+\s+0\s+(\d+)\s", told, re.MULTILINE)
+    return None if found is None else int(found[1])
 
 
 def test_get_offset_shell_finds_offsets_by_every_kind_of_time(tools: Tools) -> None:
