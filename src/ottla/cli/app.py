@@ -24,6 +24,15 @@ Options = TypeVar("Options")
 _UsageError = cast("type[Exception]", typer.BadParameter.__bases__[0])
 """click's, wherever this typer keeps it: newer ones bring their own copy of click."""
 
+_INSTEAD = {
+    ("ottla topic config", "--set"): "NAME KEY=VALUE",
+    ("ottla topic config", "--config"): "NAME KEY=VALUE",
+    ("ottla topic config", "--add-config"): "NAME KEY=VALUE",
+    ("ottla topic create", "--set"): "NAME --config KEY=VALUE",
+    ("ottla topic alter", "--set"): "NAME --config KEY=VALUE",
+}
+"""What is meant by options that there are not, where the nearest name would mislead."""
+
 _APP: dict[str, Any] = {
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
@@ -377,6 +386,8 @@ def one_line(error: Any) -> str:
         pieces = [re.sub("[{}]", "", piece) for piece in usage if piece != "[OPTIONS]"]
         return f"{error.param.metavar} is missing; try: {' '.join([path, *pieces])}"
     if kind == "NoSuchOption":
+        if instead := _INSTEAD.get((path, error.option_name)):
+            return f"{path} has no option {error.option_name}; try: {path} {instead}"
         options = [name for p in context.command.params for name in (*p.opts, *p.secondary_opts)]
         meant = nearest(error.option_name, [name for name in options if name.startswith("-")])
         return f"{path} has no option {error.option_name}; try: {path} {meant or '--help'}"

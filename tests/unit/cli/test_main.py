@@ -86,6 +86,14 @@ def test_the_help_of_the_whole_lists_serve_too(capsys: pytest.CaptureFixture[str
         (["produce"], "TOPIC is missing; try: ottla produce TOPIC [FILE]"),
         (["topic", "delete"], "NAME is missing; try: ottla topic delete NAME..."),
         (["produce", "t", "--kye", "x"], "ottla produce has no option --kye; try: ottla produce --key"),
+        (
+            ["topic", "config", "t", "--set", "retention.ms=1"],
+            "ottla topic config has no option --set; try: ottla topic config NAME KEY=VALUE",
+        ),
+        (
+            ["topic", "alter", "t", "--set", "retention.ms=1"],
+            "ottla topic alter has no option --set; try: ottla topic alter NAME --config KEY=VALUE",
+        ),
         (["consume", "t", "--from", "then"], "--from doesn't take 'then'; try: beginning, end"),
         (["consume", "t", "--bootstrap", "h"], "--bootstrap takes HOST:PORT, not 'h'; try: --bootstrap h:9092"),
         (["consume", "t", "--bootstrap", ""], "--bootstrap takes HOST:PORT"),
