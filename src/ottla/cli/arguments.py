@@ -49,6 +49,8 @@ class Connection:
     bootstrap: Annotated[
         str,
         typer.Option(
+            "--bootstrap",
+            "-b",
             metavar="HOST:PORT",
             envvar="OTTLA_BOOTSTRAP",
             show_envvar=True,

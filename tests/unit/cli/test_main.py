@@ -97,6 +97,7 @@ def test_the_help_of_the_whole_lists_serve_too(capsys: pytest.CaptureFixture[str
         (["consume", "t", "--from", "then"], "--from doesn't take 'then'; try: beginning, end"),
         (["consume", "t", "--bootstrap", "h"], "--bootstrap takes HOST:PORT, not 'h'; try: --bootstrap h:9092"),
         (["consume", "t", "--bootstrap", ""], "--bootstrap takes HOST:PORT"),
+        (["topic", "list", "-b", "h"], "--bootstrap takes HOST:PORT, not 'h'; try: --bootstrap h:9092"),
         (["topic", "list", "-X", "a"], "-X takes KEY=VALUE, not 'a'"),
         (["topic", "create", "t", "--config", "a"], "--config takes KEY=VALUE, not 'a'"),
         (["produce", "t", "/no/such/file"], "can't read /no/such/file: No such file or directory"),
