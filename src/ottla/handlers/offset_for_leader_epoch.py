@@ -57,12 +57,10 @@ def _answer(
         return EpochEndOffset(error_code=ErrorCode.FENCED_LEADER_EPOCH, partition=asked.partition)
     if error := found.check_epoch(LeaderEpoch(asked.current_leader_epoch)):
         return EpochEndOffset(error_code=error, partition=asked.partition)
-    epoch = LeaderEpoch(asked.leader_epoch)
-    if epoch < _UNDEFINED[0]:
-        # Kafka knows -1 alone for none: one below it is before all that are known.
-        epoch, end = epoch, _begin(found)
-    else:
-        epoch, end = end_of_epoch(found, epoch)
+    wanted = LeaderEpoch(asked.leader_epoch)
+    # Kafka knows -1 alone for none: one below it is before all that are known.
+    before_all = wanted < _UNDEFINED[0]
+    epoch, end = (wanted, _begin(found)) if before_all else end_of_epoch(found, wanted)
     return EpochEndOffset(partition=asked.partition, leader_epoch=epoch, end_offset=end)
 
 
