@@ -91,6 +91,7 @@ def table(results: Results) -> list[list[str]]:
         )
     rows += _starts(results, len(peers))
     rows += _rest(results, len(peers))
+    rows += _groups(results, peers)
     return rows
 
 
@@ -126,6 +127,28 @@ def _rest(results: Results, peers_count: int) -> list[list[str]]:
                     value,
                     *["-"] * (1 + peers_count),
                     "yes" if line.get("met") else "no",
+                ]
+            )
+    return rows
+
+
+def _groups(results: Results, peers: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for line in results.get("groups", ()):
+        if (budget := line.get("budget")) is not None:
+            at_least, found = line.get("at_least"), line.get("who", {})
+            ours = found.get("ottla")
+            best = "most" if at_least else "least"
+            others = [found.get(name) for name in peers]
+            rows.append(
+                [
+                    str(line["what"]),
+                    f"{'≥' if at_least else '≤'} {number(budget)} {line['unit']}",
+                    number(ours["median"] if ours else None),
+                    number(ours[best] if ours else None),
+                    "-",
+                    *(number(other["median"] if other else None) for other in others),
+                    {True: "yes", False: "no", None: "not measured"}[line.get("met")],
                 ]
             )
     return rows

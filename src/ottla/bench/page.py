@@ -20,6 +20,9 @@ from ottla.bench import (
     budgets,
     codec,
     contenders,
+    group_figures,
+    group_offsets,
+    groups,
     growth,
     idle,
     plot,
@@ -139,6 +142,18 @@ def _idle(plan: Plan, say: Say) -> Body:
     return stats.markdown(idle.rows(found)), [one.as_json() for one in found]
 
 
+def _groups(plan: Plan, say: Say) -> Body:
+    wanted = groups.Plan(
+        rounds=plan.rounds,
+        seconds=plan.seconds / 2,
+        commits=group_offsets.WHOLE,
+        peers=plan.peers,
+    )
+    found = [figure for figures in groups.measure(wanted, say) for figure in figures]
+    table = group_figures.rows(found, [peer.name for peer in plan.peers])
+    return stats.markdown(table), [figure.as_json() for figure in found]
+
+
 def _grown(name: str) -> Callable[[Plan, Say], Body]:
     def measured(plan: Plan, say: Say) -> Body:
         limits = growth.Limits(
@@ -163,6 +178,7 @@ SECTIONS: dict[str, Callable[[Plan, Say], Body]] = {
     "codec": _codec,
     "start": _start,
     "idle": _idle,
+    "groups": _groups,
     "growth-batches": _grown("batches"),
     "growth-connections": _grown("connections"),
     "growth-partitions": _grown("partitions"),

@@ -85,14 +85,14 @@ class Timing:
         return out | ({"ms": self.found.as_json()} if self.found else {"failed": self.failed})
 
 
-def _environment(cache: str) -> dict[str, str]:
+def compiled_into(cache: str) -> dict[str, str]:
     """This process's, with compiled modules in `cache` even where writing them is turned off."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
@@ -135,7 +135,7 @@ def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
 def _both_starts(environment: dict[str, str]) -> tuple[float, float]:
     """Seconds on an empty directory, and on the same after kill -9 with 4 partitions of data."""
     with tempfile.TemporaryDirectory(prefix="ottla-start-") as directory:
-        port = _free_port()
+        port = free_port()
         process, fresh = until_served(directory, port, environment)
         try:
             _write_a_little(port)
@@ -169,7 +169,7 @@ def measure(runs: int, say: Callable[[str], None]) -> list[Timing]:
     seconds: dict[str, list[float]] = {"fresh": [], "killed": [], **{key: [] for key in programs}}
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="ottla-compiled-") as cache:
-        environment = _environment(cache)
+        environment = compiled_into(cache)
         for turn in range(runs + 1):  # the first compiles
             say(f"start, round {turn} of {runs}")
             fresh, killed = _both_starts(environment)

@@ -310,6 +310,14 @@ def bench_idle(options: bench_arguments.BenchIdle) -> int:
     return command_bench.idle(options)
 
 
+@command(bench, "groups")
+def bench_groups(options: bench_arguments.BenchGroups) -> int:
+    """What groups cost: first record, commits, a large group, loading after a restart."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.groups(options)
+
+
 @command(bench, "growth")
 def bench_growth(options: bench_arguments.BenchGrowth) -> int:
     """How cost grows with partitions, connections, records in a batch, bytes in a log."""

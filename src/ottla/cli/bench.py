@@ -172,6 +172,35 @@ def idle(options: arguments.BenchIdle) -> int:
     return 0
 
 
+def groups(options: arguments.BenchGroups) -> int:
+    """`ottla bench groups`."""
+    from ottla.bench import group_figures, group_offsets, stats
+    from ottla.bench import groups as measured
+
+    saying = Saying()
+    with explained():
+        plan = measured.Plan(
+            parts=options.what or [],
+            rounds=options.rounds,
+            seconds=options.seconds,
+            members=options.members,
+            commits=group_offsets.WHOLE if options.whole else options.commits,
+            peers=peers(options.peer),
+        )
+        found = []
+        for figures in measured.measure(plan, saying):
+            saying.clear()
+            found += figures
+            if options.json:
+                sys.stdout.write("".join(object_line(one.as_json()) for one in figures))
+                sys.stdout.flush()
+    if not options.json:
+        names = [peer.name for peer in plan.peers]
+        sys.stdout.write("\n".join(stats.table(group_figures.rows(found, names))) + "\n")
+        sys.stdout.write(group_figures.EXPLANATION + "\n")
+    return 0
+
+
 def growth(options: arguments.BenchGrowth) -> int:
     """`ottla bench growth`."""
     from pathlib import Path

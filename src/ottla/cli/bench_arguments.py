@@ -123,6 +123,35 @@ class BenchIdle:
 
 
 @dataclass(kw_only=True)
+class BenchGroups:
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WHAT]...",
+            help="first, commits, members, loading.",
+            show_default="all of them",
+        ),
+    ] = None
+    rounds: Rounds = 3
+    seconds: Seconds = 1.0
+    members: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Of the large group; the budget is for 1,000.")
+    ] = 1000
+    commits: Annotated[
+        int,
+        typer.Option(min=1000, metavar="N", help="How many are loaded after a restart, twice."),
+    ] = 100_000
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Load the million of the budget; takes some minutes to write."
+        ),
+    ] = False
+    peer: Peers = field(default_factory=list)
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class BenchGrowth:
     what: Annotated[
         list[str] | None,
