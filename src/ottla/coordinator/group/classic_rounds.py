@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.states import GroupState
+from ottla.coordinator.group.timeline import counted
 from ottla.coordinator.group.turn import Turn
 from ottla.core import group_options, topic_options
 from ottla.core.value import Value
@@ -162,8 +163,8 @@ class Rounds:
             return
         group.generation += 1
         group.protocol = group.members.choose()
-        size = len(group.members)
-        self._move(group, _COMPLETING, f"{size} members, led by {group.leader}: {group.protocol}")
+        size = counted(len(group.members))
+        self._move(group, _COMPLETING, f"{size}, led by {group.leader}: {group.protocol}")
         group.members.unsynced = {member.id for member in group.members}
         for member in group.members:
             if member.joining is not None:
@@ -211,7 +212,7 @@ class Rounds:
             for member_id in late:
                 self.note(group, "expired", member_id, "did not sync in time")
                 self.let_go(turn, group, member_id)
-            self.prepare(turn, group, f"{len(late)} members did not sync in time")
+            self.prepare(turn, group, f"{counted(len(late))} did not sync in time")
         else:
             self.mend(turn, group)
         return turn.decision(ErrorCode.NONE)

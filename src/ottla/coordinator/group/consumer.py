@@ -426,7 +426,9 @@ class ConsumerProtocol:
         if group is not None:
             at_ms = self.clock.wall_ms()
             for kind, member_id in notes:
-                group.timeline.note(at_ms, kind, group.epoch, member_id)
+                member = group.members.get(member_id)
+                who = "" if member is None else f"{member.client_id} at {member.client_host}"
+                group.timeline.note(at_ms, kind, group.epoch, member_id, who)
             group.look(at_ms, self.clock.monotonic(), why)
 
     # --- being late ------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from ottla.coordinator.entries.offsets_topic import (
 from ottla.coordinator.group.assignors import NO_ASSIGNMENT, Assignment
 from ottla.coordinator.group.consumer_member import LEFT, NOTHING, Member, MemberState
 from ottla.coordinator.group.regex import Resolution
-from ottla.coordinator.group.timeline import Timeline
+from ottla.coordinator.group.timeline import Timeline, counted
 from ottla.core.model import TopicId
 from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
@@ -137,7 +137,10 @@ class ConsumerGroup:
         kind = {EMPTY: "empty", STABLE: "stable"}.get(self.state, "rebalancing")
         if self.phase != (kind, self.epoch):
             self.phase = (kind, self.epoch)
-            text = why if kind == "rebalancing" else f"{len(self.members)} members"
+            # A group that could do at once what it had to was never seen rebalancing: why it had
+            # to is told all the same.
+            told = (why,) if kind == "rebalancing" else (counted(len(self.members)), why)
+            text = ": ".join(each for each in told if each)
             self.timeline.phase(at_ms, now_s, kind, self.epoch, text)
 
     def owner(self, topic: TopicId, partition: int) -> str | None:

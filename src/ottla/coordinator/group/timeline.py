@@ -15,6 +15,11 @@ TEXT_MAX = 200
 """Characters that are kept of a text: a client's reason may be 32 KiB long."""
 
 
+def counted(members: int) -> str:
+    """How many members, in words."""
+    return f"{members} member" if members == 1 else f"{members} members"
+
+
 class Event(NamedTuple):
     """One thing that happened.
 

@@ -437,7 +437,14 @@ def test_the_timeline_says_who_came_and_went_and_how_long_it_took(world):
         ("rebalancing", 4, "", 2000),
         ("stable", 4, "", 0),
     ]
-    assert world.group.timeline.events()[3].text == "b joined"
+    texts = [event.text for event in world.group.timeline.events()]
+    assert texts[:5] == [
+        "client at /127.0.0.1",
+        "1 member: a joined",
+        "client at /127.0.0.1",
+        "b joined",
+        "2 members",
+    ]
 
 
 def test_a_group_that_is_emptied_says_so_in_its_timeline(world):
