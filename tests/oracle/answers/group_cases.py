@@ -148,6 +148,15 @@ class Cast:
 
         wait_until(begun, "a rebalance")
 
+    def known(self) -> None:
+        """Wait until a new group can be described: Kafka gives an id before it has kept the group."""
+
+        def there() -> bool:
+            answer = self.peer.ask(DescribeGroupsRequest(groups=[self.group]), 5)
+            return bool(answer["groups"][0]["group_state"] != "Dead")
+
+        wait_until(there, "a group that is known")
+
     def describe(self, version: int = 6) -> Any:
         request = DescribeGroupsRequest(groups=[self.group], include_authorized_operations=True)
         return self.told(self.peer.ask(request, version))
@@ -201,8 +210,9 @@ def two_members_in_one_generation(peer: Peer, version: int) -> Any:
 @success(JOIN, range(4, 10))
 def an_id_first(peer: Peer, version: int) -> Any:
     with cast(peer) as made:
-        actor = made.actor()
-        return made.told([actor.ask(join(group_id=made.group), version), made.describe()])
+        first = made.actor().ask(join(group_id=made.group), version)
+        made.known()
+        return made.told([first, made.describe()])
 
 
 @success(JOIN, range(5, 10))
