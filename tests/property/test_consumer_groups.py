@@ -201,6 +201,12 @@ class ConsumerGroups(RuleBasedStateMachine):
         assert owners == {(t, n): who for t, of in told.items() for n, who in of.items()}
 
     @invariant()
+    def h106_what_members_have_said_is_counted(self):
+        group = self.world.shard.groups.get("g")
+        said = 0 if group is None else group.said_bytes
+        assert said == sum(member.said_bytes() for member in self.members())
+
+    @invariant()
     def i36_no_two_living_members_work_on_one_partition(self):
         worked = [one for client in self.all if client.is_alive for one in client.owned]
         assert len(worked) == len(set(worked)), [(c.name, c.epoch, c.owned) for c in self.all]
