@@ -66,13 +66,19 @@ def kafka_python(
     bootstrap: str, group: str, topic: str, session_ms: int, more: dict[str, Any]
 ) -> None:
     from kafka import ConsumerRebalanceListener, KafkaConsumer
+    from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
+    cooperative = more.pop("cooperative", False)
+    if cooperative:
+        more["partition_assignment_strategy"] = [CooperativeStickyAssignor]
 
     class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         def on_partitions_revoked(self, revoked: Any) -> None:
-            pass
+            if cooperative:
+                assigned(consumer.assignment() - set(revoked))
 
         def on_partitions_assigned(self, given: Any) -> None:
-            assigned(given)
+            assigned(consumer.assignment() | set(given))
 
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap,

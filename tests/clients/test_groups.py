@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "confluent-range": ("confluent", {"partition.assignment.strategy": "range"}),
     "confluent-cooperative": ("confluent", COOPERATIVE),
     "kafka-python": ("kafka-python", {}),
+    "kafka-python-cooperative": ("kafka-python", {"cooperative": True}),
     "aiokafka": ("aiokafka", {}),
 }
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
@@ -185,17 +186,20 @@ def test_a_group_goes_on_where_it_had_committed(broker: Broker, kind: str) -> No
         assert sorted(value for _, value in after.read) == list(range(100, 120))
 
 
-@pytest.mark.parametrize("kind", ["confluent-range", "confluent-cooperative"])
+@pytest.mark.parametrize(
+    "kind", ["confluent-range", "confluent-cooperative", "kafka-python", "aiokafka"]
+)
 def test_a_static_member_that_is_back_in_time_disturbs_nobody(broker: Broker, kind: str) -> None:
+    name = "group.instance.id" if kind.startswith("confluent") else "group_instance_id"
     with Group(broker.bootstrap, kind, "static") as group:
-        first, second = (group.join(**{"group.instance.id": name}) for name in ("one", "two"))
+        first, second = (group.join(**{name: one}) for one in ("one", "two"))
         group.shared_by(first, second)
         group.write()
         group.all_is_read()
         had = second.assigned
         first.assigned = None
         second.die()
-        again = group.join(**{"group.instance.id": "two"})
+        again = group.join(**{name: "two"})
         group.write()
         group.all_is_read()
         assert again.assigned == had

@@ -30,7 +30,7 @@ from ottla.protocol.messages.offset_fetch import (
 from tests.hostile.conftest import Start
 from tests.hostile.wire import WELL, Victim
 
-WIDE = 500
+WIDE = 300
 
 
 @pytest.fixture(scope="module")
