@@ -163,6 +163,7 @@ def test_h101_a_node_begins_so_many_groups_and_no_more_whatever_begins_them(star
         assert peer.ask(heartbeat("c"), 1).error_code == many
         assert codes(peer.ask(commit("only-a", 2), 8)) == {0}, "what there is goes on"
     crowded.well()
+    assert "group.max" in crowded.broker.said(), "a limit that is reached is logged"
 
 
 def test_h102_strangers_and_wrong_generations_are_told_so(peer: Peer) -> None:

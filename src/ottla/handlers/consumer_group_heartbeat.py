@@ -11,10 +11,11 @@ learns what its expression names one heartbeat later; and it looks for new topic
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.handlers.asking import caller, when_replied, write_deadline_s
-from ottla.handlers.limits import too_many
+from ottla.handlers.limits import note_full, too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.consumer_group_heartbeat import (
@@ -23,6 +24,8 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ottla.handlers.context import Context, Request
 
 
@@ -36,18 +39,22 @@ def handle(context: Context, request: Request[ConsumerGroupHeartbeatRequest]) ->
                 error_code=ErrorCode.INVALID_REQUEST, error_message=message
             )
         )
+    answer = partial(_answer, partial(note_full, context, request.connection.peer, body.group_id))
     names = len(body.subscribed_topic_names or ())
     owned = sum(len(each.partitions) + 1 for each in body.topic_partitions or ())
     if too_many(context, request, names + owned):
-        return _answer(ErrorCode.INVALID_REQUEST)
+        return answer(ErrorCode.INVALID_REQUEST)
     asking = caller(request)
     asked = context.groups.submit(
         body.group_id, lambda shard: shard.consumer.heartbeat(body, asking)
     )
-    return when_replied(asked, _answer, write_deadline_s(context))
+    return when_replied(asked, answer, write_deadline_s(context))
 
 
-def _answer(replied: ConsumerGroupHeartbeatResponse | ErrorCode) -> Reply:
+def _answer(
+    note: Callable[[int], None], replied: ConsumerGroupHeartbeatResponse | ErrorCode
+) -> Reply:
     if isinstance(replied, ErrorCode):
         replied = ConsumerGroupHeartbeatResponse(error_code=replied)
+    note(replied.error_code)
     return Reply(replied)

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 from ottla.coordinator.group.classic_rounds import refused_join
 from ottla.handlers.asking import caller, when_replied
-from ottla.handlers.limits import too_many
+from ottla.handlers.limits import note_full, too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ottla.handlers.context import Context, Request
 
 NULL_PROTOCOL_SINCE = 7
@@ -31,7 +33,8 @@ NULL_PROTOCOL_SINCE = 7
 def handle(context: Context, request: Request[JoinGroupRequest]) -> Reply | Parked:
     """Join, and wait for the generation that this makes."""
     body, version = request.body, request.api_version
-    answer = partial(_answer, body.member_id, version)
+    note = partial(note_full, context, request.connection.peer, body.group_id)
+    answer = partial(_answer, body.member_id, version, note)
     if not body.group_id:
         return answer(ErrorCode.INVALID_GROUP_ID)
     if too_many(context, request, len(body.protocols)):
@@ -41,9 +44,15 @@ def handle(context: Context, request: Request[JoinGroupRequest]) -> Reply | Park
     return when_replied(asked, answer)
 
 
-def _answer(member_id: str, version: int, replied: JoinGroupResponse | ErrorCode) -> Reply:
+def _answer(
+    member_id: str,
+    version: int,
+    note: Callable[[int], None],
+    replied: JoinGroupResponse | ErrorCode,
+) -> Reply:
     if isinstance(replied, ErrorCode):
         replied = refused_join(replied, member_id)
+    note(replied.error_code)
     if replied.protocol_name is None and version < NULL_PROTOCOL_SINCE:
         replied.protocol_name = ""
     return Reply(replied)

@@ -22,6 +22,10 @@ RESOURCES_MAX = 10_000
 """What one request may be told all settings of: each is answered with dozens."""
 
 
+TEXT_MAX = 100
+"""Characters of a peer's text that are worth a place in a log."""
+
+
 def too_many(
     context: Context, request: Request[Any], count: int, *, at_most: int | None = None
 ) -> bool:
@@ -49,3 +53,11 @@ def note_caps(context: Context, request: Request[Any], results: Iterable[TopicRe
             context.complaints.about(
                 "max.partitions", request.connection.peer, result.message or "too many partitions"
             )
+
+
+def note_full(context: Context, peer: str, group_id: str, error: int) -> None:
+    """Take note of a member or a commit that found no room: groups.max, group.max.size,
+    group.consumer.max.size, group.metadata.bytes.max (H101, H106)."""
+    if error == ErrorCode.GROUP_MAX_SIZE_REACHED:
+        what = f"group {group_id[:TEXT_MAX]!r}: it is full, its members say too much"
+        context.complaints.about("group.max", peer, f"{what}, or there are too many groups")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ottla.coordinator.group.shard import Commit, Member
 from ottla.core.model import TopicId
 from ottla.handlers.asking import when_replied, write_deadline_s
-from ottla.handlers.limits import too_many
+from ottla.handlers.limits import note_full, too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.offset_commit import (
@@ -27,6 +27,8 @@ from ottla.protocol.messages.offset_commit import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ottla.cluster.image import TopicImage
     from ottla.handlers.context import Context, Request
 
@@ -79,7 +81,9 @@ def handle(context: Context, request: Request[OffsetCommitRequest]) -> Reply | P
             retention_ms=body.retention_time_ms,
         ),
     )
-    return when_replied(asked, partial(_answer, answer, responses), write_deadline_s(context))
+    note = partial(note_full, context, request.connection.peer, body.group_id)
+    done = partial(_committed, note, answer, responses)
+    return when_replied(asked, done, write_deadline_s(context))
 
 
 def _find(
@@ -89,6 +93,17 @@ def _find(
     if version >= TOPIC_IDS_SINCE:
         return image.by_id.get(TopicId(wanted.topic_id)) or ErrorCode.UNKNOWN_TOPIC_ID
     return image.topics.get(wanted.name) or ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def _committed(
+    note: Callable[[int], None],
+    answer: OffsetCommitResponse,
+    responses: list[OffsetCommitResponsePartition],
+    replied: list[ErrorCode] | ErrorCode,
+) -> Reply:
+    if isinstance(replied, ErrorCode):
+        note(replied)
+    return _answer(answer, responses, replied)
 
 
 def _answer(
