@@ -50,7 +50,7 @@ def explained() -> Iterator[None]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
-    except (LoadFailed, Unmeasurable) as failure:
+    except (LoadFailed, Unmeasurable, ConnectionError) as failure:
         raise CommandError(f"no measurement: {failure}") from None
     except ValueError as error:
         raise BadInput(str(error)) from None
