@@ -21,6 +21,7 @@ from ottla.protocol.messages import delete_topics, offset_commit, offset_delete,
 from ottla.records.batch import BatchView
 from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimNode
+from tests.sim.histories import named_by, seed_ranges
 
 HISTORIES = 5_000 if os.environ.get("OTTLA_SOAK") else 240
 SEEDS_PER_TEST = 40
@@ -166,23 +167,15 @@ class History:
 
 
 def run_history(seed: int) -> Counter[str]:
-    try:
+    with named_by(seed):
         history = History(seed)
         history.run()
-    except BaseException:
-        print(f"\nOTTLA_SEED={seed} repeats this history")
-        raise
     return history.seen
 
 
-def _seeds() -> list[range]:
-    if "OTTLA_SEED" in os.environ:
-        seed = int(os.environ["OTTLA_SEED"])
-        return [range(seed, seed + 1)]
-    return [range(at, at + SEEDS_PER_TEST) for at in range(0, HISTORIES, SEEDS_PER_TEST)]
-
-
-@pytest.mark.parametrize("seeds", _seeds(), ids=lambda seeds: f"from-{seeds[0]}")
+@pytest.mark.parametrize(
+    "seeds", seed_ranges(HISTORIES, SEEDS_PER_TEST), ids=lambda seeds: f"from-{seeds[0]}"
+)
 def test_i35_whatever_happens_no_commit_that_was_acknowledged_is_lost(seeds: range) -> None:
     seen: Counter[str] = Counter()
     for seed in seeds:

@@ -24,6 +24,7 @@ from ottla.storage.log import Log
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault, SimDisk
 from ottla.testing.simloop import SimLoop
+from tests.sim.histories import named_by
 
 SETTINGS = LogSettings(segment_bytes=700, index_interval_bytes=100)
 NAME = TopicPartition("t", 0)
@@ -197,11 +198,8 @@ def test_an_answered_deletion_survives_every_crash(policy: str) -> None:
     first = int(os.environ.get("OTTLA_SEED", "0"))
     count = 1 if "OTTLA_SEED" in os.environ else 300
     for seed in range(first, first + count):
-        try:
+        with named_by(seed):
             _crash_somewhere(seed, policy)
-        except BaseException:
-            print(f"\nOTTLA_SEED={seed} repeats this")
-            raise
 
 
 def _crash_somewhere(seed: int, policy: str) -> None:

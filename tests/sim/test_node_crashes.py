@@ -24,6 +24,7 @@ from ottla.records.builder import Producer
 from ottla.storage.recovery import Case
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, produce, stored
+from tests.sim.histories import named_by, seed_ranges
 
 HISTORIES = 10_000 if os.environ.get("OTTLA_SOAK") else 600
 SEEDS_PER_TEST = 50
@@ -296,23 +297,15 @@ class History:
 
 
 def run_history(seed: int) -> Counter[str]:
-    try:
+    with named_by(seed):
         history = History(seed)
         history.run()
-    except BaseException:
-        print(f"\nOTTLA_SEED={seed} repeats this history")
-        raise
     return history.seen
 
 
-def _seeds() -> list[range]:
-    if "OTTLA_SEED" in os.environ:
-        seed = int(os.environ["OTTLA_SEED"])
-        return [range(seed, seed + 1)]
-    return [range(at, at + SEEDS_PER_TEST) for at in range(0, HISTORIES, SEEDS_PER_TEST)]
-
-
-@pytest.mark.parametrize("seeds", _seeds(), ids=lambda seeds: f"from-{seeds[0]}")
+@pytest.mark.parametrize(
+    "seeds", seed_ranges(HISTORIES, SEEDS_PER_TEST), ids=lambda seeds: f"from-{seeds[0]}"
+)
 def test_whatever_happens_nothing_that_was_said_is_taken_back(seeds: range) -> None:
     seen: Counter[str] = Counter()
     for seed in seeds:

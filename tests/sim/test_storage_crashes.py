@@ -32,6 +32,7 @@ from ottla.storage.segment import Cold
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault, SimDisk
 from ottla.testing.simloop import SimLoop
+from tests.sim.histories import named_by, seed_ranges
 
 HISTORIES = 60_000 if os.environ.get("OTTLA_SOAK") else 2000
 SEEDS_PER_TEST = 100
@@ -396,23 +397,15 @@ class History:
 
 
 def run_history(seed: int) -> Counter[str]:
-    history = History(seed)
-    try:
+    with named_by(seed):
+        history = History(seed)
         history.run()
-    except BaseException:
-        print(f"\nOTTLA_SEED={seed} repeats this history")
-        raise
     return history.seen
 
 
-def _seeds() -> list[range]:
-    if "OTTLA_SEED" in os.environ:
-        seed = int(os.environ["OTTLA_SEED"])
-        return [range(seed, seed + 1)]
-    return [range(at, at + SEEDS_PER_TEST) for at in range(0, HISTORIES, SEEDS_PER_TEST)]
-
-
-@pytest.mark.parametrize("seeds", _seeds(), ids=lambda seeds: f"from-{seeds[0]}")
+@pytest.mark.parametrize(
+    "seeds", seed_ranges(HISTORIES, SEEDS_PER_TEST), ids=lambda seeds: f"from-{seeds[0]}"
+)
 def test_after_any_crash_the_log_is_what_was_flushed_or_more_of_what_was_written(seeds):
     seen: Counter[str] = Counter()
     for seed in seeds:
