@@ -116,43 +116,45 @@ def load(options: arguments.BenchLoad, kind: str, variants: Sequence[str] = ()) 
     return 0
 
 
+def _print_table(rows: Sequence[Sequence[str]], explanation: str) -> None:
+    """A table for reading, and under it what its columns mean."""
+    from ottla.bench import stats
+
+    sys.stdout.write("\n".join(stats.table(rows)) + "\n")
+    if explanation:
+        sys.stdout.write(explanation + "\n")
+
+
 def codec(options: arguments.BenchCodec) -> int:
     """`ottla bench codec`."""
     from ottla.bench import codec as measured
-    from ottla.bench import stats
 
     timings = measured.timings(options.rounds)
     if options.json:
-        for timing in timings:
-            sys.stdout.write(object_line(timing.as_json()))
-        return 0
-    sys.stdout.write("\n".join(stats.table(measured.rows(timings))) + "\n")
-    sys.stdout.write(measured.EXPLANATION + "\n")
+        sys.stdout.write("".join(object_line(one.as_json()) for one in timings))
+    else:
+        _print_table(measured.rows(timings), measured.EXPLANATION)
     return 0
 
 
 def start(options: arguments.BenchStart) -> int:
     """`ottla bench start`."""
     from ottla.bench import start as measured
-    from ottla.bench import stats
 
     saying = Saying()
     with explained():
         timings = measured.measure(options.rounds, saying)
     saying.clear()
     if options.json:
-        for timing in timings:
-            sys.stdout.write(object_line(timing.as_json()))
-        return 0
-    sys.stdout.write("\n".join(stats.table(measured.rows(timings))) + "\n")
-    sys.stdout.write(measured.EXPLANATION + "\n")
+        sys.stdout.write("".join(object_line(one.as_json()) for one in timings))
+    else:
+        _print_table(measured.rows(timings), measured.EXPLANATION)
     return 0
 
 
 def idle(options: arguments.BenchIdle) -> int:
     """`ottla bench idle`."""
     from ottla.bench import idle as measured
-    from ottla.bench import stats
 
     saying = Saying()
     with explained():
@@ -165,16 +167,15 @@ def idle(options: arguments.BenchIdle) -> int:
         )
     saying.clear()
     if options.json:
-        for line in found:
-            sys.stdout.write(object_line(line.as_json()))
-        return 0
-    sys.stdout.write("\n".join(stats.table(measured.rows(found))) + "\n")
+        sys.stdout.write("".join(object_line(one.as_json()) for one in found))
+    else:
+        _print_table(measured.rows(found), "")
     return 0
 
 
 def groups(options: arguments.BenchGroups) -> int:
     """`ottla bench groups`."""
-    from ottla.bench import group_figures, group_offsets, stats
+    from ottla.bench import group_figures, group_offsets
     from ottla.bench import groups as measured
 
     saying = Saying()
@@ -196,8 +197,7 @@ def groups(options: arguments.BenchGroups) -> int:
                 sys.stdout.flush()
     if not options.json:
         names = [peer.name for peer in plan.peers]
-        sys.stdout.write("\n".join(stats.table(group_figures.rows(found, names))) + "\n")
-        sys.stdout.write(group_figures.EXPLANATION + "\n")
+        _print_table(group_figures.rows(found, names), group_figures.EXPLANATION)
     return 0
 
 
