@@ -31,7 +31,7 @@ from ottla.protocol.messages.list_offsets import (
     ListOffsetsTopicResponse,
 )
 from ottla.records.batch import BatchView
-from ottla.storage.log import TimeHit
+from ottla.storage.reading import TimeHit
 
 if TYPE_CHECKING:
     from ottla.core.model import FileSlice

@@ -1,4 +1,4 @@
-"""The log of one partition: prepare, append, read, roll.
+"""The log of one partition: prepare, append, roll, end. `reading` has how it is read.
 
 Owns the segments and the offsets (`start <= flushed <= end`, moved in one place). Must not check
 what a client sent (`records.validate`, `producers.check`), know high watermarks, or wait: what
@@ -9,14 +9,12 @@ An append is synchronous: `prepare` in the same breath before it has seen to fil
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import NamedTuple
 from zlib import crc32
 
-from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId
+from ottla.core.model import LeaderEpoch, Offset, TopicId
 from ottla.core.pending import Pending
 from ottla.core.ports import (
     Clock,
@@ -33,18 +31,15 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.core.value import Value
-from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.storage import epochs as leader_epochs
 from ottla.storage.checkpoints import PARTITION_METADATA, encode_epochs, encode_partition_metadata
 from ottla.storage.epochs import LeaderEpochs
-from ottla.storage.index import NotResident
 from ottla.storage.producers import ProducerStates
+from ottla.storage.reading import LogPosition, Readable
 from ottla.storage.rounds import Covered, Rounds
 from ottla.storage.segment import (
     POSITION_MAX,
-    Cold,
-    Place,
     Segment,
     creation_steps,
     new_segment,
@@ -53,30 +48,6 @@ from ottla.storage.segment import (
 from ottla.storage.settings import LogSettings
 
 _FIRST = Offset(0)
-
-
-class LogPosition:
-    """An offset and where it lies, so that a fetch up to it needs no scan.
-
-    Never changed. One is made for each append, for which a NamedTuple takes twice as long.
-    """
-
-    __slots__ = ("offset", "position", "segment")
-
-    def __init__(self, offset: Offset, segment: Segment | None, position: int) -> None:
-        self.offset = offset
-        self.segment = segment
-        self.position = position
-
-
-class TimeHit(NamedTuple):
-    """The batch that answers a question about time. Whoever gets it releases `slice`."""
-
-    slice: FileSlice
-    base_offset: Offset
-    last_offset: Offset
-    max_timestamp: int
-    leader_epoch: LeaderEpoch
 
 
 class Opened(Value):
@@ -92,12 +63,10 @@ class Opened(Value):
     on_disk: bool = False
 
 
-class Log:
+class Log(Readable):
     """One partition's log. Without segments until its first append."""
 
     __slots__ = (
-        "_active",
-        "_bases",
         "_flushed_at",
         "_index_entries_max",
         "_new_files",
@@ -121,8 +90,6 @@ class Log:
         "producers",
         "recovery_point",
         "rounds",
-        "segments",
-        "start",
         "topic_id",
     )
 
@@ -141,7 +108,7 @@ class Log:
         self.rounds = rounds
         self.settings = settings
         self.topic_id = opened.topic_id
-        self.segments = list(opened.segments)
+        super().__init__(list(opened.segments), opened.start)
         self.epochs = LeaderEpochs() if opened.epochs is None else opened.epochs
         self.producers = opened.producers or ProducerStates(settings.producers_max)
         self.failed = opened.failed
@@ -152,9 +119,6 @@ class Log:
         self.recovery_point = opened.recovery_point
         """On disk for certain, whatever the policy; where recovery would begin."""
         self.on_flushed: Callable[[], None] = _nothing
-        self._bases = [segment.base_offset for segment in self.segments]
-        self._active = self.segments[-1] if self.segments else None
-        self.start = opened.start
         self.end = self.flushed = opened.start if self._active is None else self._active.end
         self._move(self.start, self.flushed, self.end)
         self.epochs.raise_start(self.start)
@@ -409,73 +373,6 @@ class Log:
 
         return Covered(files, names, synced)
 
-    # -- reading
-
-    def read(
-        self, offset: Offset, max_bytes: int, bound: LogPosition
-    ) -> FileSlice | Cold | ErrorCode | None:
-        """Whole batches from the one that contains `offset` up to `bound`; one at least.
-
-        None at the bound: nothing there yet. OFFSET_OUT_OF_RANGE outside [start, bound].
-        Cold: warm it, release it, ask again. Raises DiskError, also where the log is damaged.
-        A slice never crosses a segment.
-        """
-        if not self.start <= offset <= bound.offset:
-            return ErrorCode.OFFSET_OUT_OF_RANGE
-        if offset == bound.offset:
-            return None
-        active = self._active
-        if active is not None and offset >= active.base_offset:
-            at = len(self.segments) - 1
-        else:
-            at = max(bisect_right(self._bases, offset) - 1, 0)
-        try:
-            for segment in self.segments[at:]:
-                if segment is bound.segment:
-                    limit, limit_offset = bound.position, bound.offset
-                else:
-                    limit, limit_offset = segment.size, segment.end
-                piece = segment.slice(offset, max_bytes, limit, limit_offset)
-                if piece is not None or segment is bound.segment:
-                    return piece
-        except NotResident as missing:
-            return Cold(missing.slice())
-        return None
-
-    def offset_for_time(self, timestamp: int, bound: LogPosition) -> TimeHit | Cold | None:
-        """The first batch below `bound` that holds a record of `timestamp` or later.
-
-        Its records say which one it is: open it off the loop. None if there is no such batch.
-        Raises DiskError, as `read` does.
-        """
-        try:
-            for segment in self.segments:
-                if segment.max_timestamp >= timestamp and segment.end > self.start:
-                    limit = bound.position if segment is bound.segment else segment.size
-                    place = segment.first_since(timestamp, self.start, limit)
-                    if place is not None:
-                        return _hit(segment, place)
-                if segment is bound.segment:
-                    break
-        except NotResident as missing:
-            return Cold(missing.slice())
-        return None
-
-    def max_timestamp(self) -> TimeHit | Cold | None:
-        """The first batch with the largest timestamp in the log (KIP-734); None if it has none.
-
-        Raises DiskError, as `read` does.
-        """
-        there = [one for one in self.segments if one.end > self.start and one.max_timestamp >= 0]
-        if not there:
-            return None
-        segment = max(there, key=lambda one: one.max_timestamp)
-        try:
-            place = segment.locate(segment.max_timestamp_offset, segment.size)
-        except NotResident as missing:
-            return Cold(missing.slice())
-        return None if place is None else _hit(segment, place)
-
     # -- the rest of its life
 
     def set_start(self, offset: Offset) -> None:
@@ -587,13 +484,3 @@ class Log:
 
 def _nothing() -> None:
     pass
-
-
-def _hit(segment: Segment, place: Place) -> TimeHit:
-    return TimeHit(
-        FileSlice(segment.log, place.position, place.length),
-        Offset(place.base_offset),
-        Offset(place.last_offset),
-        place.max_timestamp,
-        LeaderEpoch(place.leader_epoch),
-    )

@@ -11,7 +11,8 @@ from ottla.core.ports import MakeDirectory, SyncDirectory
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.reader import Record
-from ottla.storage.log import Log, LogPosition, Opened
+from ottla.storage.log import Log, Opened
+from ottla.storage.reading import LogPosition
 from ottla.storage.rounds import FlushPolicy, Rounds
 from ottla.storage.segment import Cold
 from ottla.storage.settings import LogSettings
