@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ottla.cluster.image import ClusterImage
     from ottla.coordinator.group.shard import GroupShard
     from ottla.coordinator.runtime import Runtime
+    from ottla.coordinator.transaction.ports import Admission
     from ottla.core.config import Config
     from ottla.core.endpoints import Endpoint
     from ottla.core.model import NodeId, ProducerId
@@ -77,6 +78,7 @@ class Context:
     `complaints` counts, and logs now and then, what peers overdo.
     `next_producer_id()` draws from durable blocks, and may have to wait for a new one.
     `groups` coordinates groups: `internal_topics.group_runtime` makes it, once the rest is there.
+    `transactions` coordinates transactions, and says whether a batch belongs to one.
     `kept` is for handlers that keep something between requests, under the module's name (fetch
     sessions); each of them bounds what it keeps.
     """
@@ -95,9 +97,11 @@ class Context:
         "offload",
         "table",
         "timers",
+        "transactions",
     )
 
     groups: Runtime[GroupShard]
+    transactions: Admission
 
     def __init__(  # noqa: PLR0913  # the composition root passes each by name
         self,

@@ -1,0 +1,53 @@
+"""The joints of the transaction coordinator: what it needs, and what others ask of it.
+
+Owns the Protocols alone. `Markers` is implemented over this node's partitions by a handler's
+module, as Journal is; `Admission` by `coordinator.Transactions`. Must not know a partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ottla.coordinator.decision import Ending
+    from ottla.core.model import TopicPartition
+    from ottla.core.pending import Pending
+    from ottla.protocol.errors import ErrorCode
+
+
+class Markers(Protocol):
+    """The partitions of a transaction, told how it ended."""
+
+    def write(
+        self, ending: Ending, partitions: Sequence[TopicPartition]
+    ) -> Pending[dict[TopicPartition, ErrorCode]]:
+        """Write the marker to each partition; done once each is on disk, or can't be.
+
+        Writing it again is harmless (I43). UNKNOWN_TOPIC_OR_PARTITION: the partition is gone for
+        good. INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED: it has seen a later
+        producer or coordinator. Anything else is tried again. Never fails.
+        """
+
+
+class Admission(Protocol):
+    """What the paths of data ask before a batch of a transaction is appended (KIP-890)."""
+
+    def admit(
+        self,
+        transactional_id: str,
+        producer_id: int,
+        producer_epoch: int,
+        partitions: Sequence[TopicPartition],
+        *,
+        add: bool,
+    ) -> Pending[dict[TopicPartition, ErrorCode]]:
+        """Whether batches of this producer belong to the transaction, for each partition.
+
+        With `add` the partitions become part of it, durably, and a transaction begins where none
+        is (Produce 12 and later, TxnOffsetCommit 5 and later); a transaction before it that is
+        about to end is waited for, for a short while. Without, they are looked for:
+        TRANSACTION_ABORTABLE where a partition is not in it. For all of them alike:
+        INVALID_PRODUCER_ID_MAPPING, PRODUCER_FENCED, CONCURRENT_TRANSACTIONS, INVALID_TXN_STATE,
+        NOT_COORDINATOR, COORDINATOR_NOT_AVAILABLE, COORDINATOR_LOAD_IN_PROGRESS. Never fails.
+        """
