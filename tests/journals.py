@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ottla.coordinator.decision import Entry
+from ottla.coordinator.decision import Ending, Entry
 from ottla.coordinator.entries.offsets_topic import decode_entry, encode_entry
 from ottla.core.model import Offset
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer, build_batch
+from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.records.reader import Record, pairs_of
 
 
@@ -67,6 +68,15 @@ class MemoryJournal:
         if self.commits_at_once:
             self.commit()
         return self.end
+
+    def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:
+        if self.files is not None:
+            files, self.files = self.files, None
+            return files
+        kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
+        marker = EndMarker(kind, ending.coordinator_epoch)
+        built = build_end_marker(marker, ending.producer_id, ending.producer_epoch, 1)
+        return self.append(BatchView(memoryview(bytearray(built))))
 
     def committed(self, end: Offset) -> Pending[None] | None:
         if self.is_committed(end):

@@ -12,6 +12,7 @@ from ottla.core.pending import Pending
 
 if TYPE_CHECKING:
     from ottla.protocol.schema import Message
+    from ottla.records.builder import Producer
 
 R = TypeVar("R")
 
@@ -24,6 +25,19 @@ class Entry(NamedTuple):
 
     key: Message
     value: Message | None
+
+
+class Ending(NamedTuple):
+    """The end of a producer's transaction in this partition, written as a control batch.
+
+    `version` is the transaction's (KIP-890): from 2 on the epoch is above that of its batches.
+    """
+
+    producer_id: int
+    producer_epoch: int
+    committed: bool
+    coordinator_epoch: int
+    version: int
 
 
 class Schedule(NamedTuple):
@@ -71,9 +85,13 @@ class Decision(Generic[R]):
     Pending, once that is done as well. Where the append fails nothing happens, and the reply is
     an ErrorCode. `entries` go into one batch, all or nothing, unless `atomic` is False: then a
     crash may keep a beginning of them.
+
+    With a `producer` they are written in its transaction: they count once that is committed, and
+    whether the producer may write at all is for the log to say. An `ending` stands alone: it
+    ends the transaction, in the log and then in the shard.
     """
 
-    __slots__ = ("atomic", "effects", "entries", "reply")
+    __slots__ = ("atomic", "effects", "ending", "entries", "producer", "reply")
 
     def __init__(
         self,
@@ -82,8 +100,14 @@ class Decision(Generic[R]):
         effects: Sequence[Effect] = _NOTHING,
         *,
         atomic: bool = True,
+        producer: Producer | None = None,
+        ending: Ending | None = None,
     ) -> None:
+        assert atomic or producer is None, "a part of a transaction's batch can't be told apart"
+        assert ending is None or not entries, "an ending stands alone"
         self.reply = reply
         self.entries = entries
         self.effects = effects
         self.atomic = atomic
+        self.producer = producer
+        self.ending = ending

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from ottla.coordinator.decision import Ending
     from ottla.core.model import Offset
     from ottla.core.pending import Pending
     from ottla.protocol.errors import ErrorCode
@@ -37,7 +38,14 @@ class Journal(Protocol):
         The Pending fails with DiskError."""
 
     def append(self, batch: BatchView) -> Offset | ErrorCode:
-        """The end after the batch, or why it could not be written. `prepare` just said None."""
+        """The end after the batch, or why it could not be written. `prepare` just said None.
+
+        A producer's batch is judged as its others are: INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE.
+        """
+
+    def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:
+        """The log's end with the marker in it, or why it could not be written; a Pending where
+        files must be made first: wait for it, and ask again."""
 
     def committed(self, end: Offset) -> Pending[None] | None:
         """None if all before `end` is committed; else done when it is, or when it never will be:

@@ -16,14 +16,14 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Entry, Schedule
+from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Ending, Entry, Schedule
 from ottla.coordinator.loading import Loading
 from ottla.core.model import Offset
 from ottla.core.pending import Pending
 from ottla.core.ports import Clock, DiskError, Timer, Timers
 from ottla.protocol.errors import ErrorCode
-from ottla.records.batch import BatchView
-from ottla.records.builder import build_batch
+from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
+from ottla.records.builder import NO_PRODUCER, build_batch
 from ottla.records.reader import Record
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Keeper(Generic[S]):
         self._busy = True
         try:
             decision = operation.decide(self.shard)
-            writing = self._write(decision) if decision.entries else iter(())
+            writing = self._writing(decision)
             self._proceed(operation, decision, writing)
         except BaseException:
             self._busy = False
@@ -240,34 +240,57 @@ class Keeper(Generic[S]):
             raise
         self._next()
 
-    def _write(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
+    def _writing(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
         """Append and replay; yields what must be waited for, or why it ends."""
-        journal, shard = self.journal, self.shard
+        if decision.ending is not None:
+            return self._end_transaction(decision.ending)
+        return self._write(decision) if decision.entries else iter(())
+
+    def _write(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
+        journal, shard, producer = self.journal, self.shard, decision.producer
         now_ms = self._clock.wall_ms()
         for entries in self._batches(decision):
             records = []
             for entry in entries:
                 key, value = self._codec.encode(entry)
                 records.append(Record(key, value, now_ms))
-            built = build_batch(records, codec=self._codec.compression())
+            built = build_batch(
+                records,
+                codec=self._codec.compression(),
+                producer=producer or NO_PRODUCER,
+                attributes=0 if producer is None else TRANSACTIONAL_BIT,
+            )
             if len(built) > journal.batch_bytes_max:
                 yield ErrorCode.UNKNOWN_SERVER_ERROR  # what Kafka's coordinator makes of it
                 return
             batch = BatchView(memoryview(bytearray(built)))
             while (pending := journal.prepare(batch)) is not None:
                 yield pending
-                try:
-                    pending.result()
-                except DiskError as error:
-                    _log.error("an entry could not be written: %s", error)
-                    yield ErrorCode.COORDINATOR_NOT_AVAILABLE
+                if error := _why_no_files(pending):
+                    yield error
                     return
             outcome = journal.append(batch)
             if isinstance(outcome, ErrorCode):
-                yield journal.state() or ErrorCode.COORDINATOR_NOT_AVAILABLE
+                # Of a producer's batch the log may say no more than that it must not be.
+                own = ErrorCode.COORDINATOR_NOT_AVAILABLE if producer is None else outcome
+                yield journal.state() or own
                 return
+            producer_id = -1 if producer is None else producer.id
             for entry in entries:
-                shard.replay(entry)
+                shard.replay(entry, producer_id)
+
+    def _end_transaction(self, ending: Ending) -> Iterator[Pending[None] | ErrorCode]:
+        """The marker first, then what it means to the shard: the order that loading finds."""
+        journal = self.journal
+        while isinstance(outcome := journal.end_transaction(ending), Pending):
+            yield outcome
+            if error := _why_no_files(outcome):
+                yield error
+                return
+        if isinstance(outcome, ErrorCode):
+            yield journal.state() or outcome
+            return
+        self.shard.end_transaction(ending.producer_id, ending.committed)
 
     def _batches(self, decision: Decision[Any]) -> Iterable[Iterable[Entry]]:
         """The entries, in as many batches as they need where they may be parted."""
@@ -366,6 +389,15 @@ class Keeper(Generic[S]):
     def _done(self, scheduled: _Scheduled) -> None:
         if self._scheduled.get(scheduled.effect.key) is scheduled:
             del self._scheduled[scheduled.effect.key]
+
+
+def _why_no_files(waited: Pending[None]) -> ErrorCode:
+    try:
+        waited.result()
+    except DiskError as error:
+        _log.error("an entry could not be written: %s", error)
+        return ErrorCode.COORDINATOR_NOT_AVAILABLE
+    return ErrorCode.NONE
 
 
 def _ignore(_error: ErrorCode) -> None:

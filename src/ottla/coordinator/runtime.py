@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ottla.coordinator.decision import Decision
+from ottla.coordinator.decision import Decision, Ending
 from ottla.coordinator.keeper import QUEUED_MAX, Codec, Keeper, Operation, S
 from ottla.core.pending import Pending, completed
 from ottla.core.ports import Clock, Timers
@@ -78,6 +78,33 @@ class Runtime(Generic[S]):
         else:
             operation.refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
         return result
+
+    def submit_to(
+        self, partition: int, decide: Callable[[S], Decision[R]]
+    ) -> Pending[R | ErrorCode]:
+        """As `submit`, of a partition: for what concerns a shard and no key of its own.
+
+        NOT_COORDINATOR where there is no such partition.
+        """
+        result: Pending[Any] = Pending()
+        operation = Operation(decide, result)
+        if 0 <= partition < self._journals.count():
+            self._ask(partition, operation)
+        else:
+            operation.refused(ErrorCode.NOT_COORDINATOR)
+        return result
+
+    def end_transaction(self, partition: int, ending: Ending) -> Pending[ErrorCode]:
+        """Write a transaction's end to a partition and take it in, after all that was asked
+        before; the reply leaves once it is committed: NONE, or what the log made of it."""
+        decision: Decision[ErrorCode] = Decision(ErrorCode.NONE, ending=ending)
+        return self.submit_to(partition, lambda _shard: decision)
+
+    def when_made(self) -> Pending[ErrorCode]:
+        """NONE once the topic is there, which is made if need be; else why it can't be."""
+        if self._journals.count():
+            return completed(ErrorCode.NONE)
+        return self._journals.make()
 
     def submit_everywhere(self, decide: Callable[[S], Decision[R]]) -> list[Pending[R | ErrorCode]]:
         """Have every shard decide: for what is asked of all groups. None, without the topic.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ottla.cluster.changes import TopicDeleted
 from ottla.cluster.topics import NewTopic
-from ottla.coordinator.decision import Decision, Entry
+from ottla.coordinator.decision import Decision, Ending, Entry
 from ottla.coordinator.entries.offsets_topic import decode_entry, encode_entry
 from ottla.coordinator.group.classic_protocol import Node as GroupNode
 from ottla.coordinator.group.shard import GroupShard
@@ -22,6 +22,8 @@ from ottla.core import group_options
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView
+from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.storage.segment import Cold
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from ottla.core.model import FileSlice, Offset
     from ottla.core.ports import Disk
     from ottla.handlers.context import Context
-    from ottla.records.batch import BatchView
     from ottla.replication.partition import Partition
 
 _log = logging.getLogger("ottla.coordinator")
@@ -65,6 +66,14 @@ class PartitionJournal:
     def append(self, batch: BatchView) -> Offset | ErrorCode:
         outcome = self._partition.append_as_leader(batch)
         return outcome if isinstance(outcome, ErrorCode) else outcome.end
+
+    def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:
+        kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
+        marker = EndMarker(kind, ending.coordinator_epoch)
+        now_ms = self._partition.clock.wall_ms()
+        built = build_end_marker(marker, ending.producer_id, ending.producer_epoch, now_ms)
+        batch = BatchView(memoryview(bytearray(built)))
+        return self.prepare(batch) or self.append(batch)
 
     def committed(self, end: Offset) -> Pending[None] | None:
         return self._partition.committed(end)

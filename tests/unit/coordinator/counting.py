@@ -12,11 +12,15 @@ class CountingShard:
     def __init__(self, partition: int = 0) -> None:
         self.partition = partition
         self.values: dict[str, int] = {}
+        self.pending: dict[int, list[Entry]] = {}
         self.ended: list[tuple[int, bool]] = []
         self.effects_when_loaded: list[Effect] = []
         self.loaded_count = 0
 
     def replay(self, entry: Entry, producer_id: int = -1) -> None:
+        if producer_id >= 0:
+            self.pending.setdefault(producer_id, []).append(entry)
+            return
         key, value = entry
         assert isinstance(key, OffsetCommitKey)
         if value is None:

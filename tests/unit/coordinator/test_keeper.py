@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Schedule
+from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Ending, Schedule
 from ottla.coordinator.keeper import AGAIN_S, QUEUED_MAX, Keeper, Operation
 from ottla.core.pending import Pending, completed
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView
+from ottla.records.builder import Producer
+from ottla.records.control import end_marker_of
 from ottla.testing.simloop import SimLoop
 from tests.journals import Codec, MemoryJournal
 from tests.unit.coordinator.counting import CountingShard, add, look, put
@@ -263,6 +266,59 @@ def test_what_a_loaded_shard_wants_done_comes_before_what_was_asked() -> None:
     world.ask(add("a", 1, Do(lambda: order.append("asked"))))
     journal.reads[0].complete(journal.bytes_from(0))
     assert order == ["loaded", "asked"]
+
+
+def test_entries_of_a_transaction_are_written_as_its_producers_batch(world: World) -> None:
+    world.ask(lambda _shard: Decision(None, [put("a", 5)], producer=Producer(7, 3)))
+    (raw,) = world.journal.batches
+    batch = BatchView(memoryview(raw))
+    written = (batch.is_transactional, batch.producer_id, batch.producer_epoch)
+    assert (*written, batch.base_sequence) == (True, 7, 3, -1)
+    assert world.shard.pending == {7: [put("a", 5)]}
+
+
+def test_what_the_log_says_of_a_producers_batch_is_the_reply(world: World) -> None:
+    world.journal.append_error = ErrorCode.INVALID_PRODUCER_EPOCH
+    asked = world.ask(lambda _shard: Decision(None, [put("a", 5)], producer=Producer(7, 3)))
+    assert asked.result() is ErrorCode.INVALID_PRODUCER_EPOCH
+    assert world.shard.pending == {}
+
+
+def test_a_transaction_ends_in_the_log_and_then_in_the_shard(slow: World) -> None:
+    asked = slow.ask(lambda _shard: Decision("ended", ending=Ending(7, 3, True, 0, 2)))
+    (raw,) = slow.journal.batches
+    assert end_marker_of(BatchView(memoryview(raw))) == (1, 0)
+    assert (slow.shard.ended, asked.done) == ([(7, True)], False)
+    slow.journal.commit()
+    assert asked.result() == "ended"
+
+
+def test_an_ending_that_cannot_be_written_ends_nothing(world: World) -> None:
+    world.journal.append_error = ErrorCode.TRANSACTION_COORDINATOR_FENCED
+    asked = world.ask(lambda _shard: Decision(None, ending=Ending(7, 3, True, 0, 2)))
+    assert asked.result() is ErrorCode.TRANSACTION_COORDINATOR_FENCED
+    assert world.shard.ended == []
+
+
+def test_an_ending_waits_for_files_and_those_behind_it_wait_for_it(world: World) -> None:
+    files: Pending[None] = Pending()
+    world.journal.files = files
+    world.ask(lambda _shard: Decision(None, ending=Ending(7, 3, False, 0, 2)))
+    after = world.ask(lambda shard: Decision(list(shard.ended)))
+    assert not after.done
+    files.complete(None)
+    assert after.result() == [(7, False)]
+
+
+def test_loading_finds_transactions_as_they_were_written() -> None:
+    journal = MemoryJournal()
+    world = World(journal)
+    world.ask(lambda _shard: Decision(None, [put("a", 5)], producer=Producer(7, 3)))
+    world.ask(lambda _shard: Decision(None, [put("a", 6)], producer=Producer(8, 0)))
+    world.ask(lambda _shard: Decision(None, ending=Ending(7, 3, True, 0, 2)))
+    again = World(journal)
+    assert again.shard.pending == {7: [put("a", 5)], 8: [put("a", 6)]}
+    assert again.shard.ended == [(7, True)]
 
 
 def test_a_bug_in_one_operation_leaves_the_others_their_turn(world: World) -> None:

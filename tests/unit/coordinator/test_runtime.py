@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ottla.coordinator.decision import Ending
 from ottla.coordinator.keeper import QUEUED_MAX
 from ottla.coordinator.runtime import Runtime, java_hash
 from ottla.core.pending import Pending
@@ -159,3 +160,12 @@ def test_what_is_asked_of_all_is_asked_of_every_shard_that_has_anything() -> Non
         one.result() for one in world.runtime.submit_everywhere(look("a"))
     ]
     assert World(0).runtime.submit_everywhere(look("a")) == []
+
+
+def test_a_transactions_end_is_told_to_the_shard_of_its_partition() -> None:
+    world = World(3)
+    ended = world.runtime.end_transaction(1, Ending(7, 0, True, 0, 2))
+    assert ended.result() is ErrorCode.NONE
+    assert [(shard.partition, shard.ended) for shard in world.shards] == [(1, [(7, True)])]
+    nowhere = world.runtime.end_transaction(3, Ending(7, 0, True, 0, 2))
+    assert nowhere.result() is ErrorCode.NOT_COORDINATOR

@@ -2,11 +2,15 @@
 
 Owns the shape of a committed offset and of what is pending in transactions. `replay` and
 `end_transaction` alone change it. Must not know members: `shard.py` asks a group first.
+
+Of two commits of one place the one that stands later in the log counts, and not the one whose
+transaction ends later: a commit without a transaction may overtake one that is pending.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple, TypeAlias
 
 from ottla.coordinator.decision import Entry
@@ -41,15 +45,28 @@ _Place: TypeAlias = tuple[str, str, int]
 _NO_TOPICS: Topics = {}
 
 
+class _Unstable:
+    """A place that open transactions may still change."""
+
+    __slots__ = ("counts_since", "producers")
+
+    def __init__(self) -> None:
+        self.producers: set[int] = set()
+        self.counts_since = -1
+        """The turn of the commit that counts now: what is pending from before it never will."""
+
+
 class Offsets:
     """Committed offsets of all groups of a shard. A group stays, empty, when its last one goes:
     it is known until it is deleted or expires."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Topics] = {}
-        self._pending: dict[int, dict[_Place, Plain | None]] = {}
-        """By producer: what its open transaction will have committed."""
-        self._pending_count: dict[_Place, int] = {}
+        self._pending: dict[int, dict[_Place, tuple[int, Plain]]] = {}
+        """By producer: what its open transaction will have committed, and in which turn."""
+        self._unstable: dict[str, dict[tuple[str, int], _Unstable]] = {}
+        """By group, what is pending; a group without is not in it."""
+        self._turns = count()
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -64,7 +81,22 @@ class Offsets:
 
     def is_pending(self, group: str, topic: str, partition: int) -> bool:
         """Whether an open transaction may still change it."""
-        return (group, topic, partition) in self._pending_count
+        places = self._unstable.get(group)
+        return places is not None and (topic, partition) in places
+
+    def has_pending(self, group: str) -> bool:
+        """Whether an open transaction may still change any of a group's."""
+        return group in self._unstable
+
+    def pending_places(self, group: str) -> Iterator[tuple[str, int]]:
+        """Each of a group's that an open transaction may still change: topic and partition."""
+        yield from self._unstable.get(group, ())
+
+    def every_pending_place(self) -> Iterator[tuple[str, str, int]]:
+        """Group, topic and partition of all that open transactions may still change."""
+        for group, places in self._unstable.items():
+            for topic, partition in places:
+                yield group, topic, partition
 
     def places(self, group: str) -> Iterator[tuple[str, int, Committed]]:
         """Each of a group's: topic, partition and what was committed."""
@@ -77,25 +109,62 @@ class Offsets:
     def replay(
         self, key: OffsetCommitKey, value: OffsetCommitValue | None, producer_id: int
     ) -> None:
-        committed = None if value is None else _plain(value)
-        if producer_id < 0:
-            self._set(key.group, key.topic, key.partition, committed)
-            return
-        place = (key.group, key.topic, key.partition)
-        pending = self._pending.setdefault(producer_id, {})
-        if place not in pending:
-            self._pending_count[place] = self._pending_count.get(place, 0) + 1
-        pending[place] = committed
+        place = key.group, key.topic, key.partition
+        if value is None:
+            self._set(*place, None)
+            self._drop_pending(place)
+        elif producer_id < 0:
+            self._set(*place, _plain(value))
+            self._supersede(place)
+        else:
+            # The group is known from now on, even if the transaction is aborted: as in Kafka.
+            self.groups.setdefault(key.group, {})
+            self._add_pending(place, _plain(value), producer_id)
 
     def end_transaction(self, producer_id: int, committed: bool) -> None:
-        for place, value in self._pending.pop(producer_id, {}).items():
-            left = self._pending_count[place] - 1
-            if left:
-                self._pending_count[place] = left
-            else:
-                del self._pending_count[place]
-            if committed:
+        for place, (turn, value) in self._pending.pop(producer_id, {}).items():
+            group, topic, partition = place
+            unstable = self._unstable[group][topic, partition]
+            unstable.producers.discard(producer_id)
+            if committed and turn > unstable.counts_since:
+                unstable.counts_since = turn
                 self._set(*place, value)
+            if not unstable.producers:
+                self._stable(place)
+
+    def _add_pending(self, place: _Place, value: Plain, producer_id: int) -> None:
+        group, topic, partition = place
+        places = self._unstable.get(group)
+        if places is None:
+            places = self._unstable[group] = {}
+        unstable = places.get((topic, partition))
+        if unstable is None:
+            unstable = places[topic, partition] = _Unstable()
+        unstable.producers.add(producer_id)
+        self._pending.setdefault(producer_id, {})[place] = next(self._turns), value
+
+    def _supersede(self, place: _Place) -> None:
+        """A commit without a transaction counts at once, and more than what is pending."""
+        places = self._unstable.get(place[0])
+        unstable = None if places is None else places.get(place[1:])
+        if unstable is not None:
+            unstable.counts_since = next(self._turns)
+
+    def _drop_pending(self, place: _Place) -> None:
+        """The place was taken back, and with it what is pending there."""
+        places = self._unstable.get(place[0])
+        unstable = None if places is None else places.get(place[1:])
+        if unstable is not None:
+            for producer_id in unstable.producers:
+                self._pending[producer_id].pop(place)
+            self._stable(place)
+
+    def _stable(self, place: _Place) -> None:
+        group, topic, partition = place
+        places = self._unstable[group]
+        del places[topic, partition]
+        if not places:
+            del self._unstable[group]
 
     def forget_group(self, group: str) -> None:
         """The group is gone; what it still has committed stays until its tombstones come."""

@@ -86,7 +86,7 @@ class Retention:
             expired, kept = self._expired(group_id, group)
             looked_at += 1 + len(expired) + kept
             entries += expired
-            if not kept:
+            if not kept and not self._offsets.has_pending(group_id):
                 entries += group.tombstones() or ()
         again = Schedule(EXPIRE, 0.0, lambda: self.expire(group_ids))
         return Decision(None, entries, [again if group_ids else self._look_again()], atomic=False)
@@ -120,6 +120,11 @@ class Retention:
             for group_id, topics in self._offsets.groups.items()
             for partition, plain in topics.get(topic.name, {}).items()
             if Committed(*plain).topic_id in (topic.id, NO_TOPIC_ID)
+        ]
+        entries += [
+            tombstone(*place)
+            for place in self._offsets.every_pending_place()
+            if place[1] == topic.name and self._offsets.find(*place) is None
         ]
         return Decision(None, entries, atomic=False)
 

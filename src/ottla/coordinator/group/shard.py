@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ottla.protocol.messages.join_group import JoinGroupRequest
     from ottla.protocol.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse
     from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
+    from ottla.records.builder import Producer
 
 _JOINING = (ErrorCode.NONE, ErrorCode.MEMBER_ID_REQUIRED)
 
@@ -309,18 +310,62 @@ class GroupShard:
             return Decision(unknown)
         elif self._node.committed_count() >= self.config[group_options.GROUPS_MAX]:
             return Decision(ErrorCode.GROUP_MAX_SIZE_REACHED)
+        expires_ms = NO_EXPIRY
+        if retention_ms >= 0:
+            expires_ms = self.clock.wall_ms() + retention_ms
+        committed = self._commit(group_id, commits, judged, expires_ms)
+        if isinstance(committed, ErrorCode):
+            return Decision(committed)
+        errors, entries = committed
+        return Decision(errors, entries, effects)
+
+    def commit_in_transaction(
+        self,
+        group_id: str,
+        member: Member,
+        commits: Sequence[Commit],
+        producer: Producer,
+        *,
+        version: int,
+    ) -> Decision[list[ErrorCode] | ErrorCode]:
+        """Commit each once the producer's transaction is; a code for each, or one for all.
+
+        A member is told of as a producer's group metadata tells (KIP-447), or not at all. It says
+        nothing about the member's being alive.
+        """
+        group = self.group(group_id)
+        judged: ErrorCode | CommitCheck = ErrorCode.NONE
+        if group is not None:
+            judged = group.check_commit(member, version, transactional=True)
+        elif member.epoch >= 0:
+            judged = ErrorCode.ILLEGAL_GENERATION
+        elif self._node.committed_count() >= self.config[group_options.GROUPS_MAX]:
+            judged = ErrorCode.GROUP_MAX_SIZE_REACHED
+        committed = self._commit(group_id, commits, judged, NO_EXPIRY)
+        if isinstance(committed, ErrorCode):
+            return Decision(committed)
+        errors, entries = committed
+        return Decision(errors, entries, producer=producer)
+
+    def _commit(
+        self,
+        group_id: str,
+        commits: Sequence[Commit],
+        judged: ErrorCode | CommitCheck,
+        expires_ms: int,
+    ) -> tuple[list[ErrorCode], list[Entry]] | ErrorCode:
+        """A code for each, and the entries of those that are NONE; or why none is committed."""
         if isinstance(judged, ErrorCode):
             if judged:
-                return Decision(judged)
+                return judged
             judged = _anything
         now_ms = self.clock.wall_ms()
-        expires_ms = NO_EXPIRY if retention_ms < 0 else now_ms + retention_ms
         metadata_max = self.config[group_options.OFFSET_METADATA_BYTES_MAX]
         errors: list[ErrorCode] = []
         entries: list[Entry] = []
         for topic, topic_id, partition, offset, leader_epoch, metadata in commits:
             if error := judged(topic, topic_id, partition):
-                return Decision(error)  # a member that is behind commits all or nothing
+                return error  # a member that is behind commits all or nothing
             if _is_longer(metadata, metadata_max):
                 error = ErrorCode.OFFSET_METADATA_TOO_LARGE
             errors.append(error)
@@ -335,7 +380,7 @@ class GroupShard:
                 )
                 key = OffsetCommitKey(group=group_id, topic=topic, partition=partition)
                 entries.append(Entry(key, value))
-        return Decision(errors, entries, effects)
+        return errors, entries
 
     def fetch_offsets(
         self,
@@ -398,15 +443,19 @@ class GroupShard:
                 errors.append(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC)
                 continue
             errors.append(ErrorCode.NONE)
-            if self.offsets.find(group_id, topic, partition) is not None:
-                entries.append(tombstone(group_id, topic, partition))
+            place = group_id, topic, partition
+            if self.offsets.find(*place) is not None or self.offsets.is_pending(*place):
+                entries.append(tombstone(*place))
         return Decision(errors, entries)
 
     def offset_tombstones(self, group_id: str) -> list[Entry]:
-        """What takes back all that a group has committed: for its deletion."""
-        return [
-            tombstone(group_id, topic, number) for topic, number, _ in self.offsets.places(group_id)
-        ]
+        """What takes back all that a group has committed, and all that is pending: for its
+        deletion, which nothing pending holds up (as in Kafka)."""
+        places = dict.fromkeys(
+            (topic, number) for topic, number, _ in self.offsets.places(group_id)
+        )
+        places |= dict.fromkeys(self.offsets.pending_places(group_id))
+        return [tombstone(group_id, topic, number) for topic, number in places]
 
 
 def _serial(numbers: Iterator[int]) -> str:
