@@ -35,7 +35,7 @@ from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
 from ottla.handlers.internal_topics import group_runtime
 from ottla.host.clock import SystemClock
-from ottla.host.descriptors import descriptors_max, raise_descriptors_max
+from ottla.host.descriptors import descriptors_max, open_files_max, raise_descriptors_max
 from ottla.host.disk import OsDisk
 from ottla.host.lock import DirectoryInUse, DirectoryLock, lock_directory
 from ottla.host.offload import WorkerOffload
@@ -81,7 +81,12 @@ class Node:
         self.clock = SystemClock()
         self.timers = TimerWheel(loop)
         wake = loop.call_soon_threadsafe
-        self.disk = OsDisk(wake, durable=durable, sync_threads_max=config[options.FLUSH_THREADS])
+        self.disk = OsDisk(
+            wake,
+            durable=durable,
+            sync_threads_max=config[options.FLUSH_THREADS],
+            files_max=_open_files_max(config),
+        )
         self.offload = WorkerOffload(
             wake,
             budget_s=config[options.OFFLOAD_MS_MAX] / 1000,
@@ -300,6 +305,17 @@ class Node:
                 self._lock.release()
 
 
+def _open_files_max(config: Config) -> int:
+    """How many files of logs may stay open: what was configured, or what the system's limit gives.
+
+    The rest is for connections, which take what is free but for `file.descriptors.reserved`.
+    """
+    given = config[options.DESCRIPTORS_LOGS_MAX]
+    if given >= 0:
+        return given
+    return open_files_max(descriptors_max(), config[options.DESCRIPTORS_RESERVED])
+
+
 def _listener_limits(config: Config) -> ListenerLimits:
     return ListenerLimits(
         connections_max=config[options.CONNECTIONS_MAX],
@@ -360,6 +376,30 @@ def _tell_finding(partition: TopicPartition, finding: Finding) -> None:
     )
 
 
+_FILES_OF_A_PARTITION = 3
+"""Its last segment and the two indexes, which are written again and again."""
+
+
+def _tell_few_descriptors(node: Node) -> None:
+    """Say what to raise where partitions in use would keep opening and closing their files."""
+    wanted = _FILES_OF_A_PARTITION * len(node.directory.logs)
+    most = node.disk.open_files.files_max
+    if wanted > most:
+        limit = descriptors_max()
+        _log.warning(
+            "%d partitions would keep %d files open, but logs may have %d at one time: files are "
+            "closed and opened again, which costs time. Raise the limit of open files of the "
+            "process, now %d, to %d or more (ulimit -n, LimitNOFILE=), or "
+            "file.descriptors.logs.max where it is set",
+            len(node.directory.logs),
+            wanted,
+            most,
+            limit,
+            2 * wanted + node.config[options.DESCRIPTORS_RESERVED],
+            extra={"fields": {"event": "few-descriptors", "limit": limit, "wanted": wanted}},
+        )
+
+
 def _tell_opened(node: Node) -> None:
     """One line about the start: who runs where, and in what state the logs were."""
     directory = node.directory
@@ -404,6 +444,7 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
     try:
         endpoints = node.start()
         _tell_opened(node)
+        _tell_few_descriptors(node)
         for stop in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(stop, _stop, node, loop)
         loop.call_soon(lambda: announce(str(endpoints[0])))

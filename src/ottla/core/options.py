@@ -299,6 +299,16 @@ DESCRIPTORS_RESERVED = Option(
     at_least=0,
     at_most=INT_MAX,
 )
+DESCRIPTORS_LOGS_MAX = Option(
+    "file.descriptors.logs.max",
+    -1,
+    "Files of logs that stay open while nobody uses them; those used least lately are closed, and "
+    "opened again when needed. -1: half of what the process may have besides "
+    "`file.descriptors.reserved`. ottla's own.",
+    at_least=16,
+    at_most=INT_MAX,
+    also=(-1,),
+)
 CONNECTION_IDLE_MS = Option(
     "connections.max.idle.ms",
     600_000,

@@ -54,10 +54,11 @@ class DiskError(Exception):
 
 
 class File(Protocol):
-    """An open file. Writes and non-blocking reads are inline: they go to the page cache.
+    """A file of a log. Writes and non-blocking reads are inline: they go to the page cache.
 
-    `retain` and `release` count those who still need the descriptor (a slice being sent, a
-    sync round); `close` closes it when the last of them has let go.
+    `retain` and `release` count those who still need it (a slice being sent, a sync round);
+    `close` takes effect when the last of them has let go. How long it keeps a descriptor is the
+    disk's business, so any call may raise DiskError where there is none to be had.
     """
 
     @property
@@ -187,7 +188,7 @@ class Disk(Protocol):
         """A small file's whole content; None if there is no such file."""
 
     def open(self, path: str) -> File:
-        """Open an existing file for reading and writing."""
+        """An existing file for reading and writing. May be opened at its first use only."""
 
     def perform_now(self, steps: Sequence[Step]) -> list[File]:
         """Do the steps in order, at once; the Files of its CreateFile steps. Raises DiskError."""

@@ -28,3 +28,13 @@ def raise_descriptors_max() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):  # macOS takes no more than it has for one process
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def open_files_max(limit: int, reserved: int) -> int:
+    """How many of `limit` descriptors (-1: none) files of logs may keep while nobody uses them.
+
+    Half of what is not reserved: the other half is for connections, of which each takes two.
+    """
+    if limit < 0:
+        return _ENOUGH // 2
+    return max((limit - min(reserved, limit // 4)) // 2, 16)

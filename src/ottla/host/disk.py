@@ -1,8 +1,8 @@
 """The real file system behind the Disk port.
 
-Owns descriptors, the threads that wait for the disk, and what only Linux has (non-blocking
-reads, reserving past the end of a file), each beside a portable fallback. Must not know what
-the files mean. Threads never touch a Pending or a file's count of users: they hand results
+Owns the threads that wait for the disk, and what only Linux has (reserving past the end of a
+file), each beside a portable fallback; open files are in `files.py`. Must not know what the files
+mean. Threads never touch a Pending or a file's count of users: they hand results
 to the loop's thread, which alone does.
 """
 
@@ -12,14 +12,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from errno import EAGAIN, EBADF, EIO, EMFILE, ENFILE, EOPNOTSUPP
+from contextlib import suppress
+from errno import EBADF, EMFILE, ENFILE
 from queue import SimpleQueue
 from typing import cast
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
 from ottla.core.ports import (
-    Buffer,
     CreateFile,
     DiskError,
     File,
@@ -35,6 +35,7 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.host import linux
+from ottla.host.files import OpenFiles, OsFile
 from ottla.host.mailbox import Mailbox, WakeLoop
 
 SYNC_THREADS_MAX = 8
@@ -42,112 +43,6 @@ SYNC_THREADS_MAX = 8
 instead of 18, and the waiting costs less CPU."""
 WARM_THREADS_MAX = 4
 _WARM_CHUNK = 1 << 20
-
-
-class OsFile:
-    """An open file. Its descriptor lives until it was closed and the last user let go."""
-
-    __slots__ = ("_closing", "_fd", "_nowait", "_path", "_users")
-
-    def __init__(self, path: str, fd: int, nowait: bool) -> None:
-        self._path = path
-        self._fd = fd
-        self._nowait = nowait
-        self._users = 0
-        self._closing = False
-
-    @property
-    def path(self) -> str:
-        return self._path
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def size(self) -> int:
-        try:
-            return os.fstat(self._fd).st_size
-        except OSError as error:
-            raise DiskError("stat", self._path, error) from error
-
-    def write(self, data: Buffer, position: int) -> None:
-        try:
-            written = os.pwrite(self._fd, data, position)
-            if written != len(data):
-                self._write_rest(memoryview(data), written, position)
-        except OSError as error:
-            raise DiskError("write", self._path, error) from error
-
-    def _write_rest(self, data: memoryview, written: int, position: int) -> None:
-        # A short write is how a disk that is filling up, or a limit, announces the error that
-        # the next call then names.
-        while written < len(data):
-            count = os.pwrite(self._fd, data[written:], position + written)
-            if count == 0:
-                raise OSError(EIO, "the write stayed short")
-            written += count
-
-    def read(self, position: int, length: int) -> bytes:
-        try:
-            found = os.pread(self._fd, length, position)
-            if len(found) == length or not found:
-                return found
-            parts = [found]
-            missing = length - len(found)
-            while more := os.pread(self._fd, missing, position + length - missing):
-                parts.append(more)
-                missing -= len(more)
-            return b"".join(parts)
-        except OSError as error:
-            raise DiskError("read", self._path, error) from error
-
-    def read_nowait(self, position: int, length: int) -> bytes | None:
-        if not self._nowait:
-            return self.read(position, length)
-        found = bytearray(length)
-        try:
-            count = linux.read_resident(self._fd, found, position)
-        except OSError as error:
-            if error.errno == EAGAIN:
-                return None
-            if error.errno != EOPNOTSUPP:
-                raise DiskError("read", self._path, error) from error
-            self._nowait = False  # a file system without it: better to wait than not to read
-            return self.read(position, length)
-        if count == length:
-            return bytes(found)
-        if position + count >= self.size():
-            return bytes(found[:count])
-        return None  # only the first pages were there
-
-    def truncate(self, size: int) -> None:
-        try:
-            os.ftruncate(self._fd, size)
-        except OSError as error:
-            raise DiskError("truncate", self._path, error) from error
-
-    def retain(self) -> None:
-        assert self._fd >= 0, f"{self._path} is closed"
-        self._users += 1
-
-    def release(self) -> None:
-        assert self._users > 0, f"{self._path} was released more often than retained"
-        self._users -= 1
-        if self._closing and self._users == 0:
-            self._close_now()
-
-    def close(self) -> None:
-        if self._closing:
-            return
-        self._closing = True
-        if self._users == 0:
-            self._close_now()
-
-    def _close_now(self) -> None:
-        fd, self._fd = self._fd, -1
-        try:
-            os.close(fd)
-        except OSError as error:
-            raise DiskError("close", self._path, error) from error
 
 
 class _Job:
@@ -244,11 +139,12 @@ class OsDisk:
         portable: bool | None = None,
         durable: bool = True,
         sync_threads_max: int = SYNC_THREADS_MAX,
+        files_max: int = 1 << 20,
     ) -> None:
         """`wake_loop` is first called when a `perform`, `sync` or `warm` completes.
 
         `durable` of False is for files that nobody opens again: all goes its way, with the syncs
-        themselves left out.
+        themselves left out. `files_max` files keep a descriptor while nothing needs it.
         """
         self._mailbox = Mailbox(wake_loop)
         self._durable = durable
@@ -256,6 +152,8 @@ class OsDisk:
             portable = os.environ.get("OTTLA_PORTABLE") == "1"
         self._portable = portable or not linux.AVAILABLE
         self._closed = False
+        self.open_files = OpenFiles(files_max)
+        self.open_files.sync = self._sync_ahead
         self._null = -1
         self._spare = -1
         self._spare_lock = threading.Lock()
@@ -284,9 +182,14 @@ class OsDisk:
             raise DiskError("read", path, error) from error
 
     def open(self, path: str) -> File:
-        return self._open("open", path, os.O_RDWR)
+        return OsFile(path, self.open_files, nowait=not self._portable)
 
     def perform_now(self, steps: Sequence[Step]) -> list[File]:
+        created = self._perform_all(steps)
+        self.open_files.trim()
+        return created
+
+    def _perform_all(self, steps: Sequence[Step]) -> list[File]:
         created: list[File] = []
         try:
             for step in steps:
@@ -301,7 +204,7 @@ class OsDisk:
 
     def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
         files = [step.file for step in steps if isinstance(step, ReserveSpace | SyncFile)]
-        pending = self._submit(self._steps, [lambda: self.perform_now(steps)], files, 1)
+        pending = self._submit(self._steps, [lambda: self._perform_all(steps)], files, 1)
         return cast("Pending[list[File]]", pending)
 
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
@@ -356,7 +259,25 @@ class OsDisk:
         return job.pending
 
     def _finished(self, job: _Job) -> None:
-        self._mailbox.post(lambda: _deliver(job))
+        self._mailbox.post(lambda: self._deliver(job))
+
+    def _deliver(self, job: _Job) -> None:
+        for file in job.files:
+            file.release()
+        self.open_files.trim()
+        if job.error is not None:
+            job.pending.fail(job.error)
+        else:
+            job.pending.complete(job.value)
+
+    def _sync_ahead(self, files: list[OsFile]) -> None:
+        def done() -> None:
+            with suppress(DiskError):  # each file remembers its own, for whoever asks next
+                pending.result()
+            self.open_files.synced_ahead()
+
+        pending = self.sync(files, [])
+        pending.then(done)
 
     def _perform(self, step: Step, created: list[File]) -> None:
         match step:
@@ -383,11 +304,9 @@ class OsDisk:
                 _attempt("remove", path, lambda: _remove_tree(path))
 
     def _open(self, action: str, path: str, flags: int) -> OsFile:
-        try:
-            fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise DiskError(action, path, error) from error
-        return OsFile(path, fd, nowait=not self._portable)
+        file = OsFile(path, self.open_files, nowait=not self._portable)
+        file.open(action, flags)
+        return file
 
     def _replace(self, path: str, content: bytes, sync_directory: bool) -> None:
         aside = f"{path}.tmp"
@@ -410,10 +329,11 @@ class OsDisk:
         return lambda: self._sync_directory(path)
 
     def _sync(self, file: File) -> None:
+        assert isinstance(file, OsFile), "files of another disk"
         if not self._durable:
+            file.unsynced = False
             return
-        sync = _sync_whole if self._portable else os.fdatasync
-        _attempt("sync", file.path, lambda: sync(file.fileno()))
+        file.sync(_sync_whole if self._portable else os.fdatasync)
 
     def _sync_directory(self, path: str) -> None:
         if not self._durable:
@@ -449,6 +369,9 @@ class OsDisk:
 
     def _warm(self, file: File, position: int, length: int) -> None:
         end = position + length
+        assert isinstance(file, OsFile), "files of another disk"
+        if file.gone:
+            return  # whoever reads again finds that it is no longer part of a log
         try:
             while position < end and (count := self._touch(file, position, end - position)):
                 position += count
@@ -459,15 +382,6 @@ class OsDisk:
         if self._portable:
             return len(os.pread(file.fileno(), min(length, _WARM_CHUNK), position))
         return os.sendfile(self._null, file.fileno(), position, length)
-
-
-def _deliver(job: _Job) -> None:
-    for file in job.files:
-        file.release()
-    if job.error is not None:
-        job.pending.fail(job.error)
-    else:
-        job.pending.complete(job.value)
 
 
 def _space(path: str) -> Space:

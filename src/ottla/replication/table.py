@@ -41,7 +41,7 @@ _log = logging.getLogger("ottla.replication")
 _PASSING = {
     ENOSPC: "the disk is full: %s; produce is refused until there is space",
     EDQUOT: "the disk's quota is used up: %s; produce is refused until there is space",
-    EMFILE: "no file can be opened: %s; raise the limit (ulimit -n): each partition takes three",
+    EMFILE: "no file can be opened: %s; raise the limit (ulimit -n, file.descriptors.reserved)",
     ENFILE: "this machine has no file descriptor left: %s; produce is refused until it has",
 }
 """Troubles that end by themselves or by an operator's hand, and cost nothing that was written."""

@@ -17,7 +17,7 @@ from ottla.core.model import FileSlice
 from ottla.core.ports import DiskError
 from ottla.protocol.frame import Chunk
 
-PORTABLE = sys.platform != "linux" or os.environ.get("OTTLA_PORTABLE") == "1"
+PORTABLE = sys.platform != "linux" or os.environ.get("OTTLA_PORTABLE") in ("1", "server")
 """Whether files are read and sent, instead of sendfile (whose form differs between systems)."""
 
 _MSG_MORE: int = getattr(socket, "MSG_MORE", 0)
@@ -154,7 +154,11 @@ class Sender:
     def _send_slice(self, piece: FileSlice, wanted: int) -> int:
         position = piece.position + self._at
         if not self._portable:
-            return os.sendfile(self._fd, piece.file.fileno(), position, wanted)
+            try:
+                fd = piece.file.fileno()
+            except DiskError as error:
+                raise SliceCutShort(str(error)) from error
+            return os.sendfile(self._fd, fd, position, wanted)
         # Blocks on a cold page; where sendfile is not to be had, so does everything.
         data = piece.file.read(position, min(wanted, _PIECE_BYTES))
         return self._socket.send(data) if data else 0

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from ottla.host.descriptors import descriptors_max, raise_descriptors_max
+from ottla.host.descriptors import descriptors_max, open_files_max, raise_descriptors_max
 
 
 @pytest.fixture
@@ -49,3 +49,10 @@ def test_a_system_that_refuses_leaves_it_as_it_is(limits, monkeypatch):
     monkeypatch.setattr(resource, "setrlimit", refuse)
     raise_descriptors_max()
     assert limits == [1024, 4096]
+
+
+def test_logs_may_keep_half_of_what_is_not_reserved_open() -> None:
+    assert open_files_max(1024, 128) == 448
+    assert open_files_max(4096, 128) == 1984
+    assert open_files_max(64, 128) == 24, "where there are few, a quarter is reserved"
+    assert open_files_max(-1, 128) > 100_000

@@ -1,0 +1,265 @@
+"""Open files, and how many of them have a descriptor at one time.
+
+Owns descriptors: a file keeps its own while somebody uses it or while it holds bytes that were not
+synced; of the others, those used least lately give theirs up and are opened again when needed.
+Must not know what the files mean. Threads open and sync; only the loop's thread closes, so that a
+descriptor can't be reused under a call.
+
+A file that was written keeps its descriptor until it is synced: the kernel reports a lost write to
+the descriptors that were open then. Where too many hold on, the oldest are synced ahead of time;
+if that fails, whoever asks for a sync of the file later is told (I30).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from errno import EAGAIN, EBADF, EIO, EOPNOTSUPP
+
+from ottla.core.ports import Buffer, DiskError
+from ottla.host import linux
+
+_LOOKS_MAX = 64
+"""Files looked at before giving up for now: a search over all of them at each opening would make
+opening many slow."""
+
+
+class OpenFiles:
+    """The files that have a descriptor, the one used longest ago first, as far as is known."""
+
+    __slots__ = ("_files", "_lock", "_syncing", "files_max", "sync")
+
+    def __init__(self, files_max: int) -> None:
+        self.files_max = files_max
+        """How many may have one, but for those that can't do without."""
+        self.sync: Callable[[list[OsFile]], None] | None = None
+        """Asked to sync files elsewhere, so that they can be closed; calls `synced_ahead` then."""
+        self._files: OrderedDict[OsFile, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._syncing = False
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def opened(self, path: str, file: OsFile, flags: int) -> int:
+        """Open a file's descriptor. On any thread. Raises OSError."""
+        with self._lock:
+            if file.descriptor < 0:  # two threads may have found it closed
+                file.descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+                self._files[file] = None
+            return file.descriptor
+
+    def close(self, file: OsFile) -> None:
+        """Close a file's descriptor, if it has one. On the loop's thread. Raises OSError."""
+        with self._lock:
+            fd, file.descriptor = file.descriptor, -1
+            self._files.pop(file, None)
+        if fd >= 0:
+            os.close(fd)
+
+    def trim(self) -> None:
+        """Close what is over the limit and not needed. On the loop's thread."""
+        over = len(self._files) - self.files_max
+        if over <= 0:
+            return
+        dirty: list[OsFile] = []
+        for _ in range(min(over + _LOOKS_MAX, len(self._files))):
+            with self._lock:
+                file = next(iter(self._files))
+                self._files.move_to_end(file)
+            if file.users:
+                continue
+            if file.used_lately:
+                file.used_lately = False  # a second chance
+            elif file.unsynced:
+                dirty.append(file)
+            else:
+                self.close(file)
+                over -= 1
+                if over <= 0:
+                    return
+        if dirty and self.sync is not None and not self._syncing:
+            self._syncing = True
+            self.sync(dirty)
+
+    def synced_ahead(self) -> None:
+        """What `sync` was asked for is done. On the loop's thread."""
+        self._syncing = False
+        self.trim()
+
+
+class OsFile:
+    """A file by its path, with a descriptor when it needs one. See the port `File`."""
+
+    __slots__ = (
+        "_closing",
+        "_files",
+        "_nowait",
+        "_path",
+        "descriptor",
+        "failure",
+        "unsynced",
+        "used_lately",
+        "users",
+    )
+
+    def __init__(self, path: str, files: OpenFiles, nowait: bool) -> None:
+        self._path = path
+        self._files = files
+        self._nowait = nowait
+        self._closing = False
+        self.descriptor = -1
+        self.users = 0
+        self.used_lately = True
+        self.unsynced = False
+        """Whether it was written since a sync last began."""
+        self.failure: DiskError | None = None
+        """Why a sync failed that nobody had asked for: whoever asks for the next is told."""
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def fileno(self) -> int:
+        self.used_lately = True
+        fd = self.descriptor
+        return fd if fd >= 0 else self.open()
+
+    def open(self, action: str = "open", flags: int = os.O_RDWR) -> int:
+        """Get a descriptor, and let others give up theirs later. Raises DiskError."""
+        if self._closing:  # its name may be another file's by now
+            raise DiskError(action, self._path, OSError(EBADF, "the file is closed"))
+        try:
+            return self._files.opened(self._path, self, flags)
+        except OSError as error:
+            raise DiskError(action, self._path, error) from error
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was closed without a descriptor: nothing can be had of it any more."""
+        return self._closing and self.descriptor < 0
+
+    def size(self) -> int:
+        try:
+            fd = self.descriptor
+            return os.fstat(fd).st_size if fd >= 0 else os.stat(self._path).st_size
+        except OSError as error:
+            raise DiskError("stat", self._path, error) from error
+
+    def write(self, data: Buffer, position: int) -> None:
+        fd = self.descriptor
+        if fd < 0:
+            fd = self._open_inline()
+        try:
+            written = os.pwrite(fd, data, position)
+            if written != len(data):
+                self._write_rest(memoryview(data), written, position)
+        except OSError as error:
+            raise DiskError("write", self._path, error) from error
+        finally:
+            # After the write, never before: a sync that begins in between would forget it.
+            self.unsynced = self.used_lately = True
+
+    def _write_rest(self, data: memoryview, written: int, position: int) -> None:
+        # A short write is how a disk that is filling up, or a limit, announces the error that
+        # the next call then names.
+        while written < len(data):
+            count = os.pwrite(self.descriptor, data[written:], position + written)
+            if count == 0:
+                raise OSError(EIO, "the write stayed short")
+            written += count
+
+    def _open_inline(self) -> int:
+        fd = self.open()
+        self.used_lately = True
+        self._files.trim()
+        return fd
+
+    def read(self, position: int, length: int) -> bytes:
+        fd = self.descriptor
+        if fd < 0:
+            fd = self._open_inline()
+        try:
+            found = os.pread(fd, length, position)
+            if len(found) == length or not found:
+                return found
+            parts = [found]
+            missing = length - len(found)
+            while more := os.pread(fd, missing, position + length - missing):
+                parts.append(more)
+                missing -= len(more)
+            return b"".join(parts)
+        except OSError as error:
+            raise DiskError("read", self._path, error) from error
+
+    def read_nowait(self, position: int, length: int) -> bytes | None:
+        if not self._nowait:
+            return self.read(position, length)
+        fd = self.descriptor
+        if fd < 0:
+            return None  # to open it may wait for the disk: `warm` does that elsewhere
+        self.used_lately = True
+        found = bytearray(length)
+        try:
+            count = linux.read_resident(fd, found, position)
+        except OSError as error:
+            if error.errno == EAGAIN:
+                return None
+            if error.errno != EOPNOTSUPP:
+                raise DiskError("read", self._path, error) from error
+            self._nowait = False  # a file system without it: better to wait than not to read
+            return self.read(position, length)
+        if count == length:
+            return bytes(found)
+        if position + count >= self.size():
+            return bytes(found[:count])
+        return None  # only the first pages were there
+
+    def truncate(self, size: int) -> None:
+        fd = self.descriptor
+        if fd < 0:
+            fd = self._open_inline()
+        try:
+            os.ftruncate(fd, size)
+        except OSError as error:
+            raise DiskError("truncate", self._path, error) from error
+        finally:
+            self.unsynced = True
+
+    def sync(self, sync: Callable[[int], object]) -> None:
+        """Sync by this call, on any thread. Raises DiskError, also for a sync before it."""
+        if self.failure is not None:
+            raise self.failure
+        fd = self.fileno()
+        self.unsynced = False  # before it: what is written meanwhile is not covered
+        try:
+            sync(fd)
+        except OSError as error:
+            self.unsynced = True
+            self.failure = DiskError("sync", self._path, error)
+            raise self.failure from error
+
+    def retain(self) -> None:
+        assert not self._closing or self.users, f"{self._path} is closed"
+        self.users += 1
+
+    def release(self) -> None:
+        assert self.users > 0, f"{self._path} was released more often than retained"
+        self.users -= 1
+        if self._closing and self.users == 0:
+            self._close_now()
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if self.users == 0:
+            self._close_now()
+
+    def _close_now(self) -> None:
+        try:
+            self._files.close(self)
+        except OSError as error:
+            raise DiskError("close", self._path, error) from error

@@ -1,0 +1,178 @@
+"""Open files: how many have a descriptor, and which never lose theirs. Real files in tmp_path."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+import pytest
+
+from ottla.core.model import FileSlice
+from ottla.core.pending import Pending
+from ottla.core.ports import CreateFile, DiskError, RenamePath
+from ottla.host.disk import OsDisk
+from ottla.host.files import OsFile
+
+FILES_MAX = 8
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def until(self, pending: Pending[object]) -> object:
+        while not pending.done:
+            self.calls.get(timeout=10)()
+        return pending.result()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def disk(loop) -> Iterator[OsDisk]:
+    disk = OsDisk(loop.calls.put, portable=False, files_max=FILES_MAX)
+    yield disk
+    disk.close()
+
+
+@pytest.fixture
+def files(disk, tmp_path) -> Iterator[list[OsFile]]:
+    """More files than may be open, with content, of which some had to be closed already."""
+    names = [f"{tmp_path}/{number:02}" for number in range(3 * FILES_MAX)]
+    for name in names:
+        with open(name, "wb") as made:
+            made.write(name.encode())
+    files = [disk.open(name) for name in names]
+    yield files
+    for file in files:
+        file.close()
+
+
+def content(file: OsFile) -> bytes:
+    return os.path.basename(file.path).encode()
+
+
+def has(file: OsFile) -> bool:
+    return file.descriptor >= 0
+
+
+def read(file: OsFile) -> bytes:
+    return file.read(0, 1000)[-2:]
+
+
+def test_a_file_is_opened_at_its_first_use_and_its_size_needs_no_descriptor(disk, files):
+    assert len(disk.open_files) == 0
+    assert files[0].size() == len(files[0].path)
+    assert not has(files[0])
+    assert read(files[0]) == content(files[0])
+    assert has(files[0])
+
+
+def test_however_many_files_are_read_only_so_many_stay_open(disk, files):
+    for file in files * 3:
+        assert read(file) == content(file)
+        assert len(disk.open_files) <= FILES_MAX + 1
+    in_use = len(os.listdir("/proc/self/fd"))
+    for file in files:
+        file.close()
+    assert len(disk.open_files) == 0
+    assert len(os.listdir("/proc/self/fd")) <= in_use - FILES_MAX
+
+
+def test_the_file_that_is_used_again_and_again_stays_open(files):
+    for file in files[1:]:
+        files[0].read_nowait(0, 1)
+        read(files[0])
+        first = files[0].descriptor
+        read(file)
+        assert files[0].descriptor == first, "it was closed and opened again"
+
+
+def test_to_read_without_waiting_a_closed_file_must_be_warmed_first(loop, disk, files):
+    for file in files:
+        read(file)
+    closed = next(file for file in files if not has(file))
+    assert closed.read_nowait(0, 10) is None
+    piece = FileSlice(closed, 0, closed.size())
+    loop.until(disk.warm(piece))
+    assert closed.read_nowait(0, 1000)[-2:] == content(closed)
+    piece.release()
+
+
+def test_a_slice_that_is_being_sent_keeps_its_descriptor(files):
+    piece = FileSlice(files[0], 0, 4)
+    fd = piece.file.fileno()
+    for file in files[1:] * 3:
+        read(file)
+    assert piece.file.fileno() == fd
+    piece.release()
+    for file in files[1:] * 3:
+        read(file)
+    assert not has(files[0])
+
+
+def test_a_file_that_was_written_stays_open_until_it_is_synced(loop, disk, files):
+    files[0].write(b"xx", files[0].size())
+    fd = files[0].descriptor
+    for file in files[1:] * 3:
+        read(file)
+    assert files[0].descriptor == fd
+    loop.until(disk.sync([files[0]], []))
+    for file in files[1:] * 3:
+        read(file)
+    assert not has(files[0])
+    assert read(files[0]) == b"xx"
+
+
+def test_what_is_written_while_a_sync_runs_waits_for_the_next_one(files):
+    files[0].write(b"x", 0)
+    files[0].sync(lambda fd: files[0].write(b"y", 0))
+    assert files[0].unsynced
+
+
+def test_where_all_were_written_the_oldest_are_synced_ahead_and_closed(loop, disk, files):
+    for file in files:
+        file.write(b"x", 0)
+    assert len(disk.open_files) == len(files), "none may be closed before it is synced"
+    while len(disk.open_files) > FILES_MAX:
+        loop.calls.get(timeout=10)()
+        read(files[-1])
+    assert all(file.read(0, 1) == b"x" for file in files)
+
+
+def test_a_sync_ahead_that_fails_is_told_to_whoever_asks_next(loop, disk, files, monkeypatch):
+    def refuse(fd: int) -> None:
+        raise OSError(errno.EIO, "bad")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    for file in files:
+        file.write(b"x", 0)
+    failed = []
+    while not failed:
+        loop.calls.get(timeout=10)()
+        failed = [file for file in files if file.failure is not None]
+    monkeypatch.undo()
+    assert has(failed[0])
+    with pytest.raises(DiskError, match=r"sync .*: bad"):
+        loop.until(disk.sync([failed[0]], []))
+
+
+def test_a_closed_file_is_not_opened_again_for_its_name_may_be_anothers(loop, disk, tmp_path):
+    [file] = disk.perform_now([CreateFile(f"{tmp_path}/f", b"old")])
+    loop.until(disk.sync([file], []))
+    other = OsDisk(loop.calls.put, files_max=0)
+    again = other.open(f"{tmp_path}/f")
+    piece = FileSlice(again, 0, 3)
+    again.close()
+    disk.perform_now([RenamePath(f"{tmp_path}/f", f"{tmp_path}/f.deleted")])
+    [new] = disk.perform_now([CreateFile(f"{tmp_path}/f", b"new")])
+    with pytest.raises(DiskError, match="closed"):
+        piece.file.fileno()
+    loop.until(other.warm(piece))  # nothing to warm, and nobody's fault
+    piece.release()
+    other.close()
+    for one in (file, new):
+        one.close()
