@@ -10,13 +10,26 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-from ottla.records.batch import CONTROL_BIT, TRANSACTIONAL_BIT, BatchView, RecordError
-from ottla.records.builder import Producer, build_batch
-from ottla.records.reader import Record, records_of
+from ottla.records.batch import (
+    CONTROL_BIT,
+    HEADER,
+    LOG_OVERHEAD,
+    MAGIC,
+    TRANSACTIONAL_BIT,
+    BatchView,
+    RecordError,
+    stamp_crc,
+)
+from ottla.records.reader import records_of
 
 _KEY = struct.Struct(">hh")
 _VALUE = struct.Struct(">hi")
 _VERSION = 0
+# The one record as it is always written: its length, attributes, two deltas, key and value with
+# their lengths, no headers; the lengths as zigzag varints.
+_RECORD = struct.Struct(">5shhshis")
+_BEFORE_KEY, _BEFORE_VALUE, _NO_HEADERS = b"\x20\x00\x00\x00\x08", b"\x0c", b"\x00"
+_SIZE = HEADER.size + _RECORD.size
 _CONTROL_MAX = 64 << 10
 """Bytes that a control batch may decompress to; a marker takes 20."""
 
@@ -37,17 +50,42 @@ class EndMarker(NamedTuple):
 
 def build_end_marker(
     marker: EndMarker, producer_id: int, producer_epoch: int, timestamp: int, base_offset: int = 0
-) -> bytes:
-    """The batch that ends `producer_id`'s transaction. Takes one offset and no sequence number."""
-    record = Record(
-        _KEY.pack(_VERSION, marker.type), _VALUE.pack(_VERSION, marker.coordinator_epoch), timestamp
+) -> bytearray:
+    """The batch that ends `producer_id`'s transaction. Takes one offset and no sequence number.
+
+    Packed at once: each transaction takes one for each of its partitions.
+    """
+    batch = bytearray(_SIZE)
+    HEADER.pack_into(
+        batch,
+        0,
+        base_offset,
+        _SIZE - LOG_OVERHEAD,
+        -1,
+        MAGIC,
+        0,
+        CONTROL_BIT | TRANSACTIONAL_BIT,
+        0,
+        timestamp,
+        timestamp,
+        producer_id,
+        producer_epoch,
+        -1,
+        1,
     )
-    return build_batch(
-        [record],
-        base_offset=base_offset,
-        producer=Producer(producer_id, producer_epoch),
-        attributes=CONTROL_BIT | TRANSACTIONAL_BIT,
+    _RECORD.pack_into(
+        batch,
+        HEADER.size,
+        _BEFORE_KEY,
+        _VERSION,
+        marker.type,
+        _BEFORE_VALUE,
+        _VERSION,
+        marker.coordinator_epoch,
+        _NO_HEADERS,
     )
+    stamp_crc(memoryview(batch))
+    return batch
 
 
 def end_marker_of(batch: BatchView) -> EndMarker | None:
@@ -56,6 +94,12 @@ def end_marker_of(batch: BatchView) -> EndMarker | None:
     A type or version from later is no error: readers skip what they don't know, as Kafka's do.
     Raises RecordError where the bytes are no control record.
     """
+    if batch.length == len(batch.view) == _SIZE:
+        fields = _RECORD.unpack_from(batch.view, HEADER.size)
+        before_key, key_version, type_, before_value, _, coordinator_epoch, rest = fields
+        usual = before_key == _BEFORE_KEY and before_value == _BEFORE_VALUE and rest == _NO_HEADERS
+        if usual and key_version == _VERSION and type_ in (ControlType.ABORT, ControlType.COMMIT):
+            return EndMarker(ControlType(type_), coordinator_epoch)
     record = next(records_of(batch, _CONTROL_MAX), None)
     if record is None:
         return None
