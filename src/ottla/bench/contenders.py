@@ -6,10 +6,11 @@ Owns their processes: each is started here and gone when its block is left. Must
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ottla.bench import pump, usage
@@ -114,12 +115,23 @@ class Running:
         return self.process.pid
 
 
-def start(directory: str, options: Sequence[str] = ()) -> Running:
-    """`ottla serve` on a free port; returns when it is ready. Raises pump.LoadFailed."""
+def start(
+    directory: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Running:
+    """`ottla serve` on a free port; returns when it is ready. Raises pump.LoadFailed.
+
+    `environment` is in addition to this process's own.
+    """
     command = [sys.executable, "-m", "ottla", "serve", "--data-dir", directory]
     command += ["--listen", "127.0.0.1:0"]
     command += [part for option in (*BASE_OPTIONS, *options) for part in ("-o", option)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     ready = re.search(r"ready on (\S+):(\d+)", process.stdout.readline())
@@ -144,9 +156,11 @@ def stop(running: Running, *, kill: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def own_broker(directory: str, options: Sequence[str] = ()) -> Iterator[Running]:
+def own_broker(
+    directory: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """A broker that is stopped afterwards. Raises pump.LoadFailed."""
-    running = start(directory, options)
+    running = start(directory, options, environment)
     try:
         yield running
     finally:

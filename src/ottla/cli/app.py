@@ -326,6 +326,14 @@ def bench_growth(options: bench_arguments.BenchGrowth) -> int:
     return command_bench.growth(options)
 
 
+@command(bench, "techniques")
+def bench_techniques(options: bench_arguments.BenchTechniques) -> int:
+    """Run each of the seven techniques with and without; a table, and a report as HTML."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.techniques(options)
+
+
 @command(bench, "check")
 def bench_check(options: bench_arguments.BenchCheck) -> int:
     """Compare the hot path with a recorded ratio to the bare loop. Fails nothing."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.render import object_line
+from ottla.core.version import __version__
 
 if TYPE_CHECKING:
     from ottla.bench.contenders import Peer
@@ -230,6 +231,33 @@ def growth(options: arguments.BenchGrowth) -> int:
             if options.plots:
                 path = Path(options.plots) / f"growth-{found.name}.svg"
                 path.write_text(plot.svg(found.chart()), encoding="utf-8")
+    return 0
+
+
+def techniques(options: arguments.BenchTechniques) -> int:
+    """`ottla bench techniques`."""
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    from ottla.bench import usage
+    from ottla.bench.techniques import html, run, table
+
+    saying, found = Saying(), []
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, ottla {__version__}"
+    if not options.json:
+        sys.stdout.write(f"{usage.machine()}; {when}\n\n")
+    with explained():
+        for experiment in run.measure(options.what or [], options.rounds, saying):
+            saying.clear()
+            found.append(experiment)
+            if options.json:
+                sys.stdout.write(object_line(experiment.as_json()))
+            else:
+                sys.stdout.write(table.text(experiment) + "\n")
+            sys.stdout.flush()
+    Path(options.html).write_text(html.page(found, usage.machine(), when), encoding="utf-8")
+    if not options.json:
+        sys.stdout.write(f"{table.EXPLANATION}\n\nThe report: {options.html}\n")
     return 0
 
 

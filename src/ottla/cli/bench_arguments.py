@@ -213,3 +213,23 @@ class BenchPage:
     log_mib: Annotated[
         int, typer.Option(min=10, metavar="MIB", help="The largest log; 10240 is 10 GiB.")
     ] = 10_240
+
+
+@dataclass(kw_only=True)
+class BenchTechniques:
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WHAT]...",
+            help="sequential, zero-copy, page-cache, batching, partitions, offsets.",
+            show_default="all of them",
+        ),
+    ] = None
+    rounds: Rounds = 3
+    html: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="The report, with its charts: one file, readable anywhere."
+        ),
+    ] = "ottla-techniques.html"
+    json: AsJson = False

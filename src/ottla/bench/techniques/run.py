@@ -1,0 +1,43 @@
+"""`ottla bench techniques`: the experiments, one after the other, in a folder that is gone after.
+
+Owns the choice and the order. Must not print.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from ottla.bench.techniques import batches, caches, copies, order, positions, spread
+from ottla.bench.techniques.model import Experiment, Say
+
+Prepared = Callable[[str], AbstractContextManager[list[Experiment]]]
+
+TECHNIQUES: dict[str, Prepared] = {
+    "sequential": lambda folder: nullcontext(order.experiments(folder)),
+    "zero-copy": copies.experiments,
+    "page-cache": lambda folder: nullcontext(caches.experiments(folder)),
+    "batching": batches.experiments,
+    "partitions": spread.experiments,
+    "offsets": positions.experiments,
+}
+"""By what the command takes; the seventh, millions of messages a second, is what batching shows."""
+
+
+def measure(names: Sequence[str], rounds_count: int, say: Say) -> Iterator[Experiment]:
+    """Those named, or all, each as soon as it is measured.
+
+    Raises ValueError for another name, pump.LoadFailed if a broker of our own fails.
+    """
+    for name in names:
+        if name not in TECHNIQUES:
+            raise ValueError(f"there is no technique {name!r}; there are: {', '.join(TECHNIQUES)}")
+    for name in names or TECHNIQUES:
+        with (
+            tempfile.TemporaryDirectory(prefix="ottla-techniques-") as folder,
+            TECHNIQUES[name](folder) as experiments,
+        ):
+            for experiment in experiments:
+                experiment.measure_all(rounds_count, say)
+                yield experiment

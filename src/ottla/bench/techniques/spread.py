@@ -1,0 +1,109 @@
+"""Partitions: the same load over more of them, and over more brokers, each a process of its own.
+
+Owns the brokers and clients of this experiment. What one machine can show ends at its cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from ottla.bench import contenders, crowd, pump, usage
+from ottla.bench.contenders import Running
+from ottla.bench.techniques import brokers
+from ottla.bench.techniques.model import Experiment, Measure, Way
+from ottla.records import compress
+
+PARTITIONS = (1, 2, 4, 8)
+BROKERS = (1, 2, 4)
+_RECORDS = 100
+_DEPTH = 4
+_SECONDS = 0.6
+_RATE = Measure("rate", "thousand records/s", more_is_better=True)
+_COST = Measure("broker CPU", "s/million records")
+_QUOTED = (
+    "Partitions are Kafka's unit of parallelism: throughput is said to grow with them as long as "
+    "there are disks, cores and machines to put them on."
+)
+
+
+@contextlib.contextmanager
+def experiments(folder: str) -> Iterator[list[Experiment]]:
+    cores = os.cpu_count() or 1
+    limits = (
+        f"This machine has {cores} cores, which the clients share: with more brokers than half of "
+        "them no gain can be shown here."
+    )
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(contenders.own_broker(f"{folder}/spread-{number}"))
+            for number in range(max(BROKERS))
+        ]
+        yield [
+            Experiment(
+                "5 Partitions",
+                f"Batches of {_RECORDS} records to so many partitions of one broker",
+                "One connection for each partition, 4 requests in flight on each. A broker is one "
+                "process: within it partitions are for independence, not for speed.",
+                _QUOTED,
+                [_RATE, _COST],
+                [
+                    Way(f"{count} partitions" if count > 1 else "1 partition",
+                        partial(_one_broker, running[0], count))
+                    for count in PARTITIONS
+                ],
+                ladder=True,
+            ),
+            Experiment(
+                "5 Partitions",
+                f"Batches of {_RECORDS} records to so many brokers, a partition on each",
+                "Independent broker processes, each with a client process of its own. " + limits,
+                _QUOTED,
+                [_RATE, _COST],
+                [
+                    Way(f"{count} brokers" if count > 1 else "1 broker",
+                        partial(_many_brokers, running[:count]))
+                    for count in BROKERS
+                ],
+                ladder=True,
+            ),
+        ]  # fmt: skip
+
+
+def _figures(cpu_s: float, seen: pump.Measured) -> Mapping[str, float]:
+    records = seen.answers * _RECORDS
+    return {"rate": records / seen.seconds / 1e3, "broker CPU": cpu_s / records * 1e6}
+
+
+def _one_broker(running: Running, partitions_count: int) -> Mapping[str, float]:
+    batch = brokers.log_lines(_RECORDS, compress.NONE)
+    with brokers.topic(running, partitions_count) as topic:
+        load = brokers.produce_load(
+            topic, batch, partitions=range(partitions_count), depth=_DEPTH, seconds=_SECONDS
+        )
+        cpu, seen = brokers.loaded(running, load)
+    return _figures(cpu.total, seen)
+
+
+def _many_brokers(running: list[Running]) -> Mapping[str, float]:
+    batch = brokers.log_lines(_RECORDS, compress.NONE)
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(running)) as pool:
+        loads = [
+            brokers.produce_load(
+                stack.enter_context(brokers.topic(one, 1)),
+                batch,
+                partitions=[0],
+                depth=_DEPTH,
+                seconds=_SECONDS,
+            )
+            for one in running
+        ]
+        before = [usage.cpu(one.pid).total for one in running]
+        # Each thread only waits for a process that drives its broker.
+        seen = pool.map(lambda one, load: crowd.run(one.address, load, 1), running, loads)
+        merged = crowd.merged(list(seen))
+        spent = sum(usage.cpu(one.pid).total for one in running) - sum(before)
+    return _figures(spent, merged)
