@@ -20,15 +20,16 @@ import pytest
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId, TopicPartition
 from ottla.core.ports import DiskError
+from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.reader import Record
+from ottla.storage.checked import Cold
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory
 from ottla.storage.epochs import LeaderEpochs
 from ottla.storage.log import Log
 from ottla.storage.recovery import Case
-from ottla.storage.segment import Cold
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault, SimDisk
 from ottla.testing.simloop import SimLoop
@@ -336,10 +337,14 @@ class History:
         bound = log.end_position()
         while (piece := log.read(offset, self.random.choice((1, 500, 5000)), bound)) is not None:
             if isinstance(piece, Cold):
-                self.disk.warm(piece.slice)
+                piece.bring(self.disk)
                 self.settle()
                 piece.slice.release()
                 continue
+            if piece is ErrorCode.KAFKA_STORAGE_ERROR:
+                assert log.failed
+                assert offset == log.damaged_at
+                break
             assert isinstance(piece, FileSlice), piece
             blocked, self.disk.on_loop = self.disk.on_loop, False
             raw = piece.file.read(piece.position, piece.length)

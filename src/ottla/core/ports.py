@@ -7,13 +7,14 @@ can wait returns a `Pending`, completed on the loop. Must not hold any implement
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
 from ottla.core.value import Value
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -203,6 +204,11 @@ class Disk(Protocol):
 
     def warm(self, piece: FileSlice) -> Pending[None]:
         """Bring a slice's pages into the page cache. Doesn't release the slice."""
+
+    def examine(self, file: File, look: Callable[[File], T]) -> Pending[T]:
+        """What `look` finds in a file, called elsewhere: it may block, and touches nothing else.
+
+        The file is retained until then. Fails with DiskError if `look` does."""
 
     def space(self, path: str) -> Pending[Space]:
         """How much room the file system below `path` has."""

@@ -42,7 +42,7 @@ from ottla.protocol.messages.fetch import (
     PartitionData,
 )
 from ottla.replication.partition import Partition, ReadWaiter
-from ottla.storage.segment import Cold
+from ottla.storage.checked import Cold
 
 if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
@@ -176,7 +176,7 @@ class Fetch:
         """Read what is there: answer if it is enough, else park until it may be."""
         read: list[tuple[Wanted, PartitionData]] = []
         watched: list[Partition] = []
-        cold: list[tuple[Wanted, Partition, FileSlice]] = []
+        cold: list[tuple[Wanted, Partition, Cold]] = []
         self.got = 0
         for wanted in self.wanted:
             data, partition = self._read(wanted, cold)
@@ -231,13 +231,13 @@ class Fetch:
     def _warm(
         self,
         read: list[tuple[Wanted, PartitionData]],
-        cold: list[tuple[Wanted, Partition, FileSlice]],
+        cold: list[tuple[Wanted, Partition, Cold]],
     ) -> Parked | Reply:
         """Let the disk's threads bring the pages in; the loop never waits for a disk."""
 
         def release() -> None:
-            for _wanted, _partition, piece in cold:
-                piece.release()
+            for _wanted, _partition, missing in cold:
+                missing.slice.release()
 
         if self.warmings_count == _WARMINGS_MAX:
             release()
@@ -245,11 +245,11 @@ class Fetch:
         self.warmings_count += 1
         self._left_s()  # the time that warming takes counts
         _release(read)
-        warming = [self.context.disk.warm(piece) for _, _, piece in cold]
+        warming = [missing.bring(self.context.disk) for _, _, missing in cold]
         warmed = when_all(warming)
 
         def again() -> Reply | Parked:
-            for (wanted, partition, _piece), pending in zip(cold, warming, strict=True):
+            for (wanted, partition, _missing), pending in zip(cold, warming, strict=True):
                 if not _is_warm(partition, pending):
                     self.unread |= {id(wanted)}
             # After the deadline the threads may still be reading, as below.
@@ -266,7 +266,7 @@ class Fetch:
     # --- one partition ---------------------------------------------------------------------
 
     def _read(
-        self, wanted: Wanted, cold: list[tuple[Wanted, Partition, FileSlice]]
+        self, wanted: Wanted, cold: list[tuple[Wanted, Partition, Cold]]
     ) -> tuple[PartitionData, Partition | None]:
         """What one partition has to say, and the partition itself unless that is an error."""
         partition = self._find(wanted)
@@ -308,7 +308,7 @@ class Fetch:
             if id(wanted) in self.unread:
                 piece.slice.release()
                 return _refusal(wanted, ErrorCode.KAFKA_STORAGE_ERROR), None
-            cold.append((wanted, partition, piece.slice))
+            cold.append((wanted, partition, piece))
             self.got = got + piece.slice.length  # so that no more is warmed than will be sent
         elif piece is not None:
             return _refusal(wanted, piece), None

@@ -24,14 +24,14 @@ from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.records.control import ControlType, EndMarker, build_end_marker
-from ottla.storage.segment import Cold
+from ottla.storage.checked import Cold
 
 if TYPE_CHECKING:
     from ottla.cluster.changes import Change
     from ottla.cluster.image import TopicImage
     from ottla.cluster.topics import TopicResult
     from ottla.core.config import Config
-    from ottla.core.model import FileSlice, Offset
+    from ottla.core.model import Offset
     from ottla.core.ports import Disk
     from ottla.handlers.context import Context
     from ottla.replication.partition import Partition
@@ -95,20 +95,20 @@ class PartitionJournal:
             _log.error("%s can't be loaded: %s", self._partition.key, piece.name)
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
         if isinstance(piece, Cold):
-            return self._warmed(offset, bytes_max, piece.slice)
+            return self._warmed(offset, bytes_max, piece)
         content = piece.file.read_nowait(piece.position, piece.length)
         if content is None:
-            return self._warmed(offset, bytes_max, piece)
+            return self._warmed(offset, bytes_max, Cold(piece))
         piece.release()
         return content
 
-    def _warmed(self, offset: Offset, bytes_max: int, piece: FileSlice) -> Pending[bytes]:
+    def _warmed(self, offset: Offset, bytes_max: int, cold: Cold) -> Pending[bytes]:
         """Read again, once the bytes are in memory."""
         result: Pending[bytes] = Pending()
-        warming = self._disk.warm(piece)
+        warming = cold.bring(self._disk)
 
         def warm() -> None:
-            piece.release()
+            cold.slice.release()
             try:
                 warming.result()
             except DiskError as error:

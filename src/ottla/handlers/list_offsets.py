@@ -31,7 +31,7 @@ from ottla.protocol.messages.list_offsets import (
     ListOffsetsTopicResponse,
 )
 from ottla.records.batch import BatchView
-from ottla.storage.reading import TimeHit
+from ottla.storage.reading import INTACT, TimeHit
 
 if TYPE_CHECKING:
     from ottla.core.model import FileSlice
@@ -136,6 +136,9 @@ class Listing:
         found = self._find(topic, asked)
         if isinstance(found, ErrorCode):
             answer.error_code = found
+        elif found.log.damaged_at != INTACT and timestamp not in (EARLIEST, EARLIEST_LOCAL):
+            # Whatever is said of offsets that can't be read would make a client pass them over.
+            answer.error_code = ErrorCode.KAFKA_STORAGE_ERROR
         elif timestamp == LATEST:
             answer.offset = self._bound(found)
             answer.leader_epoch = found.leader_epoch
@@ -245,7 +248,8 @@ class Listing:
                 piece.release()
                 return self._open(lookup, partition, place, data)
         lookup.slice = piece
-        lookup.waiting = self.context.disk.warm(piece)
+        disk = self.context.disk
+        lookup.waiting = disk.warm(piece) if isinstance(place, TimeHit) else place.bring(disk)
         return False
 
     def _open(self, lookup: Lookup, partition: Partition, hit: TimeHit, data: bytes) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from errno import EBADF, EMFILE, ENFILE
 from queue import SimpleQueue
-from typing import cast
+from typing import TypeVar, cast
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
@@ -37,6 +37,8 @@ from ottla.core.ports import (
 from ottla.host import linux
 from ottla.host.files import OpenFiles, OsFile
 from ottla.host.mailbox import Mailbox, WakeLoop
+
+T = TypeVar("T")
 
 SYNC_THREADS_MAX = 8
 """A file each, up to this many: 4 files take 0.4 ms instead of 0.9 by one thread, 100 take 7
@@ -219,6 +221,10 @@ class OsDisk:
         file, position, length = piece.file, piece.position, piece.length
         pending = self._submit(self._warms, [lambda: self._warm(file, position, length)], [file], 1)
         return cast("Pending[None]", pending)
+
+    def examine(self, file: File, look: Callable[[File], T]) -> Pending[T]:
+        pending = self._submit(self._warms, [lambda: look(file)], [file], 1)
+        return cast("Pending[T]", pending)
 
     def space(self, path: str) -> Pending[Space]:
         pending = self._submit(self._warms, [lambda: _space(path)], [], 1)

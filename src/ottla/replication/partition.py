@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ottla.core.ports import Clock
     from ottla.records.batch import BatchView
     from ottla.replication.settings import PartitionSettings
+    from ottla.storage.checked import Cold
     from ottla.storage.log import Log
-    from ottla.storage.segment import Cold
 
 
 # Names of the module: to look a member up in an enum takes as long as to make an object.
@@ -265,6 +265,11 @@ class Partition:
         self.log.failed = True
         self._release_all()
 
+    def wake_readers(self) -> None:
+        """There is something to say to those who wait for more: let them ask again."""
+        for waiter in list(self.readers.values()):
+            waiter.arrived(waiter.missing)
+
     def close(self, *, deleted: bool = False) -> None:
         """Stop serving: whoever waits is told to look again, and finds the partition gone."""
         self.deleted = deleted
@@ -274,5 +279,4 @@ class Partition:
         committing, self._committing = self._committing, deque()
         for _end, pending in committing:
             pending.complete(None)
-        for waiter in list(self.readers.values()):
-            waiter.arrived(waiter.missing)
+        self.wake_readers()

@@ -207,6 +207,7 @@ class PartitionTable:
             )
             if self.failure is not None:
                 partition.fail()
+            log.on_damage = partial(self._quarantined, partition)
             partitions.append(partition)
 
     def _remove(self, topic: TopicImage) -> None:
@@ -236,6 +237,18 @@ class PartitionTable:
     def read_failed(self, error: DiskError) -> None:
         """Bytes could not be read: whoever wanted them is told, everything else goes on."""
         self._complain("what a client asked for could not be answered: %s", error)
+
+    @staticmethod
+    def _quarantined(partition: Partition, error: DiskError) -> None:
+        """What lies below the damage is served; whoever waits for more learns of it now."""
+        _log.error(
+            "%s is damaged: %s. From offset %d on reads are answered KAFKA_STORAGE_ERROR, and so is "
+            "every produce; the file is kept as it is. Try: ottla log verify",
+            partition.key,
+            error,
+            partition.log.damaged_at,
+        )
+        partition.wake_readers()
 
     def _complain(self, text: str, error: DiskError) -> None:
         """Log, but not as often as clients can bring it about."""

@@ -33,6 +33,7 @@ from ottla.core.ports import (
 from ottla.core.value import Value
 from ottla.records.batch import BatchView
 from ottla.storage import epochs as leader_epochs
+from ottla.storage.aborted import SUFFIX, AbortedIndex
 from ottla.storage.checkpoints import PARTITION_METADATA, encode_epochs, encode_partition_metadata
 from ottla.storage.epochs import LeaderEpochs
 from ottla.storage.producers import ProducerStates
@@ -83,7 +84,6 @@ class Log(Readable):
         "disk",
         "end",
         "epochs",
-        "failed",
         "flushed",
         "on_disk",
         "on_flushed",
@@ -112,7 +112,6 @@ class Log(Readable):
         self.epochs = LeaderEpochs() if opened.epochs is None else opened.epochs
         self.producers = opened.producers or ProducerStates(settings.producers_max)
         self.failed = opened.failed
-        """A write could not be taken back, or recovery found damage: no appends any more."""
         self.on_disk = opened.on_disk
         """Whether there is, or may be, a directory of it."""
         self.closed = False
@@ -121,6 +120,8 @@ class Log(Readable):
         self.on_flushed: Callable[[], None] = _nothing
         self.end = self.flushed = opened.start if self._active is None else self._active.end
         self._move(self.start, self.flushed, self.end)
+        if opened.failed:
+            self.damaged_at = self.end
         self.epochs.raise_start(self.start)
         self._flushed_at = self.end_position()
         # Since the last sync round: closed segments, files to sync once, directories.
@@ -325,7 +326,10 @@ class Log(Readable):
         else:
             self._move(self.start, self.flushed, end)
         if batch.producer_id >= 0:
-            self.producers.update(batch)
+            began = self.producers.update(batch)
+            if began is not None:
+                began.place = LogPosition(base_offset, segment, segment.size - batch.length)
+                began.since_ms = self.clock.wall_ms()
         if not self._queued:
             self._queued = True
             self.rounds.dirty(self)
@@ -335,6 +339,45 @@ class Log(Readable):
         if reserve is not None:
             self._reserve(segment.log, *reserve)
         return base_offset
+
+    def prepare_abort(
+        self, size: int, epoch: LeaderEpoch, timestamp_ms: int
+    ) -> Pending[None] | None:
+        """As `prepare`, for a marker that takes a transaction back: its segment needs an index."""
+        pending = self.prepare(size, epoch, timestamp_ms, 1)
+        segment = self._active
+        if pending is not None or not self.usable or segment is None or segment.aborted is not None:
+            return pending
+        waiting = self._waiting = [Pending()]
+        made = self.disk.perform([CreateFile(stem(self.directory, segment.base_offset) + SUFFIX)])
+
+        def finish() -> None:
+            try:
+                segment.aborted = AbortedIndex(made.result()[0])
+            except DiskError as error:
+                self._made(error)
+                return
+            self._new_names.append(self.directory)
+            self._made(None)
+
+        made.then(finish)
+        return waiting[0]
+
+    def append_marker(self, batch: BatchView, epoch: LeaderEpoch) -> Offset:
+        """As `append`, for the control batch that ends its producer's transaction.
+
+        `prepare_abort` must have said None if it takes the transaction back, else `prepare`.
+        """
+        segment = self._active
+        assert segment is not None, "append without prepare"
+        aborted = self.producers.taken_back(batch, self.end)
+        if aborted is None:
+            return self.append(batch, epoch)
+        assert segment.aborted is not None, "an abort without its index: see prepare_abort"
+        segment.aborted.stage(aborted)
+        offset = self.append(batch, epoch)
+        segment.aborted.take()
+        return offset
 
     def _reserve(self, file: File, position: int, length: int) -> None:
         """Ask for blocks and don't wait: it only makes the writes to come cheaper."""

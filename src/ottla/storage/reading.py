@@ -7,12 +7,19 @@ of them. Must not block, know high watermarks, or see past the bound that it is 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
 from ottla.protocol.errors import ErrorCode
+from ottla.storage.aborted import Aborted
+from ottla.storage.checked import Cold
 from ottla.storage.index import NotResident
-from ottla.storage.segment import Cold, Place, Segment
+from ottla.storage.segment import Damaged, Place, Segment
+
+INTACT = Offset(1 << 63)
+"""An offset that no log reaches."""
 
 
 class LogPosition:
@@ -45,13 +52,30 @@ class Readable:
     All of it raises DiskError, also where the log is damaged.
     """
 
-    __slots__ = ("_active", "_bases", "segments", "start")
+    __slots__ = ("_active", "_bases", "damaged_at", "failed", "on_damage", "segments", "start")
 
     def __init__(self, segments: list[Segment], start: Offset) -> None:
         self.segments = segments
         self.start = start
         self._bases = [segment.base_offset for segment in segments]
         self._active = segments[-1] if segments else None
+        self.failed = False
+        """A write could not be taken back, or there is damage: no appends any more."""
+        self.damaged_at = INTACT
+        """From this offset on readers are told of damage, whatever may lie there."""
+        self.on_damage: Callable[[Damaged], None] | None = None
+        for segment in segments:
+            segment.on_damage = self._quarantine
+
+    def _quarantine(self, segment: Segment, offset: Offset) -> None:
+        """A look has found damage: serve what lies below, answer errors for the rest (I28)."""
+        if segment not in self.segments:
+            return  # let go of meanwhile
+        assert segment.damage is not None, "called for damage"
+        self.failed = True
+        self.damaged_at = min(self.damaged_at, offset)
+        if self.on_damage is not None:
+            self.on_damage(Damaged(segment.log.path, segment.damage))
 
     def read(
         self, offset: Offset, max_bytes: int, bound: LogPosition
@@ -59,9 +83,11 @@ class Readable:
         """Whole batches from the one that contains `offset` up to `bound`; one at least.
 
         None at the bound: nothing there yet. OFFSET_OUT_OF_RANGE outside [start, bound].
-        Cold: warm it, release it, ask again. Raises DiskError, also where the log is damaged.
-        A slice never crosses a segment.
+        KAFKA_STORAGE_ERROR from where damage was found. Cold: let it be brought, release it, ask
+        again. Raises DiskError. A slice never crosses a segment.
         """
+        if offset >= self.damaged_at:
+            return ErrorCode.KAFKA_STORAGE_ERROR
         if not self.start <= offset <= bound.offset:
             return ErrorCode.OFFSET_OUT_OF_RANGE
         if offset == bound.offset:
@@ -77,12 +103,50 @@ class Readable:
                     limit, limit_offset = bound.position, bound.offset
                 else:
                     limit, limit_offset = segment.size, segment.end
-                piece = segment.slice(offset, max_bytes, limit, limit_offset)
+                try:
+                    piece = segment.slice(offset, max_bytes, limit, limit_offset)
+                except Damaged as error:
+                    # Seen in passing, by a header. A look tells from where on, once for all.
+                    piece = segment.check(error.position, error.position + 1)
+                    if piece is None:
+                        raise
                 if piece is not None or segment is bound.segment:
                     return piece
         except NotResident as missing:
             return Cold(missing.slice())
         return None
+
+    def aborted_in(self, offset: Offset, piece: FileSlice) -> list[Aborted] | Cold:
+        """The transactions taken back that a reader of `piece`, from `offset` on, must skip.
+
+        In the order of their markers. As in Kafka there may be some that begin a little behind
+        the slice: its end is only known as well as the offset index says.
+        """
+        at = max(bisect_right(self._bases, offset) - 1, 0)
+        segments = self.segments[at:]
+        if all(segment.aborted is None for segment in segments):
+            return []
+        try:
+            upper = None
+            for segment, after in zip_longest(segments, segments[1:]):
+                if segment.log is piece.file:
+                    upper = segment.offset_bound(piece.position + piece.length)
+                    upper = upper or (segment.end if after is None else after.base_offset)
+                    break
+            return [] if upper is None else _aborted_between(segments, offset, upper)
+        except NotResident as missing:
+            return Cold(missing.slice())
+
+    def aborted_between(self, offset: Offset, upper: Offset) -> list[Aborted] | Cold:
+        """The transactions that were taken back and have a record or a marker in [offset, upper).
+
+        In the order of their markers, which may lie behind `upper`. Cold as in `read`.
+        """
+        at = max(bisect_right(self._bases, offset) - 1, 0)
+        try:
+            return _aborted_between(self.segments[at:], offset, upper)
+        except NotResident as missing:
+            return Cold(missing.slice())
 
     def offset_for_time(self, timestamp: int, bound: LogPosition) -> TimeHit | Cold | None:
         """The first batch below `bound` that holds a record of `timestamp` or later.
@@ -114,13 +178,25 @@ class Readable:
         segment = max(there, key=lambda one: one.max_timestamp)
         try:
             place = segment.locate(segment.max_timestamp_offset, segment.size)
+            return None if place is None else _hit(segment, place)
         except NotResident as missing:
             return Cold(missing.slice())
-        return None if place is None else _hit(segment, place)
 
 
-def _hit(segment: Segment, place: Place) -> TimeHit:
-    return TimeHit(
+def _aborted_between(segments: list[Segment], offset: Offset, upper: Offset) -> list[Aborted]:
+    found: list[Aborted] = []
+    for segment in segments:
+        if segment.aborted is not None:
+            more, complete = segment.aborted.search(offset, upper)
+            found += more
+            if complete:
+                break
+    return found
+
+
+def _hit(segment: Segment, place: Place) -> TimeHit | Cold:
+    unchecked = segment.check(place.position, place.position + place.length)
+    return unchecked or TimeHit(
         FileSlice(segment.log, place.position, place.length),
         Offset(place.base_offset),
         Offset(place.last_offset),

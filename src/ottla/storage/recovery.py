@@ -229,6 +229,7 @@ def _trust(work: Recovery, segments: list[Segment]) -> bool:
     for batch, at in batches(last.log, position, last.size, whole=False):
         last.end = Offset(batch.last_offset + 1)
         position = at + batch.length
+    last.checked_end = last.end
     return position == last.size and last.end == work.hints.recovery_point
 
 
@@ -354,6 +355,7 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
         index.clear()
     segment.size = 0
     epoch = -1
+    checked: tuple[int, Offset] | None = None
     if work.read_from is None:
         work.read_from = segment.base_offset
     for batch, position in batches(segment.log, 0, size, whole=verify_from is not None):
@@ -367,6 +369,7 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
                 break
             if crc32c(batch.view[CRC_START:]) != batch.crc:
                 break
+            checked = checked or (position, segment.end)
         if batch.leader_epoch != epoch:
             epoch = batch.leader_epoch
             work.epochs_read.append((LeaderEpoch(epoch), Offset(batch.base_offset)))
@@ -376,6 +379,8 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
     for index in indexes:
         index.settle()
     segment.opened()
+    if checked is not None:
+        segment.checked_from, segment.checked_end = checked
     work.touched += segment.files()
     return segment.size
 

@@ -8,13 +8,15 @@ raises NotResident, and one that meets bytes which are no batch raises Damaged.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EIO
 from typing import Final
 
 from ottla.core.model import FileSlice, Offset
 from ottla.core.ports import CreateFile, DiskError, File, Step
 from ottla.records.batch import HEADER_SIZE, MAGIC, BatchView
+from ottla.storage.aborted import AbortedIndex
+from ottla.storage.checked import Cold, Region, Seen, Spans, Unchecked, region_for
 from ottla.storage.index import OFFSET_ENTRY, TIME_ENTRY, Entry, NotResident, SparseIndex
 
 POSITION_MAX: Final = (1 << 31) - 1
@@ -37,15 +39,7 @@ class Damaged(DiskError):
 
     def __init__(self, path: str, position: int) -> None:
         super().__init__("read", path, OSError(EIO, f"there is no batch at byte {position}"))
-
-
-class Cold:
-    """An answer that must be read from the disk first. Whoever gets it releases `slice`."""
-
-    __slots__ = ("slice",)
-
-    def __init__(self, piece: FileSlice) -> None:
-        self.slice = piece
+        self.position = position
 
 
 class Place:
@@ -91,15 +85,21 @@ class Segment:
         "_reserved",
         "_since_entry",
         "_written_from",
+        "aborted",
         "base_offset",
+        "checked_end",
+        "checked_from",
         "created_ms",
+        "damage",
         "end",
         "first_timestamp",
         "log",
         "max_timestamp",
         "max_timestamp_offset",
         "offsets",
+        "on_damage",
         "size",
+        "spans",
         "times",
         "torn",
     )
@@ -112,6 +112,8 @@ class Segment:
         self.log = log
         self.offsets = offsets
         self.times = times
+        self.aborted: AbortedIndex | None = None
+        """Transactions whose abort lies here; None while there are none."""
         self.size = 0
         self.end = base_offset
         self.max_timestamp = -1
@@ -119,6 +121,13 @@ class Segment:
         self.first_timestamp: int | None = None
         self.created_ms = 0
         self.torn = False
+        # What lies below was in the file when this process came: looked at before it is served.
+        self.checked_from = 0
+        self.checked_end = base_offset
+        self.spans = Spans()
+        self.damage: int | None = None
+        """Where a look found bytes that are not sound; nothing from there on is served."""
+        self.on_damage: Callable[[Segment, Offset], None] | None = None
         self._since_entry = 0
         self._written_from = 0
         self._reserved = 0
@@ -174,6 +183,8 @@ class Segment:
         last = self.offsets.last
         self._since_entry = self.size - (0 if last is None else last[1])
         self._written_from = self._reserved = self.size
+        self.checked_from = self.size
+        self.checked_end = self.end
 
     def reservation(self, segment_bytes: int) -> tuple[int, int] | None:
         """(position, length) to reserve now, if it is time for more. In steps that double."""
@@ -192,13 +203,18 @@ class Segment:
         self._note_time()
         self.offsets.write_out()
         self.times.write_out()
+        if self.aborted is not None:
+            self.aborted.settle()
         if self._reserved > self.size:
             self.log.truncate(self.size)
             self._reserved = self.size
 
     def files(self) -> list[File]:
-        """Its files, in the order of SUFFIXES."""
-        return [self.log, self.offsets.file, self.times.file]
+        """Its files, in the order of SUFFIXES, and that of aborted transactions if it has one."""
+        files = [self.log, self.offsets.file, self.times.file]
+        if self.aborted is not None:
+            files.append(self.aborted.file)
+        return files
 
     def close(self) -> None:
         """Let go of the files; slices that are on their way keep theirs open."""
@@ -233,8 +249,47 @@ class Segment:
             self._remember(place.last_offset + 1, end)
         else:
             end = self._end_within(position, position + max_bytes, limit)
+        if position < self.checked_from:
+            if self.damage is not None and end > self.damage:
+                if position >= self.damage:
+                    raise Damaged(self.log.path, self.damage)
+                end = self.damage
+            unchecked = self.check(position, end)
+            if unchecked is not None:
+                return unchecked
         piece = FileSlice(self.log, position, end - position)
         return Cold(piece) if self._absent(position, end) else piece
+
+    def check(self, position: int, end: int) -> Unchecked | None:
+        """What must be looked at before these batches are served; None: they are known."""
+        if position >= self.checked_from:
+            return None
+        if self.damage is not None and end > self.damage:
+            raise Damaged(self.log.path, self.damage)
+        region = region_for(self, position, end)
+        if region is None:
+            return None
+        piece = FileSlice(self.log, region.start, region.wanted - region.start)
+        return Unchecked(self, piece, region)
+
+    def looked_at(self, region: Region, seen: Seen) -> None:
+        """Learn what a look has found."""
+        if not seen.first_fits:
+            self.offsets.clear()  # a rotten index: do without (I29)
+            return
+        self.spans.add(region.start, seen.end, seen.next_offset)
+        if not seen.sound and (self.damage is None or seen.end < self.damage):
+            self.damage = seen.end
+            if self.on_damage is not None:
+                self.on_damage(self, Offset(seen.next_offset))
+
+    def offset_bound(self, position: int) -> Offset | None:
+        """An offset that nothing before `position` reaches, by the index; None: ask the end."""
+        found = self.offsets.floor(position - 1, 1)
+        number = 0 if found is None else found[0] + 1
+        if number >= self.offsets.count:
+            return None
+        return Offset(self.base_offset + self.offsets.at(number)[0])
 
     def locate(self, offset: int, limit: int) -> Place | None:
         """The batch that contains `offset`, or the first behind it; None past the last."""

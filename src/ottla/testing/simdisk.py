@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EIO, ENOENT
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
@@ -48,6 +48,8 @@ from ottla.testing.simimage import (
     nodes_below,
     redo,
 )
+
+T = TypeVar("T")
 
 SECTOR = 512
 _PAGE = 4096
@@ -300,6 +302,23 @@ class SimDisk:
             file.warm(position, length)
 
         return self._submit(_Job([bring_in], stop=True))
+
+    def examine(self, file: File, look: Callable[[File], T]) -> Pending[T]:
+        found: list[T] = []
+        file.retain()
+        result: Pending[T] = Pending()
+        job = _Job([lambda: found.append(look(file))], stop=True)
+        self._others.append(job)
+
+        def pass_on() -> None:
+            file.release()
+            if job.error is not None:
+                result.fail(job.error)
+            else:
+                result.complete(found[0])
+
+        job.pending.then(pass_on)
+        return result
 
     def space(self, path: str) -> Pending[Space]:
         result: Pending[Space] = Pending()

@@ -23,6 +23,7 @@ from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.epochs import LeaderEpochs
 from ottla.storage.producers import ProducerStates
+from ottla.storage.reading import INTACT
 
 ENDPOINT = Endpoint("here.example", 9092)
 
@@ -67,6 +68,7 @@ class FakeLog:
 
     def __init__(self, start: int = 0, end: int = 0) -> None:
         self.start = Offset(start)
+        self.damaged_at = INTACT
         self.end = Offset(end)
         self.size = 0
         self.epochs = LeaderEpochs()

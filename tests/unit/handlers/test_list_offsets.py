@@ -23,7 +23,8 @@ from ottla.records.builder import build_batch
 from ottla.records.compress import GZIP
 from ottla.records.reader import Record
 from ottla.storage.reading import TimeHit
-from ottla.storage.segment import Cold, Damaged
+from ottla.storage.checked import Cold
+from ottla.storage.segment import Damaged
 from tests.unit.handlers.node import FakeLog, FakeNode
 
 LATEST, EARLIEST, LARGEST, LOCAL, TIERED, PENDING_UPLOAD = range(-1, -7, -1)

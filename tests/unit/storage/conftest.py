@@ -11,10 +11,10 @@ from ottla.core.ports import MakeDirectory, SyncDirectory
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.reader import Record
+from ottla.storage.checked import Cold
 from ottla.storage.log import Log, Opened
 from ottla.storage.reading import LogPosition
 from ottla.storage.rounds import FlushPolicy, Rounds
-from ottla.storage.segment import Cold
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import SimDisk
 from ottla.testing.simloop import SimLoop
@@ -72,7 +72,7 @@ class Bench:
         """Base offsets of what a read gives."""
         piece = self.log.read(Offset(offset), max_bytes, bound or self.log.end_position())
         while isinstance(piece, Cold):
-            self.disk.warm(piece.slice)
+            piece.bring(self.disk)
             self.settle()
             piece.slice.release()
             piece = self.log.read(Offset(offset), max_bytes, bound or self.log.end_position())

@@ -10,8 +10,9 @@ from ottla.core.model import LeaderEpoch, Offset
 from ottla.core.ports import DiskError, ReserveSpace
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
+from ottla.storage.checked import Cold
 from ottla.storage.log import Log
-from ottla.storage.segment import Cold, Damaged
+from ottla.storage.segment import Damaged
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault
 
