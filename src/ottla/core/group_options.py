@@ -219,7 +219,7 @@ TRANSACTIONAL_ID_EXPIRATION_MS = Option(
 TRANSACTIONS_ABORT_CHECK_MS = Option(
     "transaction.abort.timed.out.transaction.cleanup.interval.ms",
     10_000,
-    "How often to abort transactions that took too long.",
+    "How long a transaction that took too long may wait at most until it is aborted.",
     at_least=1,
     at_most=INT_MAX,
 )
@@ -241,6 +241,38 @@ TRANSACTION_2PC = Option(
     "transaction.two.phase.commit.enable",
     False,
     "Whether transactions may be prepared by one client and ended by another (KIP-939).",
+)
+ADD_PARTITIONS_WAIT_MS = Option(
+    "add.partitions.to.txn.retry.backoff.max.ms",
+    100,
+    "How long a produce request that begins a transaction waits for the one before it to have "
+    "ended; then it is told to try again.",
+    at_least=0,
+    at_most=INT_MAX,
+)
+TRANSACTIONAL_IDS_MAX = Option(
+    "transactional.ids.max",
+    100_000,
+    "Transactional ids that a node coordinates; past it a new one is refused with "
+    "POLICY_VIOLATION. ottla's own.",
+    at_least=1,
+    at_most=INT_MAX,
+)
+TRANSACTIONAL_ID_LENGTH_MAX = Option(
+    "transactional.id.length.max",
+    1024,
+    "Characters of a transactional id; a producer with a longer one is refused with "
+    "INVALID_REQUEST. ottla's own.",
+    at_least=1,
+    at_most=SHORT_MAX,
+)
+TRANSACTION_PARTITIONS_MAX = Option(
+    "transaction.partitions.max",
+    20_000,
+    "Partitions that one transaction may have; past it more are refused with POLICY_VIOLATION. "
+    "ottla's own.",
+    at_least=1,
+    at_most=INT_MAX,
 )
 TRANSACTIONS_PARTITIONS = Option(
     "transaction.state.log.num.partitions",

@@ -18,15 +18,13 @@ NO_EFFECT_YET = frozenset(
         "min.insync.replicas",
         "retention.bytes",
         "retention.ms",
-        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
         "transaction.partition.verification.enable",
-        "transaction.remove.expired.transaction.cleanup.interval.ms",
         "transaction.state.log.min.isr",
         "transaction.state.log.num.partitions",
         "transaction.state.log.replication.factor",
         "transaction.state.log.segment.bytes",
         "transaction.two.phase.commit.enable",
-        "transactional.id.expiration.ms",
+        "transactional.id.length.max",
         "unclean.leader.election.enable",
     }
 )

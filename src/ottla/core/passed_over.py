@@ -42,7 +42,6 @@ PASSED_OVER: dict[str, tuple[str, ...]] = {
         "process.roles",
     ),
     "there are no other replicas to copy from, and one log directory": (
-        "add.partitions.to.txn.retry.backoff.max.ms",
         "add.partitions.to.txn.retry.backoff.ms",
         "alter.log.dirs.replication.quota.window.num",
         "alter.log.dirs.replication.quota.window.size.seconds",

@@ -1,0 +1,87 @@
+"""The records of __transaction_state, in Apache Kafka 4.3.1's own formats.
+
+Owns their declarations, which version is written, and the way between entries and bytes. Keys
+begin with an int16 that says what they are, values with the int16 version of their schema. Must
+not know what an entry means. Source: the message definitions of Kafka's transaction coordinator.
+"""
+
+from __future__ import annotations
+
+from struct import Struct as Packing
+
+from ottla.coordinator.decision import Entry
+from ottla.protocol import schema as t
+from ottla.protocol.codec import CodecError, decoder, encoder
+
+
+class TransactionLogKey(t.Message, key=0, kind="key", versions=(0, 0), flexible=None):
+    transactional_id: str = t.string()
+
+
+class PartitionsSchema(t.Struct):
+    topic: str = t.string()
+    partition_ids: list[int] = t.array(t.int32)
+
+
+class TransactionLogValue(t.Message, key=0, kind="value", versions=(0, 1), flexible=1):
+    """Written in version 1, as Kafka does once `transaction.version` is 1 or more (KIP-890).
+
+    `transaction_partitions` is null where the status is Empty. Times are in ms since 1970.
+    """
+
+    producer_id: int = t.int64()
+    previous_producer_id: int = t.int64(default=-1, since=1, tag=0)
+    next_producer_id: int = t.int64(default=-1, since=1, tag=1)
+    producer_epoch: int = t.int16()
+    next_producer_epoch: int = t.int16(default=-1, since=1, tag=3)
+    transaction_timeout_ms: int = t.int32()
+    transaction_status: int = t.int8()
+    transaction_partitions: list[PartitionsSchema] | None = t.array(PartitionsSchema, null_since=0)
+    transaction_last_update_timestamp_ms: int = t.int64()
+    transaction_start_timestamp_ms: int = t.int64()
+    client_transaction_version: int = t.int16(since=1, tag=2)
+
+
+WRITTEN_VERSION = 1
+STATUS_MAX = 7
+_VERSION = Packing(">h")
+
+
+def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
+    """The key and the value of the record, None for a tombstone. Raises CodecError."""
+    key, value = entry
+    written = _VERSION.pack(key.KEY) + _bytes(key, 0)
+    if value is None:
+        return written, None
+    return written, _VERSION.pack(WRITTEN_VERSION) + _bytes(value, WRITTEN_VERSION)
+
+
+def _bytes(message: t.Message, version: int) -> bytes:
+    chunks = encoder(type(message), version)(message)
+    assert len(chunks) == 1, "entries have no slices of files"
+    chunk = chunks[0]
+    assert isinstance(chunk, bytes), "entries have no slices of files"
+    return chunk
+
+
+def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
+    """The entry, or None of a kind that is not known: Kafka passes those over, too.
+
+    Raises CodecError where the bytes are not what their key says.
+    """
+    if len(key) < _VERSION.size:
+        raise CodecError("a key without a version")
+    if _VERSION.unpack_from(key)[0] != TransactionLogKey.KEY:
+        return None
+    name, _ = decoder(TransactionLogKey, 0)(memoryview(key), _VERSION.size)
+    if value is None:
+        return Entry(name, None)
+    if len(value) < _VERSION.size:
+        raise CodecError("a value without a version")
+    (version,) = _VERSION.unpack_from(value)
+    if not 0 <= version <= TransactionLogValue.VERSIONS[1]:
+        raise CodecError(f"{TransactionLogValue.__name__} in version {version}")
+    content, _ = decoder(TransactionLogValue, version)(memoryview(value), _VERSION.size)
+    if not 0 <= content.transaction_status <= STATUS_MAX:
+        raise CodecError(f"a transaction in state {content.transaction_status}")
+    return Entry(name, content)

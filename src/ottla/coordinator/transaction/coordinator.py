@@ -1,0 +1,275 @@
+"""Transactions: the coordinator of transactions on this node, as handlers and the data path ask it.
+
+Owns the runtime of its shards, the producer ids at hand, and who waits for a transaction's end.
+Must not decide what a shard decides, nor know a message or a partition.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from ottla.cluster.store import StoreError
+from ottla.coordinator.decision import Decision
+from ottla.coordinator.runtime import Runtime
+from ottla.coordinator.transaction.ending import Identity
+from ottla.coordinator.transaction.metadata import BUMPING
+from ottla.coordinator.transaction.sending import Sending
+from ottla.coordinator.transaction.shard import Needs, TransactionShard
+from ottla.core import group_options as options
+from ottla.core.pending import Pending
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.coordinator.journal import Journals
+    from ottla.coordinator.keeper import Codec
+    from ottla.coordinator.transaction.metadata import Transaction
+    from ottla.coordinator.transaction.ports import Markers
+    from ottla.core.config import Config
+    from ottla.core.model import ProducerId, TopicPartition
+    from ottla.core.ports import Clock, Timer, Timers
+
+AT_ONCE: Final = 50
+"""Transactions that are aborted, or taken up again after a start, before others get their turn."""
+
+
+class Parts:
+    """What the coordinator is put together from."""
+
+    __slots__ = (
+        "clock",
+        "codec",
+        "config",
+        "coordinator_epoch",
+        "journals",
+        "markers",
+        "next_producer_id",
+        "timers",
+    )
+
+    def __init__(  # noqa: PLR0913  # each by name
+        self,
+        *,
+        journals: Journals,
+        codec: Codec,
+        markers: Markers,
+        next_producer_id: Callable[[], Pending[ProducerId]],
+        coordinator_epoch: Callable[[int], int],
+        config: Config,
+        clock: Clock,
+        timers: Timers,
+    ) -> None:
+        """`coordinator_epoch` is the leader epoch of a partition of __transaction_state."""
+        self.journals = journals
+        self.codec = codec
+        self.markers = markers
+        self.next_producer_id = next_producer_id
+        self.coordinator_epoch = coordinator_epoch
+        self.config = config
+        self.clock = clock
+        self.timers = timers
+
+
+class Transactions:
+    """Every method asks and answers by a Pending that never fails; errors are ErrorCodes."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._config = parts.config
+        self._timers = parts.timers
+        self._next_producer_id = parts.next_producer_id
+        self._coordinator_epoch = parts.coordinator_epoch
+        self._ids: deque[int] = deque()
+        """Producer ids that were fetched and not taken yet: at most one for each who waits."""
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self.runtime: Runtime[TransactionShard] = Runtime(
+            parts.journals,
+            lambda number: TransactionShard(number, parts.config, parts.clock, self),
+            parts.codec,
+            parts.clock,
+            parts.timers,
+        )
+        self._sending = Sending(parts.markers, parts.timers, self.runtime.submit)
+
+    def start(self) -> None:
+        """Load what there is: what was prepared is ended, what is open may time out."""
+        self.runtime.start()
+
+    def stop(self) -> None:
+        self.runtime.stop()
+
+    # --- requests --------------------------------------------------------------------------
+
+    def init_producer_id(
+        self, name: str, timeout_ms: int, expected: Identity | None
+    ) -> Pending[Identity | ErrorCode]:
+        return self._ask(name, lambda shard: shard.init_producer_id(name, timeout_ms, expected))
+
+    def add_partitions(
+        self, name: str, producer: Identity, partitions: Sequence[TopicPartition], version: int
+    ) -> Pending[ErrorCode]:
+        return self.runtime.submit(
+            name, lambda shard: shard.add_partitions(name, producer, partitions, version)
+        )
+
+    def verify(
+        self, name: str, producer: Identity, partitions: Sequence[TopicPartition]
+    ) -> Pending[dict[TopicPartition, ErrorCode] | ErrorCode]:
+        return self.runtime.submit(name, lambda shard: shard.verify(name, producer, partitions))
+
+    def end(
+        self, name: str, producer: Identity, committed: bool, version: int
+    ) -> Pending[Identity | ErrorCode]:
+        return self._ask(name, lambda shard: shard.end(name, producer, committed, version))
+
+    def _ask(self, name: str, decide: Callable[[TransactionShard], Decision[Any]]) -> Pending[Any]:
+        """Have the shard decide; again, with a producer id at hand, where it needs one."""
+        result: Pending[Any] = Pending()
+        self._ask_again(name, decide, result)
+        return result
+
+    def _ask_again(
+        self, name: str, decide: Callable[[TransactionShard], Decision[Any]], result: Pending[Any]
+    ) -> None:
+        asked = self.runtime.submit(name, decide)
+
+        def answered() -> None:
+            told = asked.result()
+            if told is Needs.PRODUCER_ID:
+                self._fetch_id(name, decide, result)
+            else:
+                result.complete(told)
+
+        asked.then(answered)
+
+    def _fetch_id(
+        self, name: str, decide: Callable[[TransactionShard], Decision[Any]], result: Pending[Any]
+    ) -> None:
+        fetched = self._next_producer_id()
+
+        def there() -> None:
+            try:
+                self._ids.append(fetched.result())
+            except StoreError:
+                # What Kafka says while it waits for a block of ids: clients try again.
+                result.complete(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+                return
+            self._ask_again(name, decide, result)
+
+        fetched.then(there)
+
+    # --- the data path (the port Admission) ------------------------------------------------
+
+    def admit(
+        self,
+        transactional_id: str,
+        producer_id: int,
+        producer_epoch: int,
+        partitions: Sequence[TopicPartition],
+        *,
+        add: bool,
+    ) -> Pending[dict[TopicPartition, ErrorCode]]:
+        producer = Identity(producer_id, producer_epoch)
+        result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
+        if add:
+            self._add(_Adding(transactional_id, producer, partitions, result))
+        else:
+            asked = self.verify(transactional_id, producer, partitions)
+            asked.then(lambda: result.complete(_for_each(partitions, asked.result())))
+        return result
+
+    def _add(self, adding: _Adding) -> None:
+        asked = self.add_partitions(adding.name, adding.producer, adding.partitions, BUMPING)
+
+        def answered() -> None:
+            told = asked.result()
+            if told is not ErrorCode.CONCURRENT_TRANSACTIONS or adding.is_late:
+                adding.finish(told)
+            else:
+                self._wait(adding)
+
+        asked.then(answered)
+
+    def _wait(self, adding: _Adding) -> None:
+        """Until the transaction before has ended, or it takes too long."""
+        if adding.timer is None:
+            wait_s = self._config[options.ADD_PARTITIONS_WAIT_MS] / 1000
+            adding.timer = self._timers.after(wait_s, partial(self._late, adding))
+        again = partial(self._add, adding)
+        adding.waits = again
+        self._waiting.setdefault(adding.name, []).append(again)
+
+    def _late(self, adding: _Adding) -> None:
+        adding.is_late = True
+        waiting = self._waiting.get(adding.name)
+        if waiting is None or adding.waits not in waiting:
+            return  # it is being tried just now, for the last time
+        waiting.remove(adding.waits)
+        if not waiting:
+            del self._waiting[adding.name]
+        adding.finish(ErrorCode.CONCURRENT_TRANSACTIONS)
+
+    # --- what shards ask (the port shard.Node) ---------------------------------------------
+
+    def take_producer_id(self) -> int | None:
+        return self._ids.popleft() if self._ids else None
+
+    def ids_count(self) -> int:
+        return sum(len(shard.transactions) for shard in self.runtime.loaded_shards())
+
+    def prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
+        epoch = self._coordinator_epoch(partition)
+        for one in transactions[:AT_ONCE]:
+            if one.is_prepared:
+                self._sending.send(one, epoch)
+        if rest := transactions[AT_ONCE:]:
+            self._timers.soon(partial(self.prepared, partition, rest))
+
+    def expired(self, transactions: Sequence[Transaction]) -> None:
+        for one in transactions[:AT_ONCE]:
+            self._ask(one.id, partial(_abort, one.id, Identity(one.producer_id, one.epoch)))
+        if rest := transactions[AT_ONCE:]:
+            self._timers.soon(partial(self.expired, rest))
+
+    def completed(self, transactional_id: str) -> None:
+        for again in self._waiting.pop(transactional_id, ()):
+            self._timers.soon(again)
+
+
+class _Adding:
+    """Partitions on their way into a transaction, for the data path."""
+
+    __slots__ = ("is_late", "name", "partitions", "producer", "result", "timer", "waits")
+
+    def __init__(
+        self,
+        name: str,
+        producer: Identity,
+        partitions: Sequence[TopicPartition],
+        result: Pending[dict[TopicPartition, ErrorCode]],
+    ) -> None:
+        self.name = name
+        self.producer = producer
+        self.partitions = partitions
+        self.result = result
+        self.timer: Timer | None = None
+        self.waits: Callable[[], None] | None = None
+        self.is_late = False
+
+    def finish(self, told: ErrorCode) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.result.complete(_for_each(self.partitions, told))
+
+
+def _abort(name: str, producer: Identity, shard: TransactionShard) -> Decision[Any]:
+    return shard.abort_expired(name, producer)
+
+
+def _for_each(
+    partitions: Sequence[TopicPartition], told: dict[TopicPartition, ErrorCode] | ErrorCode
+) -> dict[TopicPartition, ErrorCode]:
+    if isinstance(told, ErrorCode):
+        return dict.fromkeys(partitions, told)
+    return told

@@ -1,0 +1,211 @@
+"""Transaction: what is known of one transactional id, and what it would become.
+
+Owns one id's state and the arithmetic of producer ids and epochs (KIP-98, KIP-360, KIP-890): each
+method that is named after a step gives the value to be logged, and changes nothing. Must not
+judge who may ask for a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+from ottla.coordinator.entries.transaction_log import PartitionsSchema, TransactionLogValue
+from ottla.coordinator.transaction.states import MOVES, PREPARED, TransactionState
+from ottla.core.model import TopicPartition
+
+NO_ID: Final = -1
+NO_EPOCH: Final = -1
+EPOCH_MAX: Final = (1 << 15) - 1
+EXHAUSTED_EPOCH: Final = EPOCH_MAX - 1
+"""From here on a producer gets another id: one epoch is left over, to fence it with."""
+CLASSIC, BUMPING = 0, 2
+"""Versions of transactions: from 2 on every one has an epoch of its own (KIP-890)."""
+
+_S = TransactionState
+Partitions: TypeAlias = frozenset[TopicPartition]
+_NONE: Partitions = frozenset()
+
+
+class Transaction:
+    """One transactional id. `adopt` alone changes what is durable.
+
+    `last_epoch` is the producer's one before, which it may still name when it asks again for an
+    epoch that it has been given; the log has no place for it, in Kafka neither. `deadline_s`
+    and `used_s` are monotonic: when an ongoing one is aborted, and when the id was last used.
+    """
+
+    __slots__ = (
+        "deadline_s",
+        "epoch",
+        "id",
+        "last_epoch",
+        "next_producer_id",
+        "partitions",
+        "previous_producer_id",
+        "producer_id",
+        "start_ms",
+        "state",
+        "timeout_ms",
+        "update_ms",
+        "used_s",
+        "version",
+    )
+
+    def __init__(self, transactional_id: str, value: TransactionLogValue) -> None:
+        self.id = transactional_id
+        self.last_epoch = NO_EPOCH
+        self.deadline_s = 0.0
+        self.used_s = 0.0
+        self.adopt(value)
+
+    def adopt(self, value: TransactionLogValue) -> None:
+        """Be what the log says, whatever it was before: a compacted log leaves steps out."""
+        self.producer_id = value.producer_id
+        self.previous_producer_id = value.previous_producer_id
+        self.next_producer_id = value.next_producer_id
+        self.epoch = value.producer_epoch
+        self.timeout_ms = value.transaction_timeout_ms
+        self.state = TransactionState(value.transaction_status)
+        self.partitions: Partitions = frozenset(
+            TopicPartition(one.topic, number)
+            for one in value.transaction_partitions or ()
+            for number in one.partition_ids
+        )
+        self.update_ms = value.transaction_last_update_timestamp_ms
+        self.start_ms = value.transaction_start_timestamp_ms
+        self.version = value.client_transaction_version
+
+    # --- questions -------------------------------------------------------------------------
+
+    @property
+    def is_prepared(self) -> bool:
+        return self.state in PREPARED
+
+    @property
+    def is_exhausted(self) -> bool:
+        return is_exhausted(self.epoch)
+
+    def may_be(self, producer_id: int, epoch: int) -> bool:
+        """Whether a producer that says it was this one may be (KIP-360): it is, or it asks again
+        for the id that came after its last epoch."""
+        if producer_id == self.producer_id:
+            return True
+        return producer_id == self.previous_producer_id and is_exhausted(epoch)
+
+    def told(self) -> tuple[int, int]:
+        """The producer id and epoch with which the producer goes on, once a step is prepared."""
+        if self.next_producer_id != NO_ID:
+            return self.next_producer_id, 0
+        return self.producer_id, self.epoch
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def with_epoch(
+        self, epoch: int, timeout_ms: int, now_ms: int, producer_id: int
+    ) -> TransactionLogValue:
+        """Empty, with this epoch: what InitProducerId ends with."""
+        return self._moved(
+            _S.EMPTY,
+            now_ms,
+            producer_id=producer_id,
+            epoch=epoch,
+            timeout_ms=timeout_ms,
+            start_ms=-1,
+        )
+
+    def with_partitions(
+        self, more: Iterable[TopicPartition], now_ms: int, version: int
+    ) -> TransactionLogValue:
+        """Ongoing, these partitions in it."""
+        begun = self.state is _S.ONGOING
+        return self._moved(
+            _S.ONGOING,
+            now_ms,
+            partitions=self.partitions.union(more),
+            start_ms=self.start_ms if begun else now_ms,
+            version=version,
+        )
+
+    def prepared(
+        self, committed: bool, now_ms: int, version: int, next_producer_id: int
+    ) -> TransactionLogValue:
+        """It will end so. Under version 2 the epoch rises by one; at its end, there is an id to
+        go on with."""
+        epoch = self.epoch
+        if version >= BUMPING:
+            epoch = min(epoch + 1, EPOCH_MAX)
+        return self._moved(
+            _S.PREPARE_COMMIT if committed else _S.PREPARE_ABORT,
+            now_ms,
+            epoch=epoch,
+            next_producer_id=next_producer_id,
+            partitions=self.partitions,
+            start_ms=self.start_ms if self.state is _S.ONGOING else now_ms,
+            version=version,
+        )
+
+    def completed(self, now_ms: int) -> TransactionLogValue:
+        """All markers are written."""
+        producer_id, epoch = self.told()
+        return self._moved(
+            _S.COMPLETE_COMMIT if self.state is _S.PREPARE_COMMIT else _S.COMPLETE_ABORT,
+            now_ms,
+            producer_id=producer_id,
+            epoch=epoch,
+        )
+
+    def _moved(  # noqa: PLR0913  # the fields of a record that a step may set
+        self,
+        state: TransactionState,
+        now_ms: int,
+        *,
+        producer_id: int | None = None,
+        epoch: int | None = None,
+        next_producer_id: int = NO_ID,
+        timeout_ms: int | None = None,
+        partitions: Partitions = _NONE,
+        start_ms: int | None = None,
+        version: int | None = None,
+    ) -> TransactionLogValue:
+        assert state in MOVES[self.state], f"{self.id}: {self.state.name} -> {state.name}"
+        return TransactionLogValue(
+            producer_id=self.producer_id if producer_id is None else producer_id,
+            previous_producer_id=self.producer_id,
+            next_producer_id=next_producer_id,
+            producer_epoch=self.epoch if epoch is None else epoch,
+            transaction_timeout_ms=self.timeout_ms if timeout_ms is None else timeout_ms,
+            transaction_status=state.value,
+            transaction_partitions=None if state is _S.EMPTY else schemas(partitions),
+            transaction_last_update_timestamp_ms=now_ms,
+            transaction_start_timestamp_ms=self.start_ms if start_ms is None else start_ms,
+            client_transaction_version=self.version if version is None else version,
+        )
+
+
+def is_exhausted(epoch: int) -> bool:
+    return epoch >= EXHAUSTED_EPOCH
+
+
+def first(producer_id: int, timeout_ms: int, now_ms: int) -> TransactionLogValue:
+    """Empty, for an id that was not known."""
+    return TransactionLogValue(
+        producer_id=producer_id,
+        previous_producer_id=producer_id,  # Kafka makes a state first, and then moves it
+        producer_epoch=0,
+        transaction_timeout_ms=timeout_ms,
+        transaction_status=_S.EMPTY.value,
+        transaction_partitions=None,
+        transaction_last_update_timestamp_ms=now_ms,
+        transaction_start_timestamp_ms=-1,
+    )
+
+
+def schemas(partitions: Iterable[TopicPartition]) -> list[PartitionsSchema]:
+    """Partitions as records and answers group them: by topic."""
+    by_topic: dict[str, list[int]] = {}
+    for topic, partition in sorted(partitions):
+        by_topic.setdefault(topic, []).append(partition)
+    return [
+        PartitionsSchema(topic=topic, partition_ids=numbers) for topic, numbers in by_topic.items()
+    ]

@@ -1,0 +1,124 @@
+"""Sending: the markers of prepared transactions, until every partition has one.
+
+Owns what is under way and the trying again. Must not decide how a transaction ends, nor write
+to a partition itself. Nothing here outlives the process: what is prepared is in the log, and a
+shard that is loaded has it sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from ottla.coordinator.decision import Decision, Ending
+from ottla.coordinator.transaction.ending import Identity
+from ottla.coordinator.transaction.states import TransactionState
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.coordinator.transaction.metadata import Transaction
+    from ottla.coordinator.transaction.ports import Markers
+    from ottla.coordinator.transaction.shard import TransactionShard
+    from ottla.core.model import TopicPartition
+    from ottla.core.pending import Pending
+    from ottla.core.ports import Timers
+
+_log = logging.getLogger("ottla.coordinator")
+
+AGAIN_S: Final = 0.5
+"""After this long a marker that could not be written is tried again."""
+TOLD_AT_ONCE: Final = 10
+"""Partitions of one transaction that are named in the log; the rest have the same trouble."""
+_OVER = frozenset(
+    {
+        ErrorCode.NONE,
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.INVALID_PRODUCER_EPOCH,
+        ErrorCode.PRODUCER_FENCED,
+        ErrorCode.TRANSACTION_COORDINATOR_FENCED,
+    }
+)
+"""There is nothing left to do in that partition: it has the marker, is gone, or has gone on."""
+
+
+class Sending:
+    """`submit` is the runtime's: it has a transactional id's shard decide."""
+
+    def __init__(
+        self,
+        markers: Markers,
+        timers: Timers,
+        submit: Callable[[str, Callable[[TransactionShard], Decision[Any]]], Pending[Any]],
+    ) -> None:
+        self._markers = markers
+        self._timers = timers
+        self._submit = submit
+
+    def send(self, prepared: Transaction, coordinator_epoch: int) -> None:
+        """Have the markers of a prepared transaction written, and then have it completed."""
+        ending = Ending(
+            producer_id=prepared.producer_id,
+            producer_epoch=prepared.epoch,
+            committed=prepared.state is TransactionState.PREPARE_COMMIT,
+            coordinator_epoch=coordinator_epoch,
+            version=prepared.version,
+        )
+        self._write(prepared.id, ending, tuple(prepared.partitions))
+
+    def _write(self, name: str, ending: Ending, partitions: Sequence[TopicPartition]) -> None:
+        if not partitions:
+            self._complete(name, ending)
+            return
+        written = self._markers.write(ending, partitions)
+        written.then(lambda: self._written(name, ending, written.result()))
+
+    def _written(self, name: str, ending: Ending, results: dict[TopicPartition, ErrorCode]) -> None:
+        left = [one for one, error in results.items() if error not in _OVER]
+        _tell(name, results)
+        if left:
+            self._timers.after(AGAIN_S, partial(self._write_again, name, ending, left))
+        else:
+            self._complete(name, ending)
+
+    def _write_again(self, name: str, ending: Ending, left: list[TopicPartition]) -> None:
+        """Only if the coordinator still wants it. Under version 1 the next transaction has the
+        same epoch: a marker that comes too late would end that one (I43)."""
+        producer = Identity(ending.producer_id, ending.producer_epoch)
+        asked = self._submit(
+            name, lambda shard: Decision(shard.is_prepared(name, producer, ending.committed))
+        )
+
+        def answered() -> None:
+            wanted = asked.result()
+            if isinstance(wanted, ErrorCode):
+                self._unless_gone(wanted, partial(self._write_again, name, ending, left))
+            elif wanted:
+                self._write(name, ending, left)
+
+        asked.then(answered)
+
+    def _complete(self, name: str, ending: Ending) -> None:
+        producer = Identity(ending.producer_id, ending.producer_epoch)
+        asked = self._submit(name, lambda shard: shard.complete(name, producer))
+
+        def completed() -> None:
+            if error := asked.result():
+                self._unless_gone(error, partial(self._complete, name, ending))
+
+        asked.then(completed)
+
+    def _unless_gone(self, error: ErrorCode, again: Callable[[], None]) -> None:
+        # Without its shard there is nothing to be completed; one that comes back sends anew.
+        if error is not ErrorCode.NOT_COORDINATOR:
+            self._timers.after(AGAIN_S, again)
+
+
+def _tell(name: str, results: dict[TopicPartition, ErrorCode]) -> None:
+    troubled = [(one, error) for one, error in results.items() if error]
+    for one, error in troubled[:TOLD_AT_ONCE]:
+        if error in _OVER:
+            _log.info("%s: the end of transaction %r was not needed: %s", one, name, error.name)
+        else:
+            _log.warning("%s: the end of transaction %r waits: %s", one, name, error.name)
