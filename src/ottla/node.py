@@ -45,8 +45,7 @@ from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
 from ottla.replication.table import PartitionTable
 from ottla.server.driver import Service
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
-from ottla.server.poller import Poller
-from ottla.server.transfer import PORTABLE
+from ottla.server.poller import Loop, new_loop
 from ottla.storage.checkpoints import (
     META_PROPERTIES,
     MetaProperties,
@@ -105,7 +104,6 @@ class Node:
         self.context: Context | None = None
         self.listeners: Listeners | None = None
         self.endpoints: list[Endpoint] = []
-        self._poller: Poller | None = None
         self._lock: DirectoryLock | None = None
         self._opened = False
 
@@ -191,7 +189,7 @@ class Node:
             idle_s=_seconds(config[options.CONNECTION_IDLE_MS]),
             write_s=config[options.WRITE_MS] / 1000,
         )
-        self._poller = None if PORTABLE else Poller(self.loop)
+        readiness = self.loop.readiness if isinstance(self.loop, Loop) else None
         service = Service(
             loop=self.loop,
             dispatcher=dispatch,
@@ -200,7 +198,7 @@ class Node:
             limits=limits,
             memory=ReceiveMemory(config[options.QUEUED_BYTES_MAX]),
             complaints=context.complaints,
-            readiness=self._poller,
+            readiness=readiness,
         )
         self.listeners = listeners = Listeners(
             service,
@@ -263,12 +261,10 @@ class Node:
         """In a process forked from the node's: give back what would keep its clients waiting.
 
         Sockets only, which the child's copies would hold open after the node has closed its own.
-        Nothing else may be touched, for the loop's selector, the store and the files are shared.
+        Nothing else may be touched, for the loop's epoll, the store and the files are shared.
         """
         if self.listeners is not None:
             self.listeners.forget_in_child()
-        if self._poller is not None:
-            self._poller.forget_in_child()
 
     def drain(self) -> Pending[None]:
         """Accept nothing more; done when every request in process is answered, or in time."""
@@ -286,8 +282,6 @@ class Node:
         """
         if self.listeners is not None:
             self.listeners.close()
-        if self._poller is not None:
-            self._poller.close()
         try:
             self.offload.close()
             # Completes what is in flight: after this nothing touches a log from elsewhere.
@@ -439,7 +433,7 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
     config = options.broker_config(given)
     raise_descriptors_max()
     _tell_idle_options(config)
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     node = Node(config, loop)
     try:
         endpoints = node.start()

@@ -26,6 +26,7 @@ from ottla.embedded.errors import KafkaError
 from ottla.embedded.inside import Inside, settled
 from ottla.node import Node, StartError
 from ottla.protocol.errors import ErrorCode
+from ottla.server.poller import new_loop
 
 T = TypeVar("T")
 
@@ -158,7 +159,7 @@ class Running:
 
     def _hold_loop(self, directory: str, *, durable: bool) -> None:
         # Not asyncio.new_event_loop(): the caller's policy is about the caller's loops.
-        loop = asyncio.SelectorEventLoop()
+        loop = new_loop()
         try:
             self._hold_node(loop, directory, durable=durable)
         finally:

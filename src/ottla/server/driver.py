@@ -206,17 +206,19 @@ class Driver:
 
     def _readable(self) -> None:
         try:
-            count = self._socket.recv_into(self._room)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:  # reset, timed out: the peer is gone
-            self.close()
-            return
-        if count == 0:
-            self.close()
-            return
-        self._active_at = self.service.monotonic()
-        self._pump(count)
+            try:
+                count = self._socket.recv_into(self._room)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # reset, timed out: the peer is gone
+                count = 0
+            if count == 0:
+                self.close()
+                return
+            self._active_at = self.service.monotonic()
+            self._pump(count)
+        except Exception as error:
+            self._broken(error)
 
     def _pump(self, count: int) -> None:
         """Dispatch every frame that is whole, send what may be sent, see whether to go on reading.
@@ -383,12 +385,15 @@ class Driver:
 
     def _writable(self) -> None:
         try:
-            self._sender.writable()
+            try:
+                self._sender.writable()
+            except Exception as error:
+                self._failed(error)
+                return
+            self._active_at = self.service.monotonic()
+            self.proceed()
         except Exception as error:
-            self._failed(error)
-            return
-        self._active_at = self.service.monotonic()
-        self.proceed()
+            self._broken(error)
 
     def _read(self, on: bool) -> None:
         if on is self._reading:
@@ -539,6 +544,21 @@ class Driver:
                 extra={"fields": {"event": "failed", "peer": self.state.peer}},
             )
             self.close()
+
+    def _broken(self, error: Exception) -> None:
+        """Even closing failed. Whoever calls when a socket is ready must not be raised at, or
+        every other connection would end too: so this one is never called again.
+        """
+        _log.error(
+            "%s: closing it failed by a fault of ottla's. Please report it",
+            self.state.peer,
+            exc_info=error,
+            extra={"fields": {"event": "failed", "peer": self.state.peer}},
+        )
+        self._closed = True
+        self.service.readiness.remove_reader(self._fd)
+        self.service.readiness.remove_writer(self._fd)
+        self._socket.close()
 
     def _name_current(self) -> str:
         current = self._current

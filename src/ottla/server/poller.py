@@ -1,20 +1,29 @@
 """Readiness of many sockets, told to their drivers without asyncio in between.
 
-Owns one epoll for all connections of a node, and which calls it makes. The loop watches its
-descriptor alone: for each turn it makes one call here, and this makes one call for each socket
-that is ready. asyncio's own way, by a selector key, a queue and a Handle run in a context, costs
-a microsecond more for each event, of the 25 that a produced record takes at depth 1.
+Owns the one epoll of a loop, and which calls it makes. It is the selector that the loop waits in,
+and calls the drivers of the sockets that are ready before it returns to the loop: a request takes
+one epoll_wait, and no selector key, queue and Handle. The loop's own descriptors (its wake-up, the
+listeners) stand in the same epoll and are treated as by any selector.
 
-Where there is no epoll, the loop itself is the `Readiness` that drivers are given.
+Where there is no epoll, or somebody else made the loop, the loop itself is the `Readiness` that
+drivers are given. Design: docs/design/0005-one-socket-one-owner.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import select
+import selectors
 import sys
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ottla.server.transfer import PORTABLE
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 _EVENTS_MAX = 256  # of one turn: the rest comes with the next
 _IN: int = getattr(select, "EPOLLIN", 1)
@@ -33,21 +42,21 @@ class Readiness(Protocol):
     def remove_writer(self, fd: int, /) -> object: ...
 
 
-class Poller:
-    """`Readiness` over an epoll of its own. Level-triggered, as asyncio's is.
+class Poller(selectors.BaseSelector):
+    """A selector, and beside that `Readiness`. Level-triggered, as asyncio's own is.
 
-    A call must not raise: the sockets behind it would wait for the next turn.
+    A driver's call must not raise: it would end the loop, and every connection with it.
     """
 
-    __slots__ = ("_epoll", "_loop", "_readers", "_writers")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         assert sys.platform == "linux", "only Linux has epoll"
-        self._loop = loop
         self._readers: dict[int, Callable[[], object]] = {}
         self._writers: dict[int, Callable[[], object]] = {}
+        self._keys: dict[int, selectors.SelectorKey] = {}
         self._epoll = select.epoll()
-        loop.add_reader(self._epoll.fileno(), self._poll)
+        self._wait = self._epoll.poll
+
+    # --- what drivers use ----------------------------------------------------------------------
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:
         before = self._interest(fd)
@@ -69,15 +78,73 @@ class Poller:
         self._writers.pop(fd, None)
         self._change(fd, before)
 
+    # --- what the loop uses: selectors.BaseSelector --------------------------------------------
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: Any = None
+    ) -> selectors.SelectorKey:
+        """Raises KeyError for what is registered, as the standard selectors do."""
+        fd = _fileno(fileobj)
+        if fd in self._keys:
+            raise KeyError(f"{fileobj!r} (descriptor {fd}) is registered")
+        self._epoll.register(fd, _mask(events))
+        self._keys[fd] = key = selectors.SelectorKey(fileobj, fd, events, data)
+        return key
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        """Raises KeyError for what is not registered."""
+        key = self._keys.pop(_fileno(fileobj))
+        with contextlib.suppress(OSError):  # closed before: then it is not in there any more
+            self._epoll.unregister(key.fd)
+        return key
+
+    def modify(
+        self, fileobj: FileDescriptorLike, events: int, data: Any = None
+    ) -> selectors.SelectorKey:
+        """Raises KeyError for what is not registered."""
+        fd = _fileno(fileobj)
+        before = self._keys[fd]
+        self._keys[fd] = key = selectors.SelectorKey(fileobj, fd, events, data)
+        if events != before.events:
+            self._epoll.modify(fd, _mask(events))
+        return key
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """What the loop has registered, by descriptor; nothing of the drivers'."""
+        return self._keys
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait at most `timeout` seconds (None: for ever), call the drivers, return the rest."""
+        if timeout is None:
+            timeout = -1
+        elif timeout > 0:  # whole milliseconds, and rather too late than too early
+            timeout = math.ceil(timeout * 1e3) * 1e-3
+        else:
+            timeout = 0
+        ready: list[tuple[selectors.SelectorKey, int]] = []
+        readers, writers = self._readers, self._writers
+        for fd, event in self._wait(timeout, _EVENTS_MAX):
+            # Looked up for each: what was called before may have closed this one.
+            if (call := readers.get(fd)) is not None:
+                if event != _OUT:
+                    call()
+                    if event == _IN:
+                        continue
+            elif (key := self._keys.get(fd)) is not None:
+                told = selectors.EVENT_READ if event & ~_OUT else 0
+                told |= selectors.EVENT_WRITE if event & ~_IN else 0
+                if told & key.events:
+                    ready.append((key, told & key.events))
+                continue
+            if event != _IN and (call := writers.get(fd)) is not None:
+                call()
+        return ready
+
     def close(self) -> None:
         """Watch nothing any more."""
-        if not self._epoll.closed:
-            self._loop.remove_reader(self._epoll.fileno())
-            self.forget_in_child()
-
-    def forget_in_child(self) -> None:
-        """In a forked process: close its copy, without a word to the loop."""
         self._epoll.close()
+        for watched in (self._keys, self._readers, self._writers):
+            watched.clear()
 
     def _interest(self, fd: int) -> int:
         return (_IN if fd in self._readers else 0) | (_OUT if fd in self._writers else 0)
@@ -93,11 +160,24 @@ class Poller:
         else:  # with no interest left, an epoll would still tell of errors
             self._epoll.unregister(fd)
 
-    def _poll(self) -> None:
-        readers, writers = self._readers, self._writers
-        for fd, event in self._epoll.poll(0, _EVENTS_MAX):
-            # Looked up for each: what was called before may have closed this one.
-            if event != _OUT and (call := readers.get(fd)) is not None:
-                call()
-            if event != _IN and (call := writers.get(fd)) is not None:
-                call()
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that waits in a `Poller`; `readiness` is what drivers are given."""
+
+    def __init__(self) -> None:
+        self.readiness = Poller()
+        super().__init__(self.readiness)
+
+
+def _mask(events: int) -> int:
+    reads, writes = events & selectors.EVENT_READ, events & selectors.EVENT_WRITE
+    return (_IN if reads else 0) | (_OUT if writes else 0)
+
+
+def _fileno(fileobj: FileDescriptorLike) -> int:
+    return fileobj if isinstance(fileobj, int) else fileobj.fileno()
+
+
+def new_loop(portable: bool = PORTABLE) -> asyncio.SelectorEventLoop:
+    """The loop that a node runs in best. `portable`: without what only Linux has."""
+    return asyncio.SelectorEventLoop() if portable else Loop()

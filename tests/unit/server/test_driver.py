@@ -18,6 +18,7 @@ from ottla.handlers.reply import Closing, Parked
 from ottla.protocol.connection import BUFFER_BYTES_IDLE, ConnectionLimits, ReceiveMemory
 from ottla.protocol.primitives import CodecError
 from ottla.server.driver import Driver, Service
+from ottla.server.transfer import Sender
 from tests.unit.server.doubles import Clock, Loop, MemoryFile, Socket, Timers
 
 
@@ -534,6 +535,19 @@ def test_a_buffer_that_can_not_be_had_ends_its_connection_alone(rig, monkeypatch
     rig.receive(raw=struct.pack(">i", 100_000) + bytes(BUFFER_BYTES_IDLE - 4))
     assert (rig.sock.closed, other.closed) == (True, False)
     assert "MemoryError" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["at the end", "at a bad request"])
+def test_a_connection_that_can_not_even_be_closed_raises_at_nobody(rig, monkeypatch, caplog, how):
+    def fault(*_):
+        raise AssertionError("a fault in closing")
+
+    monkeypatch.setattr(Sender, "close", fault)
+    rig.sock.ended = how == "at the end"
+    rig.sock.incoming += struct.pack(">i", -1)
+    rig.loop.readers[rig.sock.fd]()  # as the loop's selector calls it: what it raised would end all
+    assert "a fault in closing" in caplog.text
+    assert (rig.sock.closed, rig.reading) == (True, False)
 
 
 def test_finishing_answers_what_is_in_process_and_takes_nothing_new(rig):

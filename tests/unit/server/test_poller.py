@@ -1,24 +1,23 @@
-"""Poller: one epoll for all connections, watched by the loop through one descriptor."""
+"""Poller: one epoll for the loop and all connections, in which the loop waits."""
 
 from __future__ import annotations
 
+import selectors
 import socket
 import sys
 
 import pytest
 
-from ottla.server.poller import Poller
-from tests.unit.server.doubles import Loop
+from ottla.server.poller import Loop, Poller, new_loop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 
 
 class Rig:
-    """Pairs of sockets, and a poller whose loop turns when the test says so."""
+    """Pairs of sockets, and a poller that turns when the test says so."""
 
     def __init__(self):
-        self.loop = Loop()
-        self.poller = Poller(self.loop)
+        self.poller = Poller()
         self.sockets = []
         self.heard = []
 
@@ -31,9 +30,9 @@ class Rig:
         self.poller.add_reader(sock.fileno(), lambda: self.heard.append(name))
 
     def turn(self):
+        """Whose calls were made. What is the loop's own: `told`."""
         self.heard.clear()
-        for poll in list(self.loop.readers.values()):
-            poll()
+        self.told = [(key.data, events) for key, events in self.poller.select(0)]
         return list(self.heard)
 
 
@@ -44,13 +43,6 @@ def rig():
     rig.poller.close()
     for sock in rig.sockets:
         sock.close()
-
-
-def test_the_loop_watches_one_descriptor_for_all_sockets(rig):
-    for name in "ab":
-        mine, _ = rig.pair()
-        rig.reads(name, mine)
-    assert len(rig.loop.readers) == 1
 
 
 def test_only_sockets_that_are_ready_are_called(rig):
@@ -108,7 +100,91 @@ def test_removing_what_was_not_added_does_nothing(rig):
     assert rig.turn() == []
 
 
-def test_closing_gives_the_loop_its_descriptor_back_and_may_be_repeated(rig):
-    rig.poller.close()
-    rig.poller.close()
-    assert rig.loop.readers == {}
+def test_what_the_loop_registers_comes_back_to_it_and_calls_nobody(rig):
+    (mine, peer), (driven, to_driven) = rig.pair(), rig.pair()
+    rig.poller.register(mine.fileno(), selectors.EVENT_READ, "the loop's")
+    rig.reads("driver", driven)
+    assert (rig.turn(), rig.told) == ([], [])
+    peer.send(b"x")
+    to_driven.send(b"x")
+    assert rig.turn() == ["driver"]
+    assert rig.told == [("the loop's", selectors.EVENT_READ)]
+
+
+def test_the_loop_hears_of_the_sides_it_asked_for_and_of_no_other(rig):
+    mine, peer = rig.pair()
+    peer.send(b"x")
+    both = selectors.EVENT_READ | selectors.EVENT_WRITE
+    rig.poller.register(mine, both, "a")
+    rig.turn()
+    assert rig.told == [("a", both)]
+    rig.poller.modify(mine, selectors.EVENT_WRITE, "b")
+    rig.turn()
+    assert rig.told == [("b", selectors.EVENT_WRITE)]
+    peer.close()  # a hangup counts as either, so that whoever waits sees it
+    rig.turn()
+    assert rig.told == [("b", selectors.EVENT_WRITE)]
+    assert rig.poller.get_key(mine.fileno()).data == "b"
+    assert rig.poller.unregister(mine).data == "b"
+    rig.turn()
+    assert rig.told == []
+    assert not rig.poller.get_map()
+
+
+def test_registering_twice_or_what_is_not_there_is_refused_as_by_other_selectors(rig):
+    mine, _ = rig.pair()
+    rig.poller.register(mine, selectors.EVENT_READ)
+    with pytest.raises(KeyError):
+        rig.poller.register(mine, selectors.EVENT_READ)
+    rig.poller.unregister(mine)
+    with pytest.raises(KeyError):
+        rig.poller.unregister(mine)
+    with pytest.raises(KeyError):
+        rig.poller.modify(mine, selectors.EVENT_READ)
+
+
+def test_a_descriptor_that_is_closed_already_can_be_unregistered(rig):
+    mine, _ = rig.pair()
+    key = rig.poller.register(mine, selectors.EVENT_READ)
+    mine.close()
+    assert rig.poller.unregister(key.fd) is key
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "waited_s"), [(None, -1), (0, 0), (-1, 0), (0.0101, 0.011), (2, 2)]
+)
+def test_a_wait_is_rounded_up_to_whole_milliseconds(rig, asked_s, waited_s):
+    waits = []
+    rig.poller._wait = lambda timeout, _events_max: waits.append(timeout) or []
+    rig.poller.select(asked_s)
+    assert waits == [pytest.approx(waited_s)]
+
+
+def test_a_loop_calls_drivers_beside_its_own_work():
+    loop = new_loop(portable=False)
+    assert isinstance(loop, Loop)
+    mine, peer = socket.socketpair()
+    try:
+        heard = []
+
+        def driver():
+            heard.append(mine.recv(10))
+            loop.call_soon(loop.stop)
+
+        loop.readiness.add_reader(mine.fileno(), driver)
+        loop.call_soon(peer.send, b"x")
+        loop.run_forever()
+        assert heard == [b"x"]
+        loop.readiness.remove_reader(mine.fileno())
+        loop.call_soon_threadsafe(loop.stop)  # its wake-up is in the same epoll
+        loop.run_forever()
+    finally:
+        loop.close()
+        mine.close()
+        peer.close()
+
+
+def test_without_epoll_the_loop_is_an_ordinary_one():
+    loop = new_loop(portable=True)
+    assert not isinstance(loop, Loop)
+    loop.close()
