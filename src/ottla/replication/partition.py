@@ -7,22 +7,27 @@ keeps the bytes; the handlers above know the messages. Must not wait, nor know a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ottla.cluster.names import is_internal
-from ottla.core.model import NO_TIMESTAMP, LeaderEpoch, Offset, TopicPartition
+from ottla.core.model import NO_TIMESTAMP, LeaderEpoch, Offset, ProducerId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView
+from ottla.records.control import ControlType, EndMarker, build_end_marker
 
 if TYPE_CHECKING:
     from ottla.core.model import FileSlice, TopicId
     from ottla.core.ports import Clock
-    from ottla.records.batch import BatchView
     from ottla.replication.settings import PartitionSettings
+    from ottla.storage.aborted import Aborted
     from ottla.storage.checked import Cold
     from ottla.storage.log import Log
+    from ottla.storage.producers import Verification
+    from ottla.storage.reading import LogPosition
+    from ottla.storage.unstable import Transaction
 
 
 # Names of the module: to look a member up in an enum takes as long as to make an object.
@@ -46,12 +51,14 @@ class ReadWaiter:
 
     Counted down by every partition it is registered with; `pending` completes once, when
     enough has come or when a partition has something else to say (an error, a deletion).
+    `committed` asks for what is stable only: no transaction may still take it back.
     """
 
-    __slots__ = ("missing", "partitions", "pending")
+    __slots__ = ("committed", "missing", "partitions", "pending")
 
-    def __init__(self, missing: int) -> None:
+    def __init__(self, missing: int, *, committed: bool = False) -> None:
         self.missing = missing
+        self.committed = committed
         self.pending: Pending[None] = Pending()
         self.partitions: list[Partition] = []
 
@@ -77,7 +84,8 @@ class Partition:
 
     Under `flush.policy=commit` the high watermark is what a sync round has covered; under `os`
     it is the log end. It is kept as a position (offset, segment, bytes), captured and never
-    searched for, so that a fetch needs no scan to find where it must stop.
+    searched for, so that a fetch needs no scan to find where it must stop. So is the last stable
+    offset, which moves with it: a transaction begins above it, and its end counts once committed.
     """
 
     __slots__ = (
@@ -95,6 +103,7 @@ class Partition:
         "opening",
         "readers",
         "rules",
+        "stable_position",
         "stamps_time",
         "topic_id",
     )
@@ -124,7 +133,9 @@ class Partition:
         self.committed_by_sync = committed_by_sync
         self.deleted = False
         # What survived the start is on disk: recovery has synced what it kept.
-        self.high_position = log.end_position()
+        self.high_position = self.stable_position = log.end_position()
+        if log.producers.unstable.first is not None:
+            self._settle(self.high_position)
         self.readers: dict[int, ReadWaiter] = {}
         self._committing: deque[tuple[Offset, Pending[None]]] = deque()
         log.on_flushed = self.flushed
@@ -145,8 +156,15 @@ class Partition:
 
     @property
     def last_stable(self) -> Offset:
-        """Exclusive end of what read_committed may see: without transactions, the same."""
-        return self.high_position.offset
+        """Exclusive end of what read_committed may see: below it no transaction is open."""
+        stable = self.stable_position
+        if stable is self.high_position:
+            return stable.offset
+        return max(stable.offset, self.log.start)  # DeleteRecords may go past it
+
+    def open_transactions(self) -> Iterator[Transaction]:
+        """Those that have no marker here yet, the one that began first at first."""
+        return self.log.producers.unstable.open()
 
     def check_epoch(self, current_leader_epoch: int) -> ErrorCode:
         """Judge the epoch that a client believes in; below 0 asks for no check (KIP-320)."""
@@ -166,18 +184,20 @@ class Partition:
         offsets = batch.last_offset_delta + 1
         return self.log.prepare(batch.length, self.leader_epoch, timestamp, offsets)
 
-    def append_as_leader(self, batch: BatchView) -> Appended | ErrorCode:
+    def append_as_leader(
+        self, batch: BatchView, verification: Verification | None = None
+    ) -> Appended | ErrorCode:
         """Append a validated, prepared batch and give it its offsets.
 
         A batch that an idempotent producer sends again is answered with the offsets that it
-        was given the first time, and is not stored twice.
+        was given the first time, and is not stored twice. The first batch of a transaction here
+        needs the `verification` that was begun before the coordinator was asked (KIP-890).
         """
         log = self.log
         if log.failed or log.closed:  # not log.usable, without the call
-            gone = self.deleted
-            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if gone else ErrorCode.KAFKA_STORAGE_ERROR
+            return self._gone()
         if batch.producer_id >= 0:
-            verdict = log.producers.check(batch)
+            verdict = log.producers.check(batch, verification)
             if verdict is not None:
                 if isinstance(verdict, ErrorCode):
                     return verdict
@@ -195,6 +215,64 @@ class Partition:
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, append_time)
+
+    def verify(
+        self, producer_id: int, epoch: int, sequence: int, *, bumps: bool
+    ) -> Verification | None:
+        """Begin to verify a producer; None if its transaction is open here already.
+
+        Then ask the coordinator, and show what this returned to `append_as_leader`. `bumps`: by
+        the rules of transaction version 2.
+        """
+        return self.log.producers.verify(producer_id, epoch, sequence, bumps=bumps)
+
+    def append_marker(
+        self,
+        producer_id: int,
+        producer_epoch: int,
+        marker: EndMarker,
+        transaction_version: int,
+    ) -> Pending[None] | Appended | ErrorCode:
+        """End a producer's transaction here. A Pending: wait for it, and ask again.
+
+        A marker that comes again is written again, and ends nothing twice (I43). Committed as any
+        batch is: see `committed`. INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED: see
+        `ProducerStates.check_marker`. KAFKA_STORAGE_ERROR, UNKNOWN_TOPIC_OR_PARTITION as above.
+        """
+        log = self.log
+        producers = log.producers
+        if not log.usable:
+            return self._gone()
+        fault = producers.check_marker(
+            producer_id, producer_epoch, marker.coordinator_epoch, transaction_version
+        )
+        if fault:
+            return fault
+        now_ms = self.clock.wall_ms()
+        batch = BatchView(memoryview(build_end_marker(marker, producer_id, producer_epoch, now_ms)))
+        state = producers.get(ProducerId(producer_id))
+        aborts = marker.type is ControlType.ABORT and state is not None and state.transaction
+        prepare = log.prepare_abort if aborts else log.prepare
+        pending = prepare(batch.length, self.leader_epoch, now_ms)
+        if pending is not None:
+            return pending
+        if not log.usable:
+            return self._gone()
+        if self.stamps_time:
+            batch.stamp_log_append_time(now_ms)
+        try:
+            base_offset = log.append_marker(batch, self.leader_epoch)
+        except DiskError as error:
+            self.on_disk_error(error)
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        if not self.committed_by_sync:
+            self._advance()
+        return Appended(base_offset, log.end, now_ms)
+
+    def _gone(self) -> ErrorCode:
+        if self.deleted:
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return ErrorCode.KAFKA_STORAGE_ERROR
 
     def committed(self, end: Offset) -> Pending[None] | None:
         """None if everything below `end` is committed; else completes when it is, or can't be.
@@ -226,36 +304,63 @@ class Partition:
         after = log.flushed_position() if self.committed_by_sync else log.end_position()
         assert before.offset <= after.offset <= log.end, self.key
         self.high_position = after
+        stable = self.stable_position
+        if log.producers.unstable.first is not None:
+            self._settle(after)
+        else:
+            self.stable_position = after
         committing = self._committing
         while committing and committing[0][0] <= after.offset:
             committing.popleft()[1].complete(None)
         if self.readers:
             # A new segment has no common origin with the last one: wake rather than reckon.
-            same = before.segment is after.segment
-            arrived = after.position - before.position if same else 1 << 31
+            arrived = _bytes_between(before, after)
+            settled = _bytes_between(stable, self.stable_position)
             for waiter in list(self.readers.values()):
-                waiter.arrived(arrived)
+                waiter.arrived(settled if waiter.committed else arrived)
+
+    def _settle(self, high: LogPosition) -> None:
+        """Bring the last stable offset to where it is for this high watermark."""
+        unstable = self.log.producers.unstable
+        unstable.settle(high.offset)
+        first = unstable.first
+        if first is None or first.first_offset > high.offset:
+            self.stable_position = high
+        else:
+            self.stable_position = first.place
 
     # --- fetch -----------------------------------------------------------------------------
 
-    def read(self, offset: Offset, bytes_max: int) -> FileSlice | Cold | ErrorCode | None:
+    def read(
+        self, offset: Offset, bytes_max: int, *, committed: bool = False
+    ) -> FileSlice | Cold | ErrorCode | None:
         """What a consumer at `offset` gets: whole batches up to the high watermark.
 
-        None when there is nothing yet, which holds for what is written and not committed too:
-        a producer may know of that. `Cold` when the bytes must be warmed first.
+        With `committed` up to the last stable offset: `aborted_in` says what of it to skip. None
+        when there is nothing yet, which holds for what is written and not committed too: a
+        producer may know of that. `Cold` when the bytes must be warmed first.
         """
+        bound = self.stable_position if committed else self.high_position
         try:
-            piece = self.log.read(offset, bytes_max, self.high_position)
+            piece = self.log.read(offset, bytes_max, bound)
         except DiskError as error:
             self.on_read_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        if piece is _OUT_OF_RANGE and self.high_watermark < offset <= self.log.end:
-            return None
+        if piece is _OUT_OF_RANGE and bound.offset < offset <= self.log.end:
+            return None if offset >= self.log.start else piece
         return piece
 
-    def more_behind(self, piece: FileSlice) -> bool:
+    def aborted_in(self, offset: Offset, piece: FileSlice) -> list[Aborted] | Cold | ErrorCode:
+        """What a reader of committed records skips in `piece`, which was read from `offset` on."""
+        try:
+            return self.log.aborted_in(offset, piece)
+        except DiskError as error:
+            self.on_read_error(error)
+            return ErrorCode.KAFKA_STORAGE_ERROR
+
+    def more_behind(self, piece: FileSlice, *, committed: bool = False) -> bool:
         """Whether there is more than a slice could take in, since it ends with its segment."""
-        segment = self.high_position.segment
+        segment = (self.stable_position if committed else self.high_position).segment
         return segment is not None and piece.file is not segment.log
 
     # --- failure and end -------------------------------------------------------------------
@@ -280,3 +385,10 @@ class Partition:
         for _end, pending in committing:
             pending.complete(None)
         self.wake_readers()
+
+
+def _bytes_between(before: LogPosition, after: LogPosition) -> int:
+    """How much a bound has moved on; a lot, where it came to another segment."""
+    if before.segment is after.segment:
+        return after.position - before.position
+    return 1 << 31

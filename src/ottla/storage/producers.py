@@ -1,7 +1,9 @@
-"""What a partition remembers of idempotent producers, and the file that carries it over a restart.
+"""What a partition remembers of its producers, and the file that carries it over a restart.
 
-Owns the last five batches per producer id, their expiry, and Kafka's ProducerSnapshot v1. Must
-not append: the log calls `update` once a batch is in, `check` before. Sources: KIP-98, KIP-360.
+Owns the last five batches per producer id, the transaction it has open, their expiry, and Kafka's
+ProducerSnapshot v1. Must not append: the log calls `update` once a batch is in, the partition
+`check` or `check_marker` before. Sources: KIP-98, KIP-360, KIP-890, KIP-1228 (whose version is what
+a marker's epoch is judged by).
 """
 
 from __future__ import annotations
@@ -14,8 +16,12 @@ from typing import NamedTuple, TypeAlias
 from ottla.core.model import Offset, ProducerId
 from ottla.core.ports import Buffer
 from ottla.protocol.errors import ErrorCode
-from ottla.records.batch import BatchView
+from ottla.records.batch import CONTROL_BIT, TRANSACTIONAL_BIT, BatchView, RecordError
+from ottla.records.control import ControlType, EndMarker, end_marker_of
 from ottla.records.crc import crc32c
+from ottla.storage.aborted import Aborted
+from ottla.storage.reading import LogPosition
+from ottla.storage.unstable import Transaction, Unstable
 
 BATCHES_KEPT = 5
 """As many as a client may have in flight while it is idempotent."""
@@ -25,6 +31,9 @@ _HEAD = struct.Struct(">hII")  # version, CRC-32C of all that follows it, number
 _ENTRY = struct.Struct(">qhiqiqiq")
 _VERSION = 1
 _NONE = -1
+_BUMPS_SINCE = 2
+"""The transaction version from which each transaction has an epoch of its own (KIP-890)."""
+_EVICTION_LOOKS_MAX = 64
 
 
 class Duplicate(NamedTuple):
@@ -45,14 +54,50 @@ class _Batch(NamedTuple):
 class ProducerState:
     """One producer on one partition. `batches` is empty when its epoch has written nothing yet."""
 
-    __slots__ = ("batches", "coordinator_epoch", "epoch", "heard_ms", "txn_first_offset")
+    __slots__ = ("batches", "coordinator_epoch", "epoch", "heard_ms", "marked", "transaction")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.batches: deque[_Batch] = deque(maxlen=BATCHES_KEPT)
         self.coordinator_epoch = _NONE
-        self.txn_first_offset = _NONE
+        self.transaction: Transaction | None = None
+        """The one that it has open."""
         self.heard_ms = 0  # 0: since the last sweep
+        self.marked: tuple[int, _Batch | None] | None = None
+        """Timestamp of its last marker, and the batch that was its last one then."""
+
+    def timestamp(self) -> int:
+        """The last one that it was heard of with: its last batch's, or a later marker's."""
+        last = self.batches[-1] if self.batches else None
+        if self.marked is not None and self.marked[1] is last:
+            return self.marked[0]
+        return -1 if last is None else last.timestamp
+
+
+class Verification:
+    """A producer of which the coordinator is asked whether its batches belong to a transaction.
+
+    It is its own token: an append shows the one that was made before the coordinator was asked.
+    A marker takes it away, and so an answer that was given before the marker is worth nothing
+    behind it (I41). The lowest sequence keeps a batch that was verified from overtaking one that
+    was not yet: it would leave a gap which nobody could tell from the beginning.
+    """
+
+    __slots__ = ("bumps", "epoch", "heard_ms", "lowest_sequence")
+
+    def __init__(self, epoch: int, sequence: int, bumps: bool) -> None:
+        self.epoch = epoch
+        self.lowest_sequence = sequence
+        self.bumps = bumps
+        self.heard_ms = 0  # as ProducerState's
+
+    def meet(self, epoch: int, sequence: int) -> None:
+        """Another batch of the producer is to be verified."""
+        if epoch > self.epoch:
+            self.epoch = epoch
+            self.lowest_sequence = sequence
+        elif epoch == self.epoch:
+            self.lowest_sequence = min(self.lowest_sequence, sequence)
 
 
 SnapshotEntry: TypeAlias = tuple[int, int, int, int, int, int, int, int]
@@ -67,11 +112,13 @@ class BadSnapshot(Exception):
 class ProducerStates:
     """All producers of a partition, the one heard of longest ago first."""
 
-    __slots__ = ("_states", "producers_max")
+    __slots__ = ("_states", "_verifying", "producers_max", "unstable")
 
     def __init__(self, producers_max: int = 100_000) -> None:
         self._states: OrderedDict[int, ProducerState] = OrderedDict()
+        self._verifying: OrderedDict[int, Verification] = OrderedDict()
         self.producers_max = producers_max
+        self.unstable = Unstable()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -80,16 +127,27 @@ class ProducerStates:
         """The state of one producer."""
         return self._states.get(producer_id)
 
-    def check(self, batch: BatchView) -> Duplicate | ErrorCode | None:
-        """Whether a client's batch may be appended: None if so. Changes nothing.
+    # --- before an append --------------------------------------------------------------------
+
+    def check(
+        self, batch: BatchView, verification: Verification | None = None
+    ) -> Duplicate | ErrorCode | None:
+        """Whether a batch may be appended: None if so. Changes nothing.
 
         INVALID_PRODUCER_EPOCH: an older epoch than seen. OUT_OF_ORDER_SEQUENCE_NUMBER: not the
         next sequence, or not 0 in a new epoch. A producer without state here (expired, evicted,
         its records deleted, or new) may begin at any sequence, or it could never go on.
+        INVALID_TXN_STATE: outside the transaction that it has open, or in one that is neither
+        open here nor verified. A batch without sequences is a coordinator's own.
         """
-        if batch.producer_id < 0:
+        producer_id = batch.producer_id
+        if producer_id < 0:
             return None
-        state = self._states.get(batch.producer_id)
+        state = self._states.get(producer_id)
+        if batch.attributes & TRANSACTIONAL_BIT:
+            verdict = self._check_transactional(batch, state, verification)
+            if verdict is not None:
+                return verdict
         if state is None:
             return None
         epoch = batch.producer_epoch
@@ -97,45 +155,157 @@ class ProducerStates:
         if epoch != state.epoch:
             if epoch < state.epoch:
                 return ErrorCode.INVALID_PRODUCER_EPOCH
-            return None if first == 0 else ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
-        batches = state.batches
-        last_sequence = batches[-1].last_sequence if batches else _NONE
-        if first == last_sequence + 1 or (first == 0 and last_sequence == SEQUENCE_MAX):
-            return None
-        last = batch.last_sequence
-        for known in batches:
-            if known.first_sequence == first and known.last_sequence == last:
-                return Duplicate(Offset(known.last_offset - known.offset_delta), known.timestamp)
-        return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+            if first > 0:
+                return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+        elif first >= 0:
+            batches = state.batches
+            last_sequence = batches[-1].last_sequence if batches else _NONE
+            if first != last_sequence + 1 and (first or last_sequence != SEQUENCE_MAX):
+                return _duplicate(state, batch) or ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+        if state.transaction is not None and not batch.attributes & TRANSACTIONAL_BIT:
+            return ErrorCode.INVALID_TXN_STATE
+        return None
 
-    def update(self, batch: BatchView) -> None:
-        """Remember a batch that is in the log. Harmless for one without a producer."""
+    def _check_transactional(
+        self, batch: BatchView, state: ProducerState | None, verification: Verification | None
+    ) -> Duplicate | ErrorCode | None:
+        """What is asked of a transaction's batch beside the rest, in Kafka's order."""
+        epoch = batch.producer_epoch
+        if state is not None and state.epoch == epoch:
+            duplicate = _duplicate(state, batch)
+            if duplicate is not None:
+                return duplicate
+        known = self._verifying.get(batch.producer_id)
+        open_here = state is not None and state.epoch == epoch and state.transaction is not None
+        if not open_here and (verification is None or verification is not known):
+            return ErrorCode.INVALID_TXN_STATE
+        if state is not None and epoch < state.epoch:
+            return ErrorCode.INVALID_PRODUCER_EPOCH
+        if known is not None and batch.base_sequence > 0:
+            begins = known.bumps and (state is None or not state.batches)
+            if begins or batch.base_sequence > known.lowest_sequence:
+                return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+        return None
+
+    def verify(
+        self, producer_id: int, epoch: int, sequence: int, *, bumps: bool
+    ) -> Verification | None:
+        """Begin to verify a producer's batches; None if its transaction is open here already.
+
+        `bumps`: by the rules of transaction version 2, where each has its own epoch.
+        """
+        state = self._states.get(producer_id)
+        if state is not None and state.transaction is not None and state.epoch == epoch:
+            return None
+        verification = self._verifying.get(producer_id)
+        if verification is None:
+            verification = self._verifying[producer_id] = Verification(epoch, sequence, bumps)
+            if len(self._verifying) > self.producers_max:
+                self._verifying.popitem(last=False)
+        else:
+            verification.meet(epoch, sequence)
+            verification.heard_ms = 0
+        return verification
+
+    def check_marker(
+        self, producer_id: int, epoch: int, coordinator_epoch: int, version: int
+    ) -> ErrorCode:
+        """Whether a marker may be appended. Changes nothing.
+
+        INVALID_PRODUCER_EPOCH: a later epoch has been seen; from transaction version 2 on also
+        the same one, while its transaction is open: the marker belongs to an earlier one (I43).
+        TRANSACTION_COORDINATOR_FENCED: a later coordinator has written one.
+        """
+        state = self._states.get(producer_id)
+        if state is None:
+            return ErrorCode.NONE
+        late = version >= _BUMPS_SINCE and state.transaction is not None
+        if epoch < state.epoch or (late and epoch == state.epoch):
+            return ErrorCode.INVALID_PRODUCER_EPOCH
+        if coordinator_epoch < state.coordinator_epoch:
+            return ErrorCode.TRANSACTION_COORDINATOR_FENCED
+        return ErrorCode.NONE
+
+    def taken_back(self, batch: BatchView, offset: Offset) -> Aborted | None:
+        """What a control batch at `offset` takes back, not being in yet; None if nothing."""
+        marker = _marker_of(batch)
+        if marker is None or marker.type is not ControlType.ABORT:
+            return None
+        producer_id = batch.producer_id
+        state = self._states.get(producer_id)
+        if state is None or state.transaction is None:
+            return None
+        ending = state.transaction
+        stable = self.unstable.stable_after(ending, offset)
+        return Aborted(producer_id, ending.first_offset, offset, stable)
+
+    # --- after it ----------------------------------------------------------------------------
+
+    def update(self, batch: BatchView) -> Transaction | None:
+        """Remember a batch that is in the log. Harmless for one without a producer.
+
+        A transaction that begins with it is returned: whoever knows where the batch lies, and
+        when it was written, notes it there. Of a control batch all bytes must be in view.
+        """
         producer_id = batch.producer_id
         if producer_id < 0:
-            return
+            return None
+        bits = batch.attributes & (TRANSACTIONAL_BIT | CONTROL_BIT)
+        marker = _marker_of(batch) if bits & CONTROL_BIT else None
         state = self._states.get(producer_id)
         if state is None:
             state = self._states[producer_id] = ProducerState(batch.producer_epoch)
-            while len(self._states) > self.producers_max:
-                self._states.popitem(last=False)
+            if len(self._states) > self.producers_max:
+                self._evict()
         else:
             self._states.move_to_end(producer_id)
             if state.epoch != batch.producer_epoch:
                 state.epoch = batch.producer_epoch
                 state.batches.clear()
             state.heard_ms = 0
-        if batch.is_control:
-            return  # a transaction marker has no sequence; it only raises the epoch
-        delta = batch.last_offset_delta
-        state.batches.append(
-            _Batch(
-                batch.base_sequence,
-                batch.last_sequence,
-                batch.base_offset + delta,
-                delta,
-                batch.max_timestamp,
+        if not bits & CONTROL_BIT:
+            delta = batch.last_offset_delta
+            state.batches.append(
+                _Batch(
+                    batch.base_sequence,
+                    batch.last_sequence,
+                    batch.base_offset + delta,
+                    delta,
+                    batch.max_timestamp,
+                )
             )
+            return self._began(state, batch) if bits else None
+        if marker is not None:
+            self._ended(state, batch, marker)
+        return None
+
+    def _began(self, state: ProducerState, batch: BatchView) -> Transaction | None:
+        self._verifying.pop(batch.producer_id, None)
+        if state.transaction is not None:
+            return None
+        place = LogPosition(Offset(batch.base_offset), None, 0)
+        transaction = Transaction(
+            batch.producer_id, batch.producer_epoch, place, batch.max_timestamp
         )
+        state.transaction = transaction
+        self.unstable.begin(transaction)
+        return transaction
+
+    def _ended(self, state: ProducerState, batch: BatchView, marker: EndMarker) -> None:
+        self._verifying.pop(batch.producer_id, None)
+        state.coordinator_epoch = marker.coordinator_epoch
+        state.marked = batch.max_timestamp, state.batches[-1] if state.batches else None
+        ending, state.transaction = state.transaction, None
+        if ending is not None:
+            self.unstable.end(ending, batch.last_offset)
+
+    def _evict(self) -> None:
+        """Forget the producer idle longest. One with an open transaction only goes to the back."""
+        for _ in range(_EVICTION_LOOKS_MAX):
+            producer_id, state = self._states.popitem(last=False)
+            if state.transaction is None:
+                return
+            self._states[producer_id] = state
 
     def expire(self, now_ms: int, expiration_ms: int) -> None:
         """Forget producers not heard of for `expiration_ms`. To be called every few minutes.
@@ -147,8 +317,13 @@ class ProducerStates:
         for producer_id, state in list(self._states.items()):
             if state.heard_ms == 0:
                 state.heard_ms = now_ms
-            elif now_ms - state.heard_ms >= expiration_ms and state.txn_first_offset == _NONE:
+            elif now_ms - state.heard_ms >= expiration_ms and state.transaction is None:
                 del self._states[producer_id]
+        for producer_id, verification in list(self._verifying.items()):
+            if verification.heard_ms == 0:
+                verification.heard_ms = now_ms
+            elif now_ms - verification.heard_ms >= expiration_ms:
+                del self._verifying[producer_id]
 
     def entries(self) -> Iterator[SnapshotEntry]:
         """One entry per producer: only its last batch survives a restart, as in Kafka."""
@@ -161,9 +336,9 @@ class ProducerStates:
                 last.last_sequence,
                 last.last_offset,
                 last.offset_delta,
-                last.timestamp,
+                state.timestamp(),
                 state.coordinator_epoch,
-                state.txn_first_offset,
+                _NONE if state.transaction is None else state.transaction.first_offset,
             )
 
     def encode(self) -> bytes:
@@ -174,15 +349,47 @@ class ProducerStates:
         return _HEAD.pack(_VERSION, checksum, len(self._states)) + body
 
     def load(self, entries: list[SnapshotEntry]) -> None:
-        """Begin with what a snapshot says."""
+        """Begin with what a snapshot says. Where open transactions lie is not known then."""
         self._states.clear()
-        for producer_id, epoch, sequence, offset, delta, timestamp, coordinator, txn in entries:
+        self.unstable = Unstable()
+        begun = []
+        for producer_id, epoch, sequence, offset, delta, timestamp, coordinator, first in entries:
             state = self._states[producer_id] = ProducerState(epoch)
             state.coordinator_epoch = coordinator
-            state.txn_first_offset = txn
             if offset >= 0:
-                first = (sequence - delta) & SEQUENCE_MAX  # wraps as sequences do
-                state.batches.append(_Batch(first, sequence, offset, delta, timestamp))
+                base = (sequence - delta) & SEQUENCE_MAX  # wraps as sequences do
+                if sequence < 0:
+                    base = sequence  # a coordinator's batch has none
+                state.batches.append(_Batch(base, sequence, offset, delta, timestamp))
+            else:
+                state.marked = timestamp, None
+            if first >= 0:
+                place = LogPosition(Offset(first), None, 0)
+                state.transaction = Transaction(producer_id, epoch, place, timestamp)
+                begun.append(state.transaction)
+        for transaction in sorted(begun, key=lambda one: one.first_offset):
+            self.unstable.begin(transaction)
+
+
+def _marker_of(batch: BatchView) -> EndMarker | None:
+    """The marker in a control batch; None also for one that says nothing: it ends nothing.
+
+    Its checksum fits, so somebody wrote it so. What it was to end stays open and in sight.
+    """
+    try:
+        return end_marker_of(batch)
+    except RecordError:
+        return None
+
+
+def _duplicate(state: ProducerState, batch: BatchView) -> Duplicate | None:
+    """The batch itself, where it is one of the last five."""
+    first, last = batch.base_sequence, batch.last_sequence
+    if first >= 0:
+        for known in state.batches:
+            if known.first_sequence == first and known.last_sequence == last:
+                return Duplicate(Offset(known.last_offset - known.offset_delta), known.timestamp)
+    return None
 
 
 def decode_snapshot(raw: Buffer) -> list[SnapshotEntry]:

@@ -8,8 +8,9 @@ What is cut, and what is kept though it makes no sense: docs/design/0004-torn-or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -25,9 +26,10 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.core.value import Value
-from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchView
+from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchView
 from ottla.records.crc import crc32c
 from ottla.storage import epochs as leader_epochs
+from ottla.storage.aborted import SUFFIX, Aborted, AbortedIndex, open_aborted
 from ottla.storage.checkpoints import decode_epochs, encode_epochs
 from ottla.storage.epochs import LeaderEpochs
 from ottla.storage.index import (
@@ -40,6 +42,7 @@ from ottla.storage.index import (
 )
 from ottla.storage.log import Opened
 from ottla.storage.producers import BadSnapshot, ProducerStates, decode_snapshot
+from ottla.storage.reading import LogPosition
 from ottla.storage.segment import POSITION_MAX, Segment, stem
 from ottla.storage.settings import LogSettings
 
@@ -98,6 +101,8 @@ class Recovery:
         self.edits: list[Step] = []
         self.unsound: set[Offset] = set()
         """Segments whose indexes must be made anew."""
+        self.aborted_unsound: set[Offset] = set()
+        """Segments whose aborted transactions must be found anew."""
         self.read_from: Offset | None = None
         """Where the reading of batches began; None: all was trusted."""
         self.epochs_read: list[tuple[LeaderEpoch, Offset]] = []
@@ -133,7 +138,9 @@ def open_log(
         work.found(Case.DAMAGED, directory, end)
         failed = True
     epochs = _epochs(work, segments, end)
+    _aborted(work, names, segments)
     producers = _producers(work, names, segments, end)
+    _place_open_transactions(producers, segments)
     if not failed:
         _make_durable(work)
     start = _start(segments, hints.start, end)
@@ -187,6 +194,13 @@ def _open_segment(work: Recovery, base: Offset, names: list[str]) -> Segment:
             index = SparseIndex(file, entry, 0, None)
         indexes.append(index)
     segment = Segment(base, work.disk.open(path + ".log"), indexes[0], indexes[1])
+    if f"{base:020d}{SUFFIX}" in names:
+        file = work.disk.open(path + SUFFIX)
+        segment.aborted = open_aborted(file, base)
+        if segment.aborted is None:
+            work.found(Case.INDEX_REBUILT, file.path)
+            segment.aborted = AbortedIndex(file)
+            work.aborted_unsound.add(base)
     segment.size = segment.log.size()
     segment.created_ms = work.hints.now_ms
     return segment
@@ -354,6 +368,8 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
     for index in indexes:
         index.clear()
     segment.size = 0
+    if segment.aborted is not None:
+        work.aborted_unsound.add(segment.base_offset)
     epoch = -1
     checked: tuple[int, Offset] | None = None
     if work.read_from is None:
@@ -375,6 +391,8 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
             work.epochs_read.append((LeaderEpoch(epoch), Offset(batch.base_offset)))
         if batch.producer_id >= 0:
             work.producers_read = True
+            if batch.attributes & CONTROL_BIT:
+                work.aborted_unsound.add(segment.base_offset)
         segment.note(batch, position, work.settings.index_interval_bytes)
     for index in indexes:
         index.settle()
@@ -424,7 +442,7 @@ def _epochs(work: Recovery, segments: list[Segment], end: Offset) -> LeaderEpoch
     if work.hints.clean and entries is not None:
         return epochs
     if not entries and segments and work.read_from != segments[0].base_offset:
-        for batch in _batches_since(segments, _FIRST):
+        for _, batch, _ in _batches_since(segments, _FIRST):
             epochs.assign(LeaderEpoch(batch.leader_epoch), Offset(batch.base_offset))
     for epoch, offset in work.epochs_read:
         epochs.assign(epoch, offset)
@@ -457,20 +475,101 @@ def _producers(
         work.edits.append(UnlinkFile(path))
     begin = begin or _FIRST
     if work.producers_read or work.read_from is None or begin < work.read_from:
-        for batch in _batches_since(segments, begin):
-            producers.update(batch)
+        _replay(producers, segments, begin)
     return producers
 
 
-def _batches_since(segments: list[Segment], offset: Offset) -> Iterator[BatchView]:
+def _aborted(work: Recovery, names: list[str], segments: list[Segment]) -> None:
+    """Make the indexes of aborted transactions anew that are missing, stale or unsound.
+
+    From the newest snapshot that is not behind them: an older one than `_producers` begins with,
+    which may stand in the middle of a segment.
+    """
+    if not work.aborted_unsound:
+        return
+    first = min(work.aborted_unsound)
+    producers = ProducerStates(work.settings.producers_max)
+    begin = _FIRST
+    for offset in reversed(_bases(names, ".snapshot")):
+        if offset <= first:
+            try:
+                path = stem(work.directory, offset) + ".snapshot"
+                producers.load(decode_snapshot(work.disk.read_file(path) or b""))
+            except BadSnapshot:
+                continue
+            begin = offset
+            break
+    for segment in segments:
+        if segment.base_offset in work.aborted_unsound and segment.aborted is not None:
+            segment.aborted.count = 0
+    _replay(producers, segments, begin, partial(_note_aborted, work))
+    for segment in segments:
+        if segment.base_offset in work.aborted_unsound and segment.aborted is not None:
+            segment.aborted.settle()
+            work.touched.append(segment.aborted.file)
+
+
+def _note_aborted(work: Recovery, segment: Segment, aborted: Aborted) -> None:
+    if segment.base_offset not in work.aborted_unsound:
+        return
+    if segment.aborted is None:
+        path = stem(work.directory, segment.base_offset) + SUFFIX
+        segment.aborted = AbortedIndex(work.disk.perform_now([CreateFile(path)])[0])
+    segment.aborted.stage(aborted)
+    segment.aborted.take()
+
+
+def _replay(
+    producers: ProducerStates,
+    segments: list[Segment],
+    begin: Offset,
+    note: Callable[[Segment, Aborted], None] | None = None,
+) -> None:
+    """Take in what the producers wrote since `begin`; `note` is told of what was taken back."""
+    for segment, batch, position in _batches_since(segments, begin):
+        if note is not None and batch.attributes & CONTROL_BIT:
+            aborted = producers.taken_back(batch, Offset(batch.base_offset))
+            if aborted is not None:
+                note(segment, aborted)
+        began = producers.update(batch)
+        if began is not None:
+            began.place = LogPosition(began.first_offset, segment, position)
+
+
+def _place_open_transactions(producers: ProducerStates, segments: list[Segment]) -> None:
+    """Find where those began that a snapshot told of. Where the log has lost it, readers stop
+    before the segment: they miss what they could have had, and see nothing that is open."""
+    for transaction in producers.unstable.open():
+        first = transaction.first_offset
+        if transaction.place.segment is not None:
+            continue
+        for segment in segments:
+            if segment.end > first:
+                found = next(_batches_since([segment], first), None)
+                if found is None:
+                    transaction.place = LogPosition(first, segment, 0)
+                else:
+                    _, batch, position = found
+                    transaction.place = LogPosition(first, segment, position)
+                    transaction.since_ms = batch.max_timestamp
+                break
+
+
+def _batches_since(
+    segments: list[Segment], offset: Offset
+) -> Iterator[tuple[Segment, BatchView, int]]:
+    """Batches from `offset` on and where they lie; of control batches all bytes are in view."""
     for segment in segments:
         if segment.end <= offset:
             continue
         entry = _floor(segment.offsets, offset - segment.base_offset)
         position = 0 if entry is None else entry[1]
-        for batch, _ in batches(segment.log, position, segment.size, whole=False):
+        for batch, at in batches(segment.log, position, segment.size, whole=False):
             if batch.base_offset >= offset:
-                yield batch
+                if batch.attributes & CONTROL_BIT and len(batch.view) < batch.length:
+                    yield segment, BatchView(memoryview(segment.log.read(at, batch.length))), at
+                else:
+                    yield segment, batch, at
 
 
 def _floor(index: SparseIndex, value: int) -> Entry | None:
