@@ -60,7 +60,7 @@ class MemoryJournal:
         files, self.files = self.files, None
         return files
 
-    def append(self, batch: BatchView) -> Offset | ErrorCode:
+    def append(self, batch: BatchView, verification: object | None = None) -> Offset | ErrorCode:
         if self.append_error:
             return self.append_error
         batch.stamp(self.end, 0)

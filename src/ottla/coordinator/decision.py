@@ -91,7 +91,7 @@ class Decision(Generic[R]):
     ends the transaction, in the log and then in the shard.
     """
 
-    __slots__ = ("atomic", "effects", "ending", "entries", "producer", "reply")
+    __slots__ = ("atomic", "effects", "ending", "entries", "producer", "reply", "verification")
 
     def __init__(
         self,
@@ -111,3 +111,6 @@ class Decision(Generic[R]):
         self.atomic = atomic
         self.producer = producer
         self.ending = ending
+        self.verification: object | None = None
+        """What the log wants to see of a producer whose transaction it does not know yet: begun
+        before the transaction's coordinator was asked (KIP-890), set by who asked it."""

@@ -37,10 +37,11 @@ class Journal(Protocol):
 
         The Pending fails with DiskError."""
 
-    def append(self, batch: BatchView) -> Offset | ErrorCode:
+    def append(self, batch: BatchView, verification: object | None = None) -> Offset | ErrorCode:
         """The end after the batch, or why it could not be written. `prepare` just said None.
 
         A producer's batch is judged as its others are: INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE.
+        Its first in a transaction needs the `verification`: see Decision.
         """
 
     def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:

@@ -269,7 +269,7 @@ class Keeper(Generic[S]):
                 if error := _why_no_files(pending):
                     yield error
                     return
-            outcome = journal.append(batch)
+            outcome = journal.append(batch, decision.verification)
             if isinstance(outcome, ErrorCode):
                 # Of a producer's batch the log may say no more than that it must not be.
                 own = ErrorCode.COORDINATOR_NOT_AVAILABLE if producer is None else outcome

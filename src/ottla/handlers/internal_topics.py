@@ -22,9 +22,10 @@ from ottla.core import group_options
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
-from ottla.records.batch import BatchView
-from ottla.records.control import ControlType, EndMarker, build_end_marker
+from ottla.records.control import ControlType, EndMarker
+from ottla.replication.partition import Appended
 from ottla.storage.checked import Cold
+from ottla.storage.producers import Verification
 
 if TYPE_CHECKING:
     from ottla.cluster.changes import Change
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ottla.core.model import Offset
     from ottla.core.ports import Disk
     from ottla.handlers.context import Context
+    from ottla.records.batch import BatchView
     from ottla.replication.partition import Partition
 
 _log = logging.getLogger("ottla.coordinator")
@@ -63,17 +65,20 @@ class PartitionJournal:
     def prepare(self, batch: BatchView) -> Pending[None] | None:
         return self._partition.prepare(batch)
 
-    def append(self, batch: BatchView) -> Offset | ErrorCode:
-        outcome = self._partition.append_as_leader(batch)
+    def append(self, batch: BatchView, verification: object | None = None) -> Offset | ErrorCode:
+        assert verification is None or isinstance(verification, Verification), "not a log's own"
+        outcome = self._partition.append_as_leader(batch, verification)
         return outcome if isinstance(outcome, ErrorCode) else outcome.end
 
     def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:
         kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
-        marker = EndMarker(kind, ending.coordinator_epoch)
-        now_ms = self._partition.clock.wall_ms()
-        built = build_end_marker(marker, ending.producer_id, ending.producer_epoch, now_ms)
-        batch = BatchView(memoryview(bytearray(built)))
-        return self.prepare(batch) or self.append(batch)
+        outcome = self._partition.append_marker(
+            ending.producer_id,
+            ending.producer_epoch,
+            EndMarker(kind, ending.coordinator_epoch),
+            ending.version,
+        )
+        return outcome.end if isinstance(outcome, Appended) else outcome
 
     def committed(self, end: Offset) -> Pending[None] | None:
         return self._partition.committed(end)
