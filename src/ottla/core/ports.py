@@ -106,6 +106,17 @@ class CreateFile(Value):
     content: bytes = b""
 
 
+class OpenFile(Value):
+    """Open an existing file; its File is in the result of `perform`.
+
+    `becomes` is the name that it will have: the next steps are to give it that. Until then the
+    File must be retained, since it can't be opened by that name again.
+    """
+
+    path: str
+    becomes: str
+
+
 class ReplaceFile(Value):
     """Put a whole new content in place of a small file: write aside, fsync, rename.
 
@@ -162,6 +173,7 @@ class SyncFile(Value):
 Step: TypeAlias = (
     MakeDirectory
     | CreateFile
+    | OpenFile
     | ReplaceFile
     | RenamePath
     | UnlinkFile
@@ -192,12 +204,15 @@ class Disk(Protocol):
         """An existing file for reading and writing. May be opened at its first use only."""
 
     def perform_now(self, steps: Sequence[Step]) -> list[File]:
-        """Do the steps in order, at once; the Files of its CreateFile steps. Raises DiskError."""
+        """Do the steps in order, at once; the Files of its CreateFile and OpenFile steps.
+
+        Raises DiskError.
+        """
 
     # From here on nothing blocks; each Pending fails with DiskError.
 
     def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
-        """Do the steps in order, elsewhere; the Files of its CreateFile steps."""
+        """Do the steps in order, elsewhere; the Files of its CreateFile and OpenFile steps."""
 
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
         """fdatasync every file and fsync every directory, several at a time."""

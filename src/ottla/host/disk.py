@@ -24,6 +24,7 @@ from ottla.core.ports import (
     DiskError,
     File,
     MakeDirectory,
+    OpenFile,
     RemoveTree,
     RenamePath,
     ReplaceFile,
@@ -292,6 +293,8 @@ class OsDisk:
                 created.append(file)
                 if content:
                     file.write(content, 0)
+            case OpenFile(path, becomes):
+                created.append(self._open_renamed(path, becomes))
             case SyncFile(file):
                 self._sync(file)
             case SyncDirectory(path):
@@ -312,6 +315,11 @@ class OsDisk:
     def _open(self, action: str, path: str, flags: int) -> OsFile:
         file = OsFile(path, self.open_files, nowait=not self._portable)
         file.open(action, flags)
+        return file
+
+    def _open_renamed(self, path: str, becomes: str) -> OsFile:
+        file = OsFile(becomes, self.open_files, nowait=not self._portable)
+        _attempt("open", path, lambda: self.open_files.opened(path, file, os.O_RDWR))
         return file
 
     def _replace(self, path: str, content: bytes, sync_directory: bool) -> None:

@@ -101,18 +101,25 @@ class AbortedIndex:
 
 def open_aborted(file: File, base_offset: Offset) -> AbortedIndex | None:
     """The index as it stands in its file; None if its entries can't be right. Blocks: at start."""
-    size = file.size()
-    if size % _ENTRY.size:
+    entries = decode_aborted(file.read(0, file.size()), base_offset)
+    return None if entries is None else AbortedIndex(file, len(entries))
+
+
+def decode_aborted(raw: bytes, base_offset: Offset) -> list[Aborted] | None:
+    """The entries in a segment's index; None if they can't be right."""
+    if len(raw) % _ENTRY.size:
         return None
     before = base_offset - 1
-    for entry in _ENTRY.iter_unpack(file.read(0, size)):
+    found: list[Aborted] = []
+    for entry in _ENTRY.iter_unpack(raw):
         aborted = _aborted(entry)
         if entry[0] != _VERSION or not before < aborted.last_offset:
             return None
         if not 0 <= aborted.first_offset <= min(aborted.last_offset, aborted.last_stable):
             return None
         before = aborted.last_offset
-    return AbortedIndex(file, size // _ENTRY.size)
+        found.append(aborted)
+    return found
 
 
 def _aborted(entry: tuple[int, ...]) -> Aborted:

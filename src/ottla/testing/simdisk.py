@@ -26,6 +26,7 @@ from ottla.core.ports import (
     DiskError,
     File,
     MakeDirectory,
+    OpenFile,
     RemoveTree,
     RenamePath,
     ReplaceFile,
@@ -354,6 +355,12 @@ class SimDisk:
         match step:
             case CreateFile(path, content):
                 return self._create(path, content)
+            case OpenFile(path, becomes):
+                self._check("open", path)
+                found = self._find(path)
+                if not isinstance(found, Node):
+                    raise _error("open", path, ENOENT)
+                return SimFile(self, becomes, found)
             case ReplaceFile(path, content, sync_directory):
                 self._replace(path, content, sync_directory)
             case SyncFile(file):
