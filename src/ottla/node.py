@@ -161,6 +161,8 @@ class Node:
         view.on_change(self.table.apply)
         context.groups = group_runtime(context, view.on_change)
         self.loop.call_soon(context.groups.start)
+        for path in self.directory.rebuilt:
+            _log.warning("%s could not be believed; made anew", path)
         for partition, finding in self.directory.found:
             _tell_finding(partition, finding)
         store.start(self.loop.call_soon_threadsafe)

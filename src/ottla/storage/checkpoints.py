@@ -1,8 +1,13 @@
 """Kafka's small text files of a log directory, to and from text.
 
 Owns their formats: checkpoints, partition.metadata, meta.properties, the clean-shutdown marker.
-Must not touch a disk: whoever calls replaces files whole (ReplaceFile), since none of them has a
-checksum. A decoder returns None for a file that can't be believed; the caller has a case for it.
+Must not touch a disk: whoever calls replaces files whole (ReplaceFile). A decoder returns None for
+a file that can't be believed; the caller has a case for it.
+
+Kafka's formats have no checksum, and a digit gone wrong in a log's start would hide records without
+a word. So ours carry one where Kafka's reader passes it over: in an offset checkpoint a last row
+for a topic that can't exist, in partition.metadata a third line, in meta.properties a comment.
+Files without it are believed as Kafka wrote them.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from collections.abc import Iterable, Mapping
 
 from ottla.core.model import LeaderEpoch, Offset, TopicId, TopicPartition
 from ottla.core.value import Value
+from ottla.records.crc import crc32c
 
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
@@ -22,6 +28,10 @@ PARTITION_METADATA = "partition.metadata"
 META_PROPERTIES = "meta.properties"
 CLEAN_MARKER = ".kafka_cleanshutdown"
 
+_CHECKSUM_ROW = "~checksum"
+"""Where a topic's name would stand; no topic's has a tilde."""
+_CHECKSUM_LINE = "checksum"
+_CHECKSUM_COMMENT = "# checksum="
 _VERSION = "0"
 _OFFSET_MAX = (1 << 63) - 1
 
@@ -53,8 +63,13 @@ def _number(text: str) -> int | None:
 
 
 def encode_offsets(offsets: Mapping[TopicPartition, Offset]) -> bytes:
-    """An offset checkpoint: one `topic partition offset` a line."""
-    return _text(f"{name.topic} {name.partition} {offset}" for name, offset in offsets.items())
+    """An offset checkpoint: one `topic partition offset` a line, and the checksum of all."""
+    rows = [f"{name.topic} {name.partition} {offset}" for name, offset in offsets.items()]
+    return _text([*rows, f"{_CHECKSUM_ROW} 0 {_checksum_of(rows)}"])
+
+
+def _checksum_of(lines: Iterable[str]) -> int:
+    return crc32c("\n".join(lines).encode())
 
 
 def decode_offsets(raw: bytes | None) -> dict[TopicPartition, Offset] | None:
@@ -64,6 +79,10 @@ def decode_offsets(raw: bytes | None) -> dict[TopicPartition, Offset] | None:
     rows = _rows(raw, 3)
     if rows is None:
         return None
+    if rows and rows[-1][0] == _CHECKSUM_ROW:
+        checksum = rows.pop()[2]
+        if checksum != str(_checksum_of(" ".join(row) for row in rows)):
+            return None
     found: dict[TopicPartition, Offset] = {}
     for topic, partition, offset in rows:
         number, at = _number(partition), _number(offset)
@@ -112,15 +131,20 @@ def uuid_bytes(text: str) -> bytes | None:
 
 def encode_partition_metadata(topic_id: TopicId) -> bytes:
     """partition.metadata: which topic's incarnation the directory belongs to (KIP-516)."""
-    return f"version: 0\ntopic_id: {uuid_text(topic_id)}".encode()
+    text = uuid_text(topic_id)
+    return f"version: 0\ntopic_id: {text}\n{_CHECKSUM_LINE}: {_checksum_of([text])}".encode()
 
 
 def decode_partition_metadata(raw: bytes | None) -> TopicId | None:
-    """The topic id in a partition.metadata; None if it has none."""
+    """The topic id in a partition.metadata; None if it has none, or can't be believed."""
     fields = _fields(raw, ": ")
     if fields is None or fields.get("version") != "0":
         return None
-    found = uuid_bytes(fields.get("topic_id", ""))
+    text = fields.get("topic_id", "")
+    checksum = str(_checksum_of([text]))
+    if fields.get(_CHECKSUM_LINE, checksum) != checksum:
+        return None
+    found = uuid_bytes(text)
     return None if found is None else TopicId(found)
 
 
@@ -150,15 +174,22 @@ class MetaProperties(Value):
 
     def encode(self) -> bytes:
         """The file's content."""
-        return (
-            f"version=1\ncluster.id={self.cluster_id}\n"
-            f"node.id={self.node_id}\ndirectory.id={self.directory_id}\n"
-        ).encode()
+        lines = [
+            "version=1",
+            f"cluster.id={self.cluster_id}",
+            f"node.id={self.node_id}",
+            f"directory.id={self.directory_id}",
+        ]
+        checksum = f"{_CHECKSUM_COMMENT}{_checksum_of(lines)}"
+        return "".join(f"{line}\n" for line in (*lines, checksum)).encode()
 
 
 def decode_meta_properties(raw: bytes | None) -> MetaProperties | None:
-    """What a meta.properties says; None if it is missing or not one."""
+    """What a meta.properties says; None if it is missing, or can't be believed."""
     fields = _fields(raw, "=")
+    head, comment, checksum = (raw or b"").decode(errors="replace").rpartition(_CHECKSUM_COMMENT)
+    if comment and checksum.strip() != str(_checksum_of(head.splitlines())):
+        return None
     if fields is None or fields.get("version") != "1":
         return None
     node_id = _number(fields.get("node.id", ""))

@@ -74,6 +74,8 @@ class LogDirectory:
         self.identity: MetaProperties | None = None
         self.was_clean = False
         self.found: list[Found] = []
+        self.rebuilt: list[str] = []
+        """Files of the directory itself that could not be believed and were made anew."""
         self._lock: Lock | None = None
         self._leaving: dict[TopicPartition, Pending[None]] = {}
         # Starts that moved: who waits for the next writing of their checkpoint, and its logs.
@@ -120,7 +122,10 @@ class LogDirectory:
             self.disk.perform_now([ReplaceFile(path, proposed.encode()), SyncDirectory(above)])
             found = proposed
         elif found is None:
-            raise WrongDirectory(f"{path} can't be read: restore it, or use another directory")
+            # Everything in it is known: whoever opens the directory got it from the metadata.
+            self.disk.perform_now([ReplaceFile(path, proposed.encode())])
+            self.rebuilt.append(path)
+            found = proposed
         elif found.cluster_id != proposed.cluster_id:
             raise WrongDirectory(
                 f"{self.path} belongs to cluster {found.cluster_id}, not {proposed.cluster_id}"
@@ -134,6 +139,12 @@ class LogDirectory:
     def _open_logs(self, settings_for: SettingsFor) -> None:
         recovery_points = self._offsets(checkpoints.RECOVERY_POINTS)
         starts = self._offsets(checkpoints.LOG_STARTS)
+        for name, offsets in (
+            (checkpoints.RECOVERY_POINTS, recovery_points),
+            (checkpoints.LOG_STARTS, starts),
+        ):
+            if offsets is None:
+                self.rebuilt.append(f"{self.path}/{name}")
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
         for name in self.disk.names(self.path):
@@ -221,6 +232,18 @@ class LogDirectory:
 
         log.when_made(close)
         return gone
+
+    def adopt(self, log: Log, topic_id: TopicId) -> None:
+        """Take a log whose partition.metadata can't be believed for that of the topic so named.
+
+        At start only: blocks. Raises DiskError.
+        """
+        log.topic_id = topic_id
+        if log.segments:  # else its first append writes it
+            path = f"{log.directory}/{checkpoints.PARTITION_METADATA}"
+            content = checkpoints.encode_partition_metadata(topic_id)
+            self.disk.perform_now([ReplaceFile(path, content)])
+            self.rebuilt.append(path)
 
     def set_aside(self, partition: TopicPartition) -> str:
         """Keep a log that nobody owns under a name of its own, as Kafka does; that name.

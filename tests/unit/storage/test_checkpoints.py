@@ -9,11 +9,14 @@ from ottla.storage import checkpoints
 from ottla.storage.checkpoints import MetaProperties
 
 
-def test_an_offset_checkpoint_is_kafkas():
+def test_an_offset_checkpoint_is_kafkas_with_a_row_for_the_checksum():
     raw = b"0\n2\nt 1 13128\nt 0 16872\n"
     offsets = {TopicPartition("t", 1): 13128, TopicPartition("t", 0): 16872}
     assert checkpoints.decode_offsets(raw) == offsets
-    assert checkpoints.encode_offsets(offsets) == raw
+    written = b"0\n3\nt 1 13128\nt 0 16872\n~checksum 0 1822806033\n"
+    assert checkpoints.encode_offsets(offsets) == written
+    assert checkpoints.decode_offsets(written) == offsets
+    assert checkpoints.decode_offsets(written.replace(b"13128", b"13129")) is None
 
 
 @pytest.mark.parametrize("raw", [b"", None])
@@ -45,7 +48,10 @@ def test_partition_metadata_is_kafkas():
     topic_id = checkpoints.decode_partition_metadata(raw)
     assert topic_id is not None
     assert len(topic_id) == 16
-    assert checkpoints.encode_partition_metadata(topic_id) == raw
+    written = checkpoints.encode_partition_metadata(topic_id)
+    assert written.startswith(raw + b"\n")
+    assert checkpoints.decode_partition_metadata(written) == topic_id
+    assert checkpoints.decode_partition_metadata(written.replace(b"VY", b"VZ")) is None
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"version: 1\ntopic_id: VYDyrQwmRIez94fBM7_PGA", b"x"])
@@ -58,6 +64,7 @@ def test_meta_properties_of_kafka_are_read():
     found = checkpoints.decode_meta_properties(raw)
     assert found == MetaProperties("o33", 1, "FdH")
     assert checkpoints.decode_meta_properties(found.encode()) == found
+    assert checkpoints.decode_meta_properties(found.encode().replace(b"o33", b"o34")) is None
 
 
 def test_the_clean_marker_is_kafkas():

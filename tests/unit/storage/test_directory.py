@@ -72,6 +72,30 @@ def test_a_directory_of_others_is_refused_and_let_go(world, me):
     assert not world.lock.held
 
 
+def test_an_identity_that_can_not_be_believed_is_made_anew(world):
+    world.start().stop(1)
+    file = world.disk.open("/data/meta.properties")
+    file.write(b"x", 12)
+    directory = world.start()
+    assert directory.identity == ME
+    assert directory.rebuilt == ["/data/meta.properties"]
+
+
+def test_a_checkpoint_with_a_digit_gone_wrong_is_not_believed(world):
+    directory = world.start()
+    world.append(directory)
+    world.append(directory)
+    world.settle()
+    directory.logs[T0].set_start(1)
+    directory.stop(1)
+    raw = world.disk.read_file("/data/log-start-offset-checkpoint")
+    at = raw.index(b"t 0 1") + 4
+    world.disk.open("/data/log-start-offset-checkpoint").write(b"2", at)
+    directory = world.start()
+    assert directory.logs[T0].start == 0
+    assert directory.rebuilt == ["/data/log-start-offset-checkpoint"]
+
+
 def test_a_clean_stop_is_marked_and_the_mark_is_gone_durably_before_anything_is_written(world):
     directory = world.start()
     world.append(directory)
@@ -120,8 +144,10 @@ def test_checkpoints_name_what_is_durable(world):
     done = directory.checkpoint()
     while not done.done:
         world.disk.step()
-    assert world.disk.read_file("/data/recovery-point-offset-checkpoint") == b"0\n1\nt 0 1\n"
-    assert world.disk.read_file("/data/log-start-offset-checkpoint") == b"0\n0\n"
+    assert world.disk.read_file("/data/recovery-point-offset-checkpoint") == (
+        b"0\n2\nt 0 1\n~checksum 0 4247571722\n"
+    )
+    assert world.disk.read_file("/data/log-start-offset-checkpoint") == b"0\n1\n~checksum 0 0\n"
 
 
 def test_a_raised_start_is_still_raised_after_a_restart(world):
