@@ -1,0 +1,101 @@
+"""WriteTxnMarkers, key 27, versions 1 to 2.
+
+Ends a producer's transaction in the partitions that are named: how an admin aborts one that hangs
+(KIP-664). That a coordinator still knows of it is not asked, and it is not told: as in Kafka it
+goes on to say Ongoing. This node's own coordinator writes its markers by the same way without a
+request. Answered once the markers are on disk.
+v2 transaction version (KIP-1228): by which rules a marker's epoch is judged
+Where Kafka 4.3.1 differs: a marker without producer, which it writes though it ends nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.coordinator.decision import Ending
+from ottla.core.model import TopicPartition
+from ottla.core.pending import Pending, when_all
+from ottla.handlers.asking import write_deadline_s
+from ottla.handlers.limits import too_many
+from ottla.handlers.markers import PartitionMarkers
+from ottla.handlers.reply import Parked, Reply
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.write_txn_markers import (
+    WritableTxnMarker,
+    WritableTxnMarkerPartitionResult,
+    WritableTxnMarkerResult,
+    WritableTxnMarkerTopicResult,
+    WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+)
+
+if TYPE_CHECKING:
+    from ottla.handlers.context import Context, Request
+
+
+def handle(context: Context, request: Request[WriteTxnMarkersRequest]) -> Reply | Parked:
+    """A code for each partition of each marker (KIP-98)."""
+    markers = request.body.markers
+    count = sum(len(topic.partition_indexes) for marker in markers for topic in marker.topics)
+    if too_many(context, request, count + len(markers)):
+        refused = [(one, dict.fromkeys(_places(one), ErrorCode.INVALID_REQUEST)) for one in markers]
+        return _reply(refused)
+    writer = PartitionMarkers(context)
+    writing = [(one, _write(writer, one)) for one in markers]
+
+    def answer() -> Reply:
+        late = ErrorCode.REQUEST_TIMED_OUT
+        return _reply(
+            [
+                (one, each.result() if each.done else dict.fromkeys(_places(one), late))
+                for one, each in writing
+            ]
+        )
+
+    left = [each for _, each in writing if not each.done]
+    if not left:
+        return answer()
+    together = when_all(left)
+    return Parked(together, answer, write_deadline_s(context), abandon=together.abandon)
+
+
+def _write(
+    writer: PartitionMarkers, marker: WritableTxnMarker
+) -> Pending[dict[TopicPartition, ErrorCode]]:
+    places = _places(marker)
+    if marker.producer_id < 0 or marker.producer_epoch < 0:
+        refused: Pending[dict[TopicPartition, ErrorCode]] = Pending()
+        refused.complete(dict.fromkeys(places, ErrorCode.INVALID_REQUEST))
+        return refused
+    ending = Ending(
+        marker.producer_id,
+        marker.producer_epoch,
+        marker.transaction_result,
+        marker.coordinator_epoch,
+        marker.transaction_version,
+    )
+    return writer.write(ending, places)
+
+
+def _places(marker: WritableTxnMarker) -> list[TopicPartition]:
+    return [
+        TopicPartition(topic.name, number)
+        for topic in marker.topics
+        for number in topic.partition_indexes
+    ]
+
+
+def _reply(results: list[tuple[WritableTxnMarker, dict[TopicPartition, ErrorCode]]]) -> Reply:
+    answer = WriteTxnMarkersResponse()
+    for marker, codes in results:
+        topics: dict[str, WritableTxnMarkerTopicResult] = {}
+        for (name, number), error in codes.items():
+            if name not in topics:
+                topics[name] = WritableTxnMarkerTopicResult(name=name)
+            topics[name].partitions.append(
+                WritableTxnMarkerPartitionResult(partition_index=number, error_code=error)
+            )
+        answer.markers.append(
+            WritableTxnMarkerResult(producer_id=marker.producer_id, topics=list(topics.values()))
+        )
+    return Reply(answer)
