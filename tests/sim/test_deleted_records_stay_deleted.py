@@ -182,7 +182,7 @@ def test_files_that_could_not_be_removed_are_reported_and_go_at_the_next_start()
     log = world.filled()
     reported: list[DiskError] = []
     world.directory.left_behind = reported.append
-    world.disk.faults = [Fault("remove")]
+    world.disk.faults = [Fault("rename", path="00.log")]
     done = world.move_start(log, 35)
     world.settle()
     done.result()
@@ -191,6 +191,36 @@ def test_files_that_could_not_be_removed_are_reported_and_go_at_the_next_start()
     world.disk.kill()
     assert world.start().start == 35
     assert world.names(".log")[0] == 30
+
+
+def test_the_files_of_deleted_records_stay_renamed_for_as_long_as_is_asked() -> None:
+    world = World(1)
+    log = world.filled()
+    bases = [segment.base_offset for segment in log.segments]
+    world.move_start(log, bases[2])
+    world.settle()
+    assert world.names(".log") == bases[2:]
+    assert world.names(".log.deleted") == world.names(".index.deleted") == bases[:2]
+    world.loop.advance(SETTINGS.file_delete_delay_ms / 1000 - 1)
+    world.settle()
+    assert world.names(".log.deleted") == bases[:2]
+    world.loop.advance(1)
+    world.settle()
+    world.loop.advance(10)  # the rest after each
+    world.settle()
+    assert world.names(".log.deleted") == world.names(".index.deleted") == []
+
+
+def test_a_large_deletion_does_not_hold_up_what_is_performed() -> None:
+    world = World(1)
+    log = world.filled()
+    world.move_start(log, END - 1)
+    world.settle()
+    world.directory.removals.hurry()
+    waits = len(world.directory.removals)
+    assert waits > 2
+    world.append(log)
+    assert log.end > END, "rolls, commits and checkpoints go their way meanwhile"
 
 
 @pytest.mark.parametrize("policy", ["commit", "os"])

@@ -27,6 +27,13 @@ class Clock(Protocol):
         """Seconds that never run backwards: for deadlines and durations."""
 
 
+class Uptime(Protocol):
+    """A clock that nobody sets, and that goes on while the machine sleeps."""
+
+    def since_boot(self) -> float:
+        """Seconds, counted through suspension too: what the wall clock should have gone by."""
+
+
 class Timer(Protocol):
     """A call that has not happened yet."""
 
@@ -213,6 +220,9 @@ class Disk(Protocol):
 
     def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
         """Do the steps in order, elsewhere; the Files of its CreateFile and OpenFile steps."""
+
+    def perform_aside(self, steps: Sequence[Step]) -> Pending[list[File]]:
+        """As `perform`, but in an order of its own beside that one: for what may take long."""
 
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
         """fdatasync every file and fsync every directory, several at a time."""

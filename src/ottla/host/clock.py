@@ -1,4 +1,4 @@
-"""The machine's clocks, behind the port `Clock`. The only file that reads them for the core."""
+"""The machine's clocks, behind `Clock` and `Uptime`. The only file that reads them for the core."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class SystemClock:
-    """The port `Clock`, as the operating system tells it."""
+    """The ports `Clock` and `Uptime`, as the operating system tells them."""
 
     __slots__ = ()
 
@@ -15,3 +15,10 @@ class SystemClock:
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def since_boot(self) -> float:
+        return time.clock_gettime(_UPTIME)
+
+
+# Linux's monotonic clock stands still while the machine sleeps; this one, and macOS's, does not.
+_UPTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

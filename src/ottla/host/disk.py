@@ -131,8 +131,9 @@ class OsDisk:
     """The Disk port on the real machine. Every OSError becomes a DiskError.
 
     Steps of `perform` are done in the order of the calls, by one thread: two replacements of
-    one file can't overtake each other. Syncs and warms have threads of their own, so that cold
-    reads hold up neither. `portable` (or OTTLA_PORTABLE=1) forces every fallback.
+    one file can't overtake each other. Syncs, warms and what is performed aside have threads of
+    their own, so that neither cold reads nor large deletions hold up anything. `portable` (or
+    OTTLA_PORTABLE=1) forces every fallback.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class OsDisk:
         self._spare_lock = threading.Lock()
         self._sync_threads_max = sync_threads_max
         self._steps = _Threads("ottla-disk", 1, self._finished)
+        self._asides = _Threads("ottla-aside", 1, self._finished)
         self._syncs = _Threads("ottla-sync", sync_threads_max, self._finished)
         self._warms = _Threads("ottla-warm", WARM_THREADS_MAX, self._finished)
 
@@ -210,6 +212,11 @@ class OsDisk:
         pending = self._submit(self._steps, [lambda: self._perform_all(steps)], files, 1)
         return cast("Pending[list[File]]", pending)
 
+    def perform_aside(self, steps: Sequence[Step]) -> Pending[list[File]]:
+        files = [step.file for step in steps if isinstance(step, ReserveSpace | SyncFile)]
+        pending = self._submit(self._asides, [lambda: self._perform_all(steps)], files, 1)
+        return cast("Pending[list[File]]", pending)
+
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
         calls: list[Callable[[], None]] = [self._sync_call(file) for file in files]
         calls += [self._sync_directory_call(path) for path in directories]
@@ -239,7 +246,7 @@ class OsDisk:
         if self._closed:
             return
         self._closed = True
-        for threads in (self._steps, self._syncs, self._warms):
+        for threads in (self._steps, self._asides, self._syncs, self._warms):
             threads.close()
         self._mailbox.drain()
         for fd in (self._null, self._spare):

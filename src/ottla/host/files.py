@@ -29,7 +29,7 @@ opening many slow."""
 class OpenFiles:
     """The files that have a descriptor, the one used longest ago first, as far as is known."""
 
-    __slots__ = ("_files", "_lock", "_syncing", "files_max", "sync")
+    __slots__ = ("_files", "_lock", "_syncing", "_thread", "files_max", "sync")
 
     def __init__(self, files_max: int) -> None:
         self.files_max = files_max
@@ -39,6 +39,7 @@ class OpenFiles:
         self._files: OrderedDict[OsFile, None] = OrderedDict()
         self._lock = threading.Lock()
         self._syncing = False
+        self._thread = threading.get_ident()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -60,10 +61,10 @@ class OpenFiles:
             os.close(fd)
 
     def trim(self) -> None:
-        """Close what is over the limit and not needed. On the loop's thread."""
+        """Close what is over the limit and not needed. Nothing, but on the loop's thread."""
         over = len(self._files) - self.files_max
-        if over <= 0:
-            return
+        if over <= 0 or threading.get_ident() != self._thread:
+            return  # what another thread opens too many is closed when its result is delivered
         dirty: list[OsFile] = []
         for _ in range(min(over + _LOOKS_MAX, len(self._files))):
             with self._lock:
@@ -232,6 +233,8 @@ class OsFile:
         """Sync by this call, on any thread. Raises DiskError, also for a sync before it."""
         if self.failure is not None:
             raise self.failure
+        if self.gone:
+            return  # it lost its descriptor when all was synced
         fd = self.fileno()
         self.unsynced = False  # before it: what is written meanwhile is not covered
         try:

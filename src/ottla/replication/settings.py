@@ -51,6 +51,9 @@ def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSetti
         index_interval_bytes=topic.index_interval_bytes,
         flush_messages=topic.flush_messages,
         flush_ms=topic.flush_ms,
+        retention_ms=topic.retention_ms if topic.delete else -1,
+        retention_bytes=topic.retention_bytes if topic.delete else -1,
+        file_delete_delay_ms=topic.file_delete_delay_ms,
         producer_id_expiration_ms=config[options.PRODUCER_ID_EXPIRATION_MS],
         producers_max=config[options.PRODUCER_IDS_MAX],
     )

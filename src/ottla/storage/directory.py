@@ -31,10 +31,13 @@ from ottla.storage import checkpoints
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.log import Log, Opened
 from ottla.storage.recovery import Finding, Hints, open_log
+from ottla.storage.removal import Removals
 from ottla.storage.rounds import FlushPolicy, Rounds
+from ottla.storage.segment import stem
 from ottla.storage.settings import LogSettings
 
 _DELETE = "-delete"
+_DELETED = ".deleted"
 _STRAY = "-stray"
 _SET_ASIDE = (_DELETE, _STRAY, "-future")
 _NOT_OURS = frozenset({"__cluster_metadata"})
@@ -57,6 +60,17 @@ class Found(NamedTuple):
     finding: Finding
 
 
+class _Departure(NamedTuple):
+    """A deleted log whose directory is still there under its own name."""
+
+    partition: TopicPartition
+    log: Log
+    aside: str
+    gone: Pending[None]
+    leaving: Pending[None]
+    """Done when the name is free for a namesake."""
+
+
 SettingsFor = Callable[[TopicPartition, TopicId], LogSettings]
 
 
@@ -70,6 +84,7 @@ class LogDirectory:
         self.disk = disk
         self.clock = clock
         self.rounds = Rounds(disk, timers, policy)
+        self.removals = Removals(disk, clock, timers, self._leave_behind)
         self.logs: dict[TopicPartition, Log] = {}
         self.identity: MetaProperties | None = None
         self.was_clean = False
@@ -78,6 +93,8 @@ class LogDirectory:
         """Files of the directory itself that could not be believed and were made anew."""
         self._lock: Lock | None = None
         self._leaving: dict[TopicPartition, Pending[None]] = {}
+        self._departing: list[_Departure] = []
+        self._timers = timers
         # Starts that moved: who waits for the next writing of their checkpoint, and its logs.
         self._moving: list[Pending[None]] = []
         self._moved: dict[Log, None] = {}
@@ -150,7 +167,7 @@ class LogDirectory:
         for name in self.disk.names(self.path):
             path = f"{self.path}/{name}"
             if name.endswith(_DELETE):
-                self.disk.perform_now([RemoveTree(path), SyncDirectory(self.path)])
+                self.removals.add([[RemoveTree(path)]], 0)
             partition = partition_of(name)
             if partition is None:
                 continue
@@ -206,25 +223,9 @@ class LogDirectory:
         aside = f"{log.directory}.{log.topic_id.hex()}{_DELETE}"
 
         def remove() -> None:
-            steps = self._checkpoint_steps()
-            if self.rounds.failure is None and log.on_disk:
-                steps.append(MakeDirectory(log.directory))  # may not have come about
-                steps += [RenamePath(log.directory, aside), SyncDirectory(self.path)]
-                steps.append(RemoveTree(aside))
-            done = self.disk.perform(steps)
-
-            def finish() -> None:
-                try:
-                    done.result()
-                except DiskError as error:
-                    leaving.fail(error)  # stays: a namesake must not write among the old files
-                    gone.fail(error)
-                else:
-                    del self._leaving[partition]
-                    leaving.complete(None)
-                    gone.complete(None)
-
-            done.then(finish)
+            self._departing.append(_Departure(partition, log, aside, gone, leaving))
+            if len(self._departing) == 1:
+                self._timers.soon(self._depart)
 
         def close() -> None:
             log.close()
@@ -232,6 +233,38 @@ class LogDirectory:
 
         log.when_made(close)
         return gone
+
+    def _depart(self) -> None:
+        """Rename the directories of deleted logs, many at a time, and remove them later."""
+        departing, self._departing = self._departing, []
+        steps = self._checkpoint_steps()
+        if self.rounds.failure is None:
+            there = [one for one in departing if one.log.on_disk]
+            for one in there:
+                steps.append(MakeDirectory(one.log.directory))  # may not have come about
+                steps.append(RenamePath(one.log.directory, one.aside))
+            steps.append(SyncDirectory(self.path))
+        else:
+            there = []
+        done = self.disk.perform(steps)
+
+        def finish() -> None:
+            try:
+                done.result()
+            except DiskError as error:
+                for one in departing:
+                    one.leaving.fail(error)  # stays: a namesake must not write among the old files
+                    one.gone.fail(error)
+                return
+            for one in there:
+                delay_s = one.log.settings.file_delete_delay_ms / 1000
+                self.removals.add(_works(one.log, one.aside), delay_s)
+            for one in departing:
+                del self._leaving[one.partition]
+                one.leaving.complete(None)
+                one.gone.complete(None)
+
+        done.then(finish)
 
     def adopt(self, log: Log, topic_id: TopicId) -> None:
         """Take a log whose partition.metadata can't be believed for that of the topic so named.
@@ -304,9 +337,8 @@ class LogDirectory:
                 for pending in waiting:
                     pending.fail(error)
             else:
-                steps = [step for log, start in moved.items() for step in log.drop_below(start)]
-                if steps:
-                    self._remove(steps)
+                for log, start in moved.items():
+                    self._drop_below(log, start)
                 for pending in waiting:
                     pending.complete(None)
             if self._moving and not self._writing_starts:
@@ -314,17 +346,38 @@ class LogDirectory:
 
         done.then(finish)
 
-    def _remove(self, steps: list[Step]) -> None:
-        """Not waited for: the records are gone already, and the next start removes what stays."""
-        done = self.disk.perform(steps)
+    def _drop_below(self, log: Log, start: Offset) -> None:
+        """Take segments below a durable start out of their log, and remove their files later.
+
+        Nothing waits for that, and no sync is needed: the next start removes what it finds below.
+        The renames are done in the order of all other steps, so that they can't hit the files of a
+        namesake to come.
+        """
+        gone = log.drop_below(start)
+        if not gone:
+            return
+        works: list[list[Step]] = []
+        steps: list[Step] = []
+        for segment in gone:
+            paths = [file.path for file in segment.files()]
+            steps += [RenamePath(path, path + _DELETED) for path in paths]
+            steps.append(UnlinkFile(stem(log.directory, segment.base_offset) + ".snapshot"))
+            works.append([UnlinkFile(path + _DELETED) for path in paths])
+        renamed = self.disk.perform(steps)
+        delay_s = log.settings.file_delete_delay_ms / 1000
 
         def finish() -> None:
             try:
-                done.result()
+                renamed.result()
             except DiskError as error:
-                self.left_behind(error)
+                self._leave_behind(error)
+            else:
+                self.removals.add(works, delay_s)
 
-        done.then(finish)
+        renamed.then(finish)
+
+    def _leave_behind(self, error: DiskError) -> None:
+        self.left_behind(error)
 
     def _starts(self) -> dict[TopicPartition, Offset]:
         """Every start but 0. Kafka leaves out those that are a segment's; but without a recovery
@@ -384,6 +437,15 @@ class LogDirectory:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _works(log: Log, aside: str) -> list[list[Step]]:
+    """What removes a log's directory, now named `aside`: a segment at a time, then the rest."""
+    works: list[list[Step]] = []
+    for segment in log.segments:
+        names = [file.path.rpartition("/")[2] for file in segment.files()]
+        works.append([UnlinkFile(f"{aside}/{name}") for name in names])
+    return [*works, [RemoveTree(aside)]]
 
 
 def _nothing(_error: DiskError) -> None:

@@ -427,8 +427,8 @@ class Log(Readable):
             self._move(offset, self.flushed, self.end)
             self.epochs.raise_start(offset)
 
-    def drop_below(self, start: Offset) -> list[Step]:
-        """Let go of segments that lie wholly below `start`; the steps remove their files.
+    def drop_below(self, start: Offset) -> list[Segment]:
+        """Let go of segments that lie wholly below `start`: those, closed; their files are there.
 
         `start` is at or before the log's, and durable as its start. The one with the high
         watermark stays: readers are bounded by it. What is being sent keeps its file open.
@@ -446,11 +446,22 @@ class Log(Readable):
         del self.segments[:count], self._bases[:count]
         self._rolled = [segment for segment in self._rolled if segment not in gone]
         self.recovery_point = max(self.recovery_point, self.segments[0].base_offset)
-        paths = [file.path for segment in gone for file in segment.files()]
-        paths += [stem(self.directory, segment.base_offset) + ".snapshot" for segment in gone]
         for segment in gone:
             segment.close()
-        return [*map(UnlinkFile, paths), SyncDirectory(self.directory)]
+        return gone
+
+    def roll(self) -> Pending[None] | None:
+        """Close the last segment and begin another, for retention. Fails with DiskError.
+
+        None where it is empty, or files are being made already.
+        """
+        active = self._active
+        if active is None or active.size == 0 or self._waiting is not None or not self.usable:
+            return None
+        pending: Pending[None] = Pending()
+        self._waiting = [pending]
+        self._make(True, self.epochs.latest)
+        return pending
 
     def expire_producers(self) -> None:
         """Forget idle producers; to be called every few minutes."""

@@ -24,6 +24,12 @@ class LogSettings(Value):
     """Under flush.policy=os: sync once this many offsets are not yet on disk."""
     flush_ms: int = _NEVER
     """Under flush.policy=os: sync at most this long after an append."""
+    retention_ms: int = -1
+    """Age past which segments are deleted; -1: none is for its age."""
+    retention_bytes: int = -1
+    """Size down to which the oldest are deleted; -1: none is for the log's size."""
+    file_delete_delay_ms: int = 60_000
+    """How long the files of a deleted segment stay, renamed."""
     producer_id_expiration_ms: int = 24 * 3600 * 1000
     producers_max: int = 100_000
     """Producers remembered per partition; past it the one idle longest is forgotten."""

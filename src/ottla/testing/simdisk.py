@@ -216,6 +216,7 @@ class SimDisk:
         self.log: list[tuple[str, str]] = []
         """What was done, in order: (write | sync | sync directory, path)."""
         self._performs: list[_Job] = []  # one thread: in order
+        self._asides: list[_Job] = []  # another thread
         self._others: list[_Job] = []  # syncs and warms: in any order
 
     # -- faults
@@ -286,6 +287,11 @@ class SimDisk:
     def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
         job = _Job([self._call(step) for step in steps], stop=True)
         self._performs.append(job)
+        return job.pending
+
+    def perform_aside(self, steps: Sequence[Step]) -> Pending[list[File]]:
+        job = _Job([self._call(step) for step in steps], stop=True)
+        self._asides.append(job)
         return job.pending
 
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
@@ -443,15 +449,15 @@ class SimDisk:
     @property
     def busy(self) -> bool:
         """Whether something asked for is not done yet."""
-        return bool(self._performs or self._others)
+        return bool(self._performs or self._asides or self._others)
 
     def step(self) -> None:
         """Do one call of one job that waits; complete its Pending when it was the last."""
-        queues = [queue for queue in (self._performs, self._others) if queue]
+        queues = [queue for queue in (self._performs, self._asides, self._others) if queue]
         if not queues:
             return
         queue = self.random.choice(queues)
-        job = queue[0] if queue is self._performs else self.random.choice(queue)
+        job = self.random.choice(queue) if queue is self._others else queue[0]
         blocked, self.on_loop = self.on_loop, False
         try:
             done = job.step()
@@ -475,6 +481,7 @@ class SimDisk:
         """The process dies, the machine doesn't: what was written is there, what waited is not."""
         self.boots += 1
         self._performs.clear()
+        self._asides.clear()
         self._others.clear()
 
     def crash(self, policy: CrashPolicy = "any") -> None:

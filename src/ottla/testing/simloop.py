@@ -37,6 +37,9 @@ class SimLoop:
     def monotonic(self) -> float:
         return self.now_s
 
+    def since_boot(self) -> float:
+        return self.now_s
+
     def soon(self, call: Callable[[], None]) -> None:
         self._soon.append(call)
 

@@ -73,6 +73,11 @@ def test_a_deleted_topic_is_gone_at_once_and_its_files_soon(node: SimNode) -> No
     assert node.table.get("t", 0) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert node.table.get_by_id(topic_id, 0) is ErrorCode.UNKNOWN_TOPIC_ID
     node.settle()
+    assert [name.partition(".")[0] for name in names(node)] == ["t-0"], "renamed; t-1 had no files"
+    node.advance(59)
+    assert names(node), "file.delete.delay.ms is a minute"
+    node.advance(1)  # the segment's files
+    node.advance(1)  # and then the rest
     assert names(node) == []
 
 

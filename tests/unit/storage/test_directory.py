@@ -200,6 +200,7 @@ def test_what_was_on_its_way_out_is_removed_at_the_next_start(world):
     world.disk._make_directory("/data/t-1.0123-delete")
     world.disk.perform_now([CreateFile("/data/t-1.0123-delete/x")])
     world.start()
+    world.settle()
     assert "t-1.0123-delete" not in world.disk.names("/data")
 
 

@@ -1,0 +1,80 @@
+"""Removals: files that are no longer part of a log, on their way out.
+
+Owns when each is removed, and how fast: one piece of work at a time, with a rest after each that
+is as long as it took, so that a large deletion leaves the disk to others half of the time. Must not
+know logs: what comes here is out of use under a name that says so (`.deleted`, `-delete`), and the
+next start removes what is still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+
+from ottla.core.ports import Clock, Disk, DiskError, Step, Timers
+
+Work = Sequence[Step]
+_REST_MAX_S = 5.0
+
+
+class Removals:
+    """What is to be removed from one disk, the earliest due first."""
+
+    __slots__ = ("_clock", "_disk", "_due", "_failed", "_numbers", "_timers", "_turn", "_working")
+
+    def __init__(
+        self, disk: Disk, clock: Clock, timers: Timers, failed: Callable[[DiskError], None]
+    ) -> None:
+        """`failed` is told of what could not be removed; it is not tried again."""
+        self._disk = disk
+        self._clock = clock
+        self._timers = timers
+        self._failed = failed
+        self._due: list[tuple[float, int, Work]] = []
+        self._numbers = count()
+        self._working = False
+        self._turn = 0  # a timer of an earlier turn finds that it was overtaken
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, works: Sequence[Work], delay_s: float) -> None:
+        """Do these pieces of work, in order, `delay_s` from now or later."""
+        at = self._clock.monotonic() + delay_s
+        for work in works:
+            heappush(self._due, (at, next(self._numbers), work))
+        self._next()
+
+    def hurry(self) -> None:
+        """Wait for no delay any more: the room is needed now."""
+        self._due = [(0.0, number, work) for _, number, work in self._due]  # still in order
+        self._next()
+
+    def _next(self) -> None:
+        if self._working or not self._due:
+            return
+        self._turn += 1
+        turn = self._turn
+        wait_s = self._due[0][0] - self._clock.monotonic()
+        if wait_s > 0:
+            self._timers.after(wait_s, lambda: self._next() if turn == self._turn else None)
+            return
+        _, _, work = heappop(self._due)
+        self._working = True
+        began = self._clock.monotonic()
+        done = self._disk.perform_aside(work)
+
+        def finish() -> None:
+            try:
+                done.result()
+            except DiskError as error:
+                self._failed(error)
+            took_s = self._clock.monotonic() - began
+            self._timers.after(min(took_s, _REST_MAX_S), go_on)
+
+        def go_on() -> None:
+            self._working = False
+            self._next()
+
+        done.then(finish)
