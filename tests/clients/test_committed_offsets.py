@@ -6,12 +6,15 @@ Each commits, asks what is committed, and asks again after kill -9 and a restart
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.clients.clients import create_topic
+from tests.clients.conftest import start_broker
 from tests.processes import Broker
 
 TOPIC = "committed"
@@ -126,13 +129,24 @@ def test_what_is_committed_beside_an_offset_is_told_with_it(broker: Broker) -> N
 
 
 def test_a_fresh_broker_takes_its_first_commit_without_a_client_waiting_to_try_again(
-    broker: Broker,
+    tmp_path: Path,
 ) -> None:
-    create_topic(broker.bootstrap, TOPIC, 3)
-    began = time.monotonic()
-    confluent(broker.bootstrap, "g", {0: 1})
-    # librdkafka waits 500 ms before it looks for a coordinator again, and 100 ms before a retry.
-    assert time.monotonic() - began < 0.45
+    if "OTTLA_TEST_BOOTSTRAP" in os.environ:
+        pytest.skip("this broker is somebody else's, and not fresh")
+    took_s = []
+    for at in range(3):  # a client that has to wait does so each time, a slow machine does not
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        broker = start_broker(folder)
+        create_topic(broker.bootstrap, TOPIC, 3)
+        began = time.monotonic()
+        confluent(broker.bootstrap, "g", {0: 1})
+        took_s.append(time.monotonic() - began)
+        broker.stop()
+        # librdkafka waits 500 ms before it looks for a coordinator again, 100 ms before a retry.
+        if took_s[-1] < 0.45:
+            return
+    pytest.fail(f"the first commits took {took_s} s")
 
 
 def test_the_admin_client_lists_alters_and_deletes_what_a_group_has_committed(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -16,13 +17,16 @@ from typing import Any
 
 import pytest
 
+from ottla.cli.groups import timeline
 from tests.clients.clients import create_topic
 from tests.clients.conftest import start_broker
 from tests.processes import Broker, wait_until
 
 ELSEWHERE = "OTTLA_TEST_BOOTSTRAP" in os.environ
-SESSION_MS = 6000 if ELSEWHERE else 2000
+SESSION_MS, SHORT_SESSION_MS = 30_000, 6000 if ELSEWHERE else 3000
+"""Where nobody dies a session is long: a machine that stalls for a while must expel nobody."""
 PARTITIONS = 4
+WAIT_S = 40.0
 MEMBER = Path(__file__).with_name("group_member.py")
 
 COOPERATIVE = {"partition.assignment.strategy": "cooperative-sticky"}
@@ -47,12 +51,15 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 class Member:
     """A process of `group_member.py`, and what it has said."""
 
-    def __init__(self, group: Group, more: dict[str, Any]) -> None:
+    def __init__(self, group: Group, session_ms: int, more: dict[str, Any]) -> None:
         client, settings = KINDS[group.kind]
-        words = [client, group.bootstrap, group.name, group.topic, str(SESSION_MS)]
+        words = [client, group.bootstrap, group.name, group.topic, str(session_ms)]
+        self._logged, path = tempfile.mkstemp()
+        os.unlink(path)
         self._process = subprocess.Popen(
             [sys.executable, str(MEMBER), *words, json.dumps(settings | more)],
             stdout=subprocess.PIPE,
+            stderr=self._logged,
             text=True,
         )
         self.assigned: list[int] | None = None
@@ -69,6 +76,15 @@ class Member:
             else:
                 self.read.append((said[0], said[1]))
 
+    def story(self) -> str:
+        """What it has, whether it lives, and the last that its client logged."""
+        size = os.fstat(self._logged).st_size
+        logged = os.pread(self._logged, 8000, max(size - 8000, 0))
+        ended = self._process.poll()
+        lives = "lives" if ended is None else f"ended with {ended}"
+        text = logged.decode(errors="replace")
+        return f"{lives}, assigned {self.assigned}, {len(self.read)} records read\n{text}"
+
     def leave(self) -> None:
         self._end(signal.SIGTERM)
 
@@ -82,6 +98,10 @@ class Member:
         self._listener.join()
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+    def forget(self) -> None:
+        self.die()
+        os.close(self._logged)
 
 
 class Group:
@@ -100,10 +120,10 @@ class Group:
 
     def __exit__(self, *_: object) -> None:
         for member in self.members:
-            member.die()
+            member.forget()
 
-    def join(self, **more: Any) -> Member:
-        self.members.append(Member(self, more))
+    def join(self, session_ms: int = SESSION_MS, /, **more: Any) -> Member:
+        self.members.append(Member(self, session_ms, more))
         return self.members[-1]
 
     def write(self, count: int = 100) -> None:
@@ -119,7 +139,8 @@ class Group:
         return Counter(value for member in self.members for _, value in member.read)
 
     def all_is_read(self) -> None:
-        wait_until(lambda: len(self.counts()) == self.written, "every record to be read", 40)
+        read = "every record to be read"
+        wait_until(lambda: len(self.counts()) == self.written, read, WAIT_S, self.story)
 
     def shared_by(self, *members: Member) -> None:
         """Wait until these have all partitions between them, each one has some."""
@@ -128,7 +149,15 @@ class Group:
             shares = [member.assigned or [] for member in members]
             return all(shares) and sorted(chain(*shares)) == list(range(PARTITIONS))
 
-        wait_until(is_shared, "partitions to be shared out", 40)
+        wait_until(is_shared, "partitions to be shared out", WAIT_S, self.story)
+
+    def story(self) -> str:
+        """What happened to the group as the broker saw it, and what each member makes of it."""
+        host, _, port = self.bootstrap.rpartition(":")
+        events = timeline(host, int(port), self.name) or []
+        lines = [" ".join(map(str, event.values())) for event in events]
+        stories = [f"member {at}: {one.story()}" for at, one in enumerate(self.members)]
+        return "\n".join(["", *lines, *stories])
 
     def described(self) -> Any:
         from confluent_kafka.admin import AdminClient
@@ -162,7 +191,7 @@ def test_members_that_come_and_leave_read_every_record_once(broker: Broker, kind
 @EVERY_KIND
 def test_what_a_member_that_died_had_goes_to_those_who_live(broker: Broker, kind: str) -> None:
     with Group(broker.bootstrap, kind, "die") as group:
-        first, second = group.join(), group.join()
+        first, second = group.join(SHORT_SESSION_MS), group.join(SHORT_SESSION_MS)
         group.shared_by(first, second)
         group.write()
         group.all_is_read()
