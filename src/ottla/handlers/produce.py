@@ -1,19 +1,21 @@
 """Produce, key 0, versions 3 to 13; 0 to 2 are advertised only (see the registry).
 
 Every partition of a request is judged first, then all are prepared, then all are appended: where
-something must be waited for before the effect, the whole request waits, once. acks=1 is answered
-after the write, acks=-1 when the high watermark has passed the batch, acks=0 not at all.
+something must be waited for before the effect, the whole request waits, once. The first batch of
+a transaction in a partition waits for the transaction's coordinator before it is prepared. acks=1
+is answered after the write, acks=-1 when the high watermark has passed the batch, acks=0 not.
 v3 transactional id · v5 log start offset · v7 zstd · v8 record errors · v9 flexible
 v10 leader hints (KIP-951: a single node leads everything, so there is none to give)
 v12 implicit adding to transactions (KIP-890) · v13 topic ids.
 min.insync.replicas counts at most the replicas that a partition has, as in Kafka 4.3: here one.
 Where Kafka 4.3.1 differs: null records it never answers; of a partition that is named twice it
-acknowledges both batches and keeps the last; walking and re-compressing know no limit there.
-Not done: transactions; a transactional batch is answered INVALID_TXN_STATE.
+acknowledges both batches and keeps the last; walking and re-compressing know no limit there; it
+adds a partition to a transaction before it looks at the batch.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.core.pending import Pending, when_all
@@ -33,12 +35,14 @@ from ottla.records.opening import Opened, Opening, open_batch
 from ottla.records.validate import Rejected, check_header
 
 if TYPE_CHECKING:
-    from ottla.core.model import Offset
+    from ottla.core.model import Offset, TopicPartition
     from ottla.handlers.context import Context, Request
     from ottla.records.batch import BatchView
     from ottla.replication.partition import Partition
+    from ottla.storage.producers import Verification
 
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+ABORTABLE_SINCE, ADDS_SINCE = 11, 12
 TOPIC_IDS_SINCE = 13
 _PREPARE_S_MIN = 10.0
 """The least that is waited for a disk or worker, whatever timeout a client has in mind."""
@@ -56,17 +60,44 @@ _TELL_START = frozenset(
 )
 
 
+# What a coordinator says that will pass: a producer that is told so would give the batch up, or
+# look for another leader. By this one it only comes again.
+_WILL_PASS = frozenset(
+    {
+        ErrorCode.NETWORK_EXCEPTION,
+        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode.COORDINATOR_NOT_AVAILABLE,
+        ErrorCode.NOT_COORDINATOR,
+    }
+)
+
+
+def _refusal(error: ErrorCode, version: int) -> Rejected:
+    """What a coordinator's error is to a producer of this version (KIP-890)."""
+    text = f"the partition could not be verified to be in the transaction: {error.name}"
+    if error is ErrorCode.PRODUCER_FENCED:
+        return Rejected(ErrorCode.INVALID_PRODUCER_EPOCH, before_log=True)
+    if error in _WILL_PASS or (error is ErrorCode.CONCURRENT_TRANSACTIONS and version < ADDS_SINCE):
+        return Rejected(ErrorCode.NOT_ENOUGH_REPLICAS, text, before_log=True)
+    if error is ErrorCode.TRANSACTION_ABORTABLE and version < ABORTABLE_SINCE:
+        error = ErrorCode.INVALID_TXN_STATE
+    if error is ErrorCode.INVALID_TXN_STATE:
+        text = "the partition is not in the transaction"
+        return Rejected(error, text, before_log=True)
+    return Rejected(error, before_log=True)
+
+
 def handle(context: Context, request: Request[ProduceRequest]) -> Reply | Parked:
     """Append each partition's batch and answer for each (KIP-98, KIP-467)."""
     produce = Produce(context, request)
     produce.judge()
-    return produce.proceed()
+    return produce.admit() if produce.transactional else produce.proceed()
 
 
 class Item:
     """One partition of the request on its way: judged, prepared, appended, answered."""
 
-    __slots__ = ("batch", "end", "partition", "pending", "response")
+    __slots__ = ("batch", "end", "partition", "pending", "response", "verification")
 
     def __init__(self, response: PartitionProduceResponse) -> None:
         self.response = response
@@ -77,6 +108,8 @@ class Item:
         """First the batch being opened by the worker, if it is, then its log being prepared."""
         self.end: Offset | None = None
         """What the high watermark must reach for acks=-1."""
+        self.verification: Verification | None = None
+        """What the log must be shown of a transaction that is not open there yet."""
 
     def refuse(self, error: ErrorCode, rejected: Rejected | None = None) -> None:
         self.batch = None
@@ -97,7 +130,7 @@ class Item:
 class Produce:
     """One Produce request from arrival to answer. Holds views of the buffer until appended."""
 
-    __slots__ = ("acks", "answer", "context", "items", "request", "waited")
+    __slots__ = ("acks", "answer", "context", "items", "request", "transactional", "waited")
 
     def __init__(self, context: Context, request: Request[ProduceRequest]) -> None:
         self.context = context
@@ -107,6 +140,8 @@ class Produce:
         self.answer = ProduceResponse(responses=[])
         self.waited: Pending[None] | None = None
         """What it waits for before its effect."""
+        self.transactional = False
+        """Whether any batch of it belongs to a transaction."""
 
     # --- before the effect -----------------------------------------------------------------
 
@@ -115,7 +150,6 @@ class Produce:
         request = self.request
         version = request.api_version
         now_ms = self.context.clock.wall_ms()
-        nameless = False
         for topic in request.body.topic_data:
             if not topic.partition_data:
                 continue  # Kafka's answer leaves it out, too
@@ -142,15 +176,14 @@ class Produce:
                     continue
                 item.batch = batch
                 if batch.attributes & TRANSACTIONAL_BIT:
-                    item.refuse(ErrorCode.INVALID_TXN_STATE)
-                    nameless = request.body.transactional_id is None
-                elif partition.opening is not None:
+                    self.transactional = True
+                if partition.opening is not None:
                     self._open(item, partition.opening, batch, now_ms)
         if len(self.items) > 1:
             self._refuse_repeated()
             if too_many(self.context, self.request, len(self.items)):
                 self._refuse_all(ErrorCode.INVALID_REQUEST)
-        if nameless:
+        if self.transactional and request.body.transactional_id is None:
             self._refuse_all(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 
     def _find(self, name: str, topic_id: bytes, index: int) -> Partition | ErrorCode:
@@ -194,6 +227,54 @@ class Produce:
         else:
             assert item.batch is not None, "only a batch that was accepted so far is opened"
             item.batch = outcome.apply(item.batch)
+
+    # --- transactions, before the effect ---------------------------------------------------
+
+    def admit(self) -> Reply | Parked:
+        """Ask the transaction's coordinator about what its partitions don't know of yet."""
+        adds = self.request.api_version >= ADDS_SINCE
+        asked: list[Item] = []
+        producers: set[tuple[int, int]] = set()
+        for item in self.items:
+            batch, partition = item.batch, item.partition
+            if batch is None or partition is None or not batch.attributes & TRANSACTIONAL_BIT:
+                continue
+            who = batch.producer_id, batch.producer_epoch
+            producers.add(who)
+            item.verification = partition.verify(*who, batch.base_sequence, bumps=adds)
+            if item.verification is not None:
+                asked.append(item)
+        if len(producers) > 1:
+            self._refuse_all(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
+        if not asked or len(producers) > 1:
+            return self.proceed()
+        admitted = self.context.transactions.admit(
+            self.request.body.transactional_id or "",
+            *producers.pop(),
+            [item.partition.key for item in asked if item.partition is not None],
+            add=adds,
+        )
+        if admitted.done:
+            return self._admitted(asked, admitted)
+        deadline_s = max(self.request.body.timeout_ms / 1000, _PREPARE_S_MIN)
+        resume = partial(self._admitted, asked, admitted)
+        return Parked(admitted, resume, deadline_s, before_effect=True)
+
+    def _admitted(
+        self, asked: list[Item], admitted: Pending[dict[TopicPartition, ErrorCode]]
+    ) -> Reply | Parked:
+        """Refuse what the coordinator has refused, in codes that the client's version knows."""
+        results = admitted.result() if admitted.done else {}
+        for item in asked:
+            assert item.partition is not None, "only what has a partition was asked about"
+            # Too late is what Kafka makes of a connection that breaks.
+            error = results.get(item.partition.key, ErrorCode.NETWORK_EXCEPTION)
+            if error:
+                refused = _refusal(error, self.request.api_version)
+                item.refuse(refused.error, refused)
+        return self.proceed()
+
+    # --- before the effect, for all --------------------------------------------------------
 
     def proceed(self) -> Reply | Parked:
         """Append all, or park once for all that must be waited for first, and come back here."""
@@ -247,7 +328,7 @@ class Produce:
     def _append(self, item: Item, batch: BatchView) -> None:
         partition = item.partition
         assert partition is not None, "a batch is kept only beside its partition"
-        outcome = partition.append_as_leader(batch)
+        outcome = partition.append_as_leader(batch, item.verification)
         if type(outcome) is ErrorCode:
             item.refuse(outcome)
             return

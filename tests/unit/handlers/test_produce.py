@@ -252,12 +252,12 @@ def test_a_transactional_batch_without_a_transactional_id_refuses_the_request(
     assert [part.error_code for part in call.answer.responses[0].partition_responses] == [53] * 2
 
 
-def test_a_transactional_batch_has_no_transaction_to_belong_to(node: SimNode) -> None:  # H60
+def test_a_batch_of_a_transaction_that_nobody_knows_is_refused_alone(node: SimNode) -> None:  # H60
     body = produce({("t", 0): TRANSACTIONAL, ("t", 1): GOOD})
     body.transactional_id = "mine"
     call = node.connect().ask(body, 9)
     node.settle()
-    assert [part.error_code for part in call.answer.responses[0].partition_responses] == [48, 0]
+    assert [part.error_code for part in call.answer.responses[0].partition_responses] == [49, 0]
 
 
 # --- idempotence
