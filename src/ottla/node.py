@@ -33,7 +33,8 @@ from ottla.core.ports import DiskError
 from ottla.core.version import __version__
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
-from ottla.handlers.internal_topics import group_runtime
+from ottla.handlers.internal_topics import group_runtime, transactions
+from ottla.handlers.markers import PartitionMarkers
 from ottla.host.clock import SystemClock
 from ottla.host.descriptors import descriptors_max, open_files_max, raise_descriptors_max
 from ottla.host.disk import OsDisk
@@ -42,6 +43,7 @@ from ottla.host.offload import WorkerOffload
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.host.timers import TimerWheel
 from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
+from ottla.replication.retention import Retention
 from ottla.replication.table import PartitionTable
 from ottla.server.driver import Service
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
@@ -160,11 +162,14 @@ class Node:
         view.on_change(self._settings_changed)
         view.on_change(self.table.apply)
         context.groups = group_runtime(context, view.on_change)
+        context.transactions = transactions(context, view.on_change, PartitionMarkers(context))
         self.loop.call_soon(context.groups.start)
+        self.loop.call_soon(context.transactions.start)
         for path in self.directory.rebuilt:
             _log.warning("%s could not be believed; made anew", path)
         for partition, finding in self.directory.found:
             _tell_finding(partition, finding)
+        Retention(self.table, self.config, self.clock, self.clock, self.timers).start()
         store.start(self.loop.call_soon_threadsafe)
         self._checkpoint_later()
         return self.endpoints
@@ -273,6 +278,7 @@ class Node:
         assert self.listeners is not None, "only a started node is drained"
         if self.context is not None:
             self.context.groups.stop()
+            self.context.transactions.stop()
         drained = self.listeners.stop()
         self.timers.after(self.config[options.SHUTDOWN_MS] / 1000, self.listeners.close)
         return drained

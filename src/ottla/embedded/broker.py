@@ -47,7 +47,11 @@ T = TypeVar("T")
 
 Setting = str | int | float | bool
 
-PROFILE: Final = {"offsets.topic.num.partitions": "1", "shutdown.timeout.ms": "200"}
+PROFILE: Final = {
+    "offsets.topic.num.partitions": "1",
+    "shutdown.timeout.ms": "200",
+    "transaction.state.log.num.partitions": "1",
+}
 """What an embedded broker does otherwise than `ottla serve`: it has few groups, for whose offsets
 one partition is enough, and a consumer that was left polling doesn't hold up the end of the `with`
 block. Everything else is as it would be in production."""

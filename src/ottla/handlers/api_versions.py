@@ -4,9 +4,10 @@ Answers what the registry says. It depends on nothing but the version, so it is 
 v1 throttle time · v3 flexible, client software (KIP-511), features (KIP-584)
 v4 features whose range begins at 0.
 An unknown version is answered in v0 with UNSUPPORTED_VERSION and the range, by `dispatch.py`.
-`group.version` 1 says that there are consumer groups (KIP-848).
-Not done: `transaction.version` and the like are not named until they are true; clients then fall
-back to what there is.
+`group.version` 1 says that there are consumer groups (KIP-848), `transaction.version` 2 that each
+transaction has an epoch of its own and that producing adds partitions to it (KIP-890).
+Not done: `share.version` and the like are not named until they are true; clients then fall back
+to what there is.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ METADATA_LEVEL_LOWEST, METADATA_LEVEL = 7, 30
 """Kafka 4.3's levels (3.3-IV3 to 4.3-IV0)."""
 GROUP_VERSION = "group.version"
 GROUP_LEVEL = 1
+TRANSACTION_VERSION = "transaction.version"
+TRANSACTION_LEVEL = 2
 ZERO_SINCE = 4
 """Before, clients can't read a supported range that begins at 0 (KAFKA-17492)."""
 FEATURES_EPOCH = 0
@@ -60,7 +63,10 @@ def handle(_context: Context, request: Request[ApiVersionsRequest]) -> Reply:
 
 @cache
 def _encoded(version: int) -> bytes:
-    group_version = SupportedFeatureKey(name=GROUP_VERSION, min_version=0, max_version=GROUP_LEVEL)
+    from_zero = [
+        SupportedFeatureKey(name=name, min_version=0, max_version=level)
+        for name, level in ((GROUP_VERSION, GROUP_LEVEL), (TRANSACTION_VERSION, TRANSACTION_LEVEL))
+    ]
     response = ApiVersionsResponse(
         api_keys=_ranges(APIS),
         supported_features=[
@@ -69,7 +75,7 @@ def _encoded(version: int) -> bytes:
                 min_version=METADATA_LEVEL_LOWEST,
                 max_version=METADATA_LEVEL,
             ),
-            *([group_version] if version >= ZERO_SINCE else []),
+            *(from_zero if version >= ZERO_SINCE else []),
         ],
         finalized_features_epoch=FEATURES_EPOCH,
         finalized_features=[
@@ -80,6 +86,11 @@ def _encoded(version: int) -> bytes:
             ),
             FinalizedFeatureKey(
                 name=GROUP_VERSION, max_version_level=GROUP_LEVEL, min_version_level=GROUP_LEVEL
+            ),
+            FinalizedFeatureKey(
+                name=TRANSACTION_VERSION,
+                max_version_level=TRANSACTION_LEVEL,
+                min_version_level=TRANSACTION_LEVEL,
             ),
         ],
     )

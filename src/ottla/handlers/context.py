@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ottla.cluster.image import ClusterImage
     from ottla.coordinator.group.shard import GroupShard
     from ottla.coordinator.runtime import Runtime
-    from ottla.coordinator.transaction.ports import Admission
+    from ottla.coordinator.transaction.coordinator import Transactions
     from ottla.core.config import Config
     from ottla.core.endpoints import Endpoint
     from ottla.core.model import NodeId, ProducerId
@@ -101,7 +101,7 @@ class Context:
     )
 
     groups: Runtime[GroupShard]
-    transactions: Admission
+    transactions: Transactions
 
     def __init__(  # noqa: PLR0913  # the composition root passes each by name
         self,

@@ -1,7 +1,6 @@
 """FindCoordinator, key 10, versions 0 to 6.
 
-A single node is the coordinator of every group and every transactional id, known or not. Of
-transactions it says that it does not coordinate them when it is asked to (InitProducerId).
+A single node is the coordinator of every group and every transactional id, known or not.
 v1 key type, error message · v3 flexible · v4 several keys (KIP-699) · v6 share groups (KIP-932).
 Not done: share groups, answered COORDINATOR_NOT_AVAILABLE, as Kafka does while it has none.
 """

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from ottla.cluster.changes import TopicDeleted
 from ottla.cluster.topics import NewTopic
 from ottla.coordinator.decision import Decision, Ending, Entry
-from ottla.coordinator.entries.offsets_topic import decode_entry, encode_entry
+from ottla.coordinator.entries import offsets_topic as offsets_entries
+from ottla.coordinator.entries import transaction_log
 from ottla.coordinator.group.classic_protocol import Node as GroupNode
 from ottla.coordinator.group.shard import GroupShard
 from ottla.coordinator.runtime import Runtime
+from ottla.coordinator.transaction.coordinator import Parts, Transactions
 from ottla.core import group_options
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ottla.cluster.changes import Change
     from ottla.cluster.image import TopicImage
     from ottla.cluster.topics import TopicResult
+    from ottla.coordinator.transaction.ports import Markers
     from ottla.core.config import Config
     from ottla.core.model import Offset
     from ottla.core.ports import Disk
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ottla.coordinator")
 
 OFFSETS_TOPIC = "__consumer_offsets"
+TRANSACTIONS_TOPIC = "__transaction_state"
 
 
 class PartitionJournal:
@@ -195,10 +199,10 @@ class OffsetsCodec:
         self._config = config
 
     def encode(self, entry: Entry) -> tuple[bytes, bytes | None]:
-        return encode_entry(entry)
+        return offsets_entries.encode_entry(entry)
 
     def decode(self, key: bytes, value: bytes | None) -> Entry | None:
-        return decode_entry(key, value)
+        return offsets_entries.decode_entry(key, value)
 
     def compression(self) -> int:
         return self._config[group_options.OFFSETS_CODEC]
@@ -246,3 +250,56 @@ def group_runtime(
 
 def _forget(topic: TopicImage, shard: GroupShard) -> Decision[None]:
     return shard.retention.forget_topic(topic)
+
+
+class TransactionsCodec:
+    """How entries of transactions are written: never compressed, as in Kafka."""
+
+    def encode(self, entry: Entry) -> tuple[bytes, bytes | None]:
+        return transaction_log.encode_entry(entry)
+
+    def decode(self, key: bytes, value: bytes | None) -> Entry | None:
+        return transaction_log.decode_entry(key, value)
+
+    def compression(self) -> int:
+        return 0
+
+
+def transactions_topic(config: Config) -> NewTopic:
+    """__transaction_state as Kafka makes it: compacted, by the options transaction.state.log.*."""
+    replicas = config[group_options.TRANSACTIONS_REPLICATION]
+    return NewTopic(
+        TRANSACTIONS_TOPIC,
+        partitions_count=config[group_options.TRANSACTIONS_PARTITIONS],
+        replication_factor=replicas,
+        configs={
+            "cleanup.policy": "compact",
+            "compression.type": "uncompressed",
+            "min.insync.replicas": str(config[group_options.TRANSACTIONS_MIN_ISR]),
+            "segment.bytes": str(config[group_options.TRANSACTIONS_SEGMENT_BYTES]),
+            "unclean.leader.election.enable": "false",
+        },
+    )
+
+
+def transactions(
+    context: Context, on_change: Callable[[Callable[[Change], None]], None], markers: Markers
+) -> Transactions:
+    """The coordinator of transactions, for `Context.transactions`."""
+
+    def coordinator_epoch(number: int) -> int | None:
+        found = context.table.get(TRANSACTIONS_TOPIC, number)
+        return None if isinstance(found, ErrorCode) else found.leader_epoch
+
+    return Transactions(
+        Parts(
+            journals=InternalTopic(TRANSACTIONS_TOPIC, context, on_change, transactions_topic),
+            codec=TransactionsCodec(),
+            markers=markers,
+            next_producer_id=context.next_producer_id,
+            coordinator_epoch=coordinator_epoch,
+            config=context.config,
+            clock=context.clock,
+            timers=context.timers,
+        )
+    )

@@ -1,8 +1,10 @@
 """UpdateFeatures, key 57, versions 0 to 2.
 
-The features, `metadata.version` and `group.version`, stand at the one level that ottla speaks: to
-set one to that level is fine, and anything else is refused in Kafka's words.
-Not as Kafka: `group.version` can't be set to 0, which there ends consumer groups.
+The features, `metadata.version`, `group.version` and `transaction.version`, stand at the one level
+that ottla speaks: to set one to that level is fine, and anything else is refused in Kafka's words.
+Not as Kafka: `group.version` can't be set to 0, which there ends consumer groups, nor
+`transaction.version` to 0 or 1, with which clients would have their old transactions: those that
+ask for them, by the versions of their requests, have them anyway.
 v1 kinds of upgrade, validate only · v2 no result for each feature (KIP-1022)
 """
 
@@ -16,6 +18,8 @@ from ottla.handlers.api_versions import (
     METADATA_LEVEL,
     METADATA_LEVEL_LOWEST,
     METADATA_VERSION,
+    TRANSACTION_LEVEL,
+    TRANSACTION_VERSION,
 )
 from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
@@ -52,6 +56,13 @@ def handle(context: Context, request: Request[UpdateFeaturesRequest]) -> Reply:
     return Reply(UpdateFeaturesResponse(error_message=None, results=results))
 
 
+_FROM_ZERO = {
+    GROUP_VERSION: (GROUP_LEVEL, "Consumer groups are served, and can't be switched off."),
+    TRANSACTION_VERSION: (TRANSACTION_LEVEL, "Each client has the transactions that it speaks."),
+}
+"""The level of each, and why it can't be a lower one."""
+
+
 def _fault(update: FeatureUpdateKey, kind: int, node_id: int) -> str:
     """Why a feature can't be at this level, or nothing."""
     name, level = update.feature, update.max_version_level
@@ -60,8 +71,8 @@ def _fault(update: FeatureUpdateKey, kind: int, node_id: int) -> str:
         return f"{invalid} A feature version cannot be less than 0."
     if kind not in (UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE):
         return f"{invalid} The controller does not support the given upgrade type."
-    if name == GROUP_VERSION:
-        return _group_fault(level, kind, invalid, node_id)
+    if name in _FROM_ZERO:
+        return _from_zero_fault(name, level, kind, invalid, node_id)
     if name != METADATA_VERSION:
         if level == 0:
             return f"{invalid} Feature {name} not found."
@@ -87,14 +98,15 @@ def _fault(update: FeatureUpdateKey, kind: int, node_id: int) -> str:
     return f"{unsupported} Unsafe metadata downgrade is not supported in this version."
 
 
-def _group_fault(level: int, kind: int, invalid: str, node_id: int) -> str:
-    if level == GROUP_LEVEL:
+def _from_zero_fault(name: str, level: int, kind: int, invalid: str, node_id: int) -> str:
+    highest, why_no_lower = _FROM_ZERO[name]
+    if level == highest:
         return ""
-    if level > GROUP_LEVEL:
-        return f"{invalid} Local controller {node_id} only supports versions 0-{GROUP_LEVEL}"
+    if level > highest:
+        return f"{invalid} Local controller {node_id} only supports versions 0-{highest}"
     if kind == UPGRADE:
         return (
             f"{invalid} Can't downgrade the version of this feature without setting the upgrade "
             "type to either safe or unsafe downgrade."
         )
-    return f"{invalid} Consumer groups are served, and can't be switched off."
+    return f"{invalid} {why_no_lower}"

@@ -27,7 +27,8 @@ from ottla.core.pending import Pending
 from ottla.core.ports import DiskError, File, OffloadError, Timer
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
-from ottla.handlers.internal_topics import group_runtime
+from ottla.handlers.internal_topics import group_runtime, transactions
+from ottla.handlers.markers import PartitionMarkers
 from ottla.handlers.registry import API
 from ottla.handlers.reply import Answer, Closing, Parked
 from ottla.protocol.apis import FIRST_FLEXIBLE
@@ -41,6 +42,7 @@ from ottla.protocol.connection import (
 )
 from ottla.protocol.frame import RequestHeader, request_frame
 from ottla.replication.partition import Partition
+from ottla.replication.retention import Retention
 from ottla.replication.table import PartitionTable
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory
@@ -408,8 +410,13 @@ class SimNode:
         )
         self.table.load(view.image)
         view.on_change(self.table.apply)
-        self.context.groups = group_runtime(self.context, view.on_change)
-        loop.soon(self.context.groups.start)
+        self.retention = Retention(self.table, self.config, loop, loop, loop)
+        self.retention.start()
+        context = self.context
+        context.groups = group_runtime(context, view.on_change)
+        context.transactions = transactions(context, view.on_change, PartitionMarkers(context))
+        loop.soon(context.groups.start)
+        loop.soon(context.transactions.start)
         self.disk.on_loop = True
 
     def crash(self, policy: CrashPolicy = "any") -> None:

@@ -31,9 +31,10 @@ def test_produce_is_advertised_from_zero() -> None:
 def test_features_say_no_more_than_what_is_true(version: int) -> None:
     answer = FakeNode().ask(software(), version)
     # Before version 4 clients can't read a range that begins at 0.
-    supported = ["metadata.version", "group.version"][: 1 + (version >= 4)]
+    features = ["metadata.version", "group.version", "transaction.version"]
+    supported = features if version >= 4 else features[:1]
     assert [one.name for one in answer.supported_features] == supported
-    assert [one.name for one in answer.finalized_features] == ["metadata.version", "group.version"]
+    assert [one.name for one in answer.finalized_features] == features
     assert answer.finalized_features_epoch >= 0
     assert answer.zk_migration_ready is False
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ottla.cluster.store import StoreError
+from ottla.coordinator.transaction.coordinator import Transactions
+from ottla.coordinator.transaction.ending import Identity
 from ottla.core.model import ProducerId
 from ottla.core.pending import Pending, completed
 from ottla.handlers.reply import Parked
@@ -77,21 +79,70 @@ def test_h112_a_transaction_timeout_out_of_bounds_is_refused(
     assert answer.error_code == ErrorCode.INVALID_TRANSACTION_TIMEOUT
 
 
+class FakeTransactions:
+    """A coordinator that answers what the test says, and remembers what it was asked."""
+
+    def __init__(self, told: Identity | ErrorCode) -> None:
+        self.told = told
+        self.asked: list[tuple[str, int, Identity | None]] = []
+
+    def init_producer_id(
+        self, name: str, timeout_ms: int, expected: Identity | None
+    ) -> Pending[Identity | ErrorCode]:
+        self.asked.append((name, timeout_ms, expected))
+        return completed(self.told)
+
+
+def coordinated(told: Identity | ErrorCode, **options: str) -> tuple[FakeNode, FakeTransactions]:
+    node, transactions = FakeNode(**options), FakeTransactions(told)
+    node.context.transactions = cast(Transactions, transactions)
+    return node, transactions
+
+
 def test_how_long_a_transaction_may_ask_for_is_an_option() -> None:
-    node = FakeNode(transaction_max_timeout_ms="5000")
+    node, _ = coordinated(Identity(7, 3), transaction_max_timeout_ms="5000")
     answers = [node.ask(asking("x", transaction_timeout_ms=ms), 4) for ms in (5000, 5001)]
     assert [answer.error_code for answer in answers] == [
-        ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ErrorCode.NONE,
         ErrorCode.INVALID_TRANSACTION_TIMEOUT,
     ]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_transactional_producer_is_told_at_once_and_for_good(
-    node: FakeNode, version: int
+def test_a_transactional_producer_gets_what_its_coordinator_says(version: int) -> None:
+    node, transactions = coordinated(Identity(7, 3))
+    answer = node.ask(asking("x", transaction_timeout_ms=5000), version)
+    assert (answer.error_code, answer.producer_id, answer.producer_epoch) == (0, 7, 3)
+    assert transactions.asked == [("x", 5000, None)]
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_a_producer_that_says_what_it_had_is_taken_at_its_word_by_the_coordinator(
+    version: int,
 ) -> None:
+    node, transactions = coordinated(Identity(7, 3))
+    node.ask(asking("x", producer_id=7, producer_epoch=2), version)
+    assert transactions.asked == [("x", 60_000, Identity(7, 2))]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_h113_a_fenced_producer_is_told_in_a_code_that_it_knows(version: int) -> None:
+    node, _ = coordinated(ErrorCode.PRODUCER_FENCED)
     answer = node.ask(asking("x"), version)
-    assert answer.error_code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    known = ErrorCode.PRODUCER_FENCED if version >= 4 else ErrorCode.INVALID_PRODUCER_EPOCH
+    assert (answer.error_code, answer.producer_id, answer.producer_epoch) == (known, -1, -1)
+
+
+def test_a_transactional_id_that_is_too_long_is_an_invalid_request() -> None:
+    node, _ = coordinated(Identity(7, 3), transactional_id_length_max="5")
+    answers = [node.ask(asking("x" * length), 4) for length in (5, 6)]
+    assert [answer.error_code for answer in answers] == [0, ErrorCode.INVALID_REQUEST]
+
+
+def test_too_many_transactional_ids_are_noted() -> None:
+    node, _ = coordinated(ErrorCode.POLICY_VIOLATION)
+    assert node.ask(asking("x"), 4).error_code == ErrorCode.POLICY_VIOLATION
+    assert node.context.complaints.counts["transactions.max"] == 1
 
 
 def test_an_id_that_has_to_be_waited_for_comes_when_it_is_there() -> None:

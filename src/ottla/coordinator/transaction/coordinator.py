@@ -56,12 +56,13 @@ class Parts:
         codec: Codec,
         markers: Markers,
         next_producer_id: Callable[[], Pending[ProducerId]],
-        coordinator_epoch: Callable[[int], int],
+        coordinator_epoch: Callable[[int], int | None],
         config: Config,
         clock: Clock,
         timers: Timers,
     ) -> None:
-        """`coordinator_epoch` is the leader epoch of a partition of __transaction_state."""
+        """`coordinator_epoch` is the leader epoch of a partition of __transaction_state, None if
+        it is gone."""
         self.journals = journals
         self.codec = codec
         self.markers = markers
@@ -220,6 +221,8 @@ class Transactions:
 
     def prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
         epoch = self._coordinator_epoch(partition)
+        if epoch is None:
+            return  # and all that was known of them with it
         for one in transactions[:AT_ONCE]:
             if one.is_prepared:
                 self._sending.send(one, epoch)
