@@ -6,8 +6,8 @@ does not wait where more is there than it may take in: behind the end of a segme
 v4 isolation level · v5 log start offset · v7 sessions (KIP-227) · v9 leader epoch (KIP-320)
 v11 rack (KIP-392) · v12 flexible, diverging epoch (KIP-595) · v13 topic ids (KIP-516)
 v15 replica state (KIP-903) · v16 leader endpoints (KIP-951) · v17 directory id · v18 (KIP-1166).
-A follower's fetch is answered NOT_LEADER_OR_FOLLOWER: a node has no followers yet. Without
-transactions the last stable offset is the high watermark and no transaction is aborted.
+A follower's fetch is answered NOT_LEADER_OR_FOLLOWER: a node has no followers yet. By isolation
+level read_committed a fetch ends at the last stable offset, and is told what to skip below it.
 Where Kafka 4.3.1 differs: a partition named twice is answered once, by what was named last; limits
 below 0 are UNKNOWN_SERVER_ERROR, here they are 0, and so is an isolation level that does not exist,
 here INVALID_REQUEST; bytes that are not in memory stall a thread.
@@ -35,6 +35,7 @@ from ottla.handlers.offset_for_leader_epoch import end_of_epoch
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.fetch import (
+    AbortedTransaction,
     EpochEndOffset,
     FetchableTopicResponse,
     FetchRequest,
@@ -129,6 +130,7 @@ class Fetch:
     __slots__ = (
         "body",
         "bytes_max",
+        "committed",
         "context",
         "deadline",
         "got",
@@ -155,6 +157,7 @@ class Fetch:
         self.context = context
         self.request = request
         self.body = body
+        self.committed = body.isolation_level == READ_COMMITTED
         self.wanted = wanted
         self.session = session
         self.incremental = incremental
@@ -202,7 +205,8 @@ class Fetch:
             return self._reply(read)
         _release(read)
         shared.parked += 1
-        self.waiter = waiter = ReadWaiter(self.body.min_bytes - self.got)
+        missing = self.body.min_bytes - self.got
+        self.waiter = waiter = ReadWaiter(missing, committed=self.committed)
         for partition in watched:
             waiter.watch(partition)
         return Parked(waiter.pending, self._woken, left_s, abandon=self._leave)
@@ -278,7 +282,7 @@ class Fetch:
             high_watermark=partition.high_watermark,
             last_stable_offset=partition.last_stable,
             log_start_offset=partition.log.start,
-            aborted_transactions=[] if self.body.isolation_level == READ_COMMITTED else None,
+            aborted_transactions=[] if self.committed else None,
             records=b"",
         )
         if wanted.last_fetched_epoch >= 0:
@@ -295,14 +299,18 @@ class Fetch:
             if got:
                 return data, partition
             room = 0
-        piece = partition.read(Offset(wanted.offset), room)
+        committed = self.committed
+        piece = partition.read(Offset(wanted.offset), room, committed=committed)
+        if committed and isinstance(piece, FileSlice):
+            piece = _with_aborted(data, wanted, partition, piece)
         if isinstance(piece, FileSlice):
             if got and piece.length > room:
                 piece.release()  # only the first batch of an answer may exceed its limits
+                data.aborted_transactions = [] if committed else None
             else:
                 data.records = piece
                 self.got = got + piece.length
-                if partition.more_behind(piece):
+                if partition.more_behind(piece, committed=committed):
                     self.urgent = True
         elif isinstance(piece, Cold):
             if id(wanted) in self.unread:
@@ -338,6 +346,21 @@ class Fetch:
             session.rotate(served)
         session_id = NO_SESSION if session is None else session.id
         return Reply(FetchResponse(session_id=session_id, responses=_by_topic(read)))
+
+
+def _with_aborted(
+    data: PartitionData, wanted: Wanted, partition: Partition, piece: FileSlice
+) -> FileSlice | Cold | ErrorCode:
+    """The slice, with what a reader of committed records skips in it noted beside it."""
+    aborted = partition.aborted_in(Offset(wanted.offset), piece)
+    if isinstance(aborted, list):
+        data.aborted_transactions = [
+            AbortedTransaction(producer_id=one.producer_id, first_offset=one.first_offset)
+            for one in aborted
+        ]
+        return piece
+    piece.release()
+    return aborted
 
 
 def _is_warm(partition: Partition, warming: Pending[None]) -> bool:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from errno import EIO
 from typing import Final, NamedTuple
 
 from ottla.core.model import Offset
-from ottla.core.ports import File
+from ottla.core.ports import DiskError, File
 from ottla.storage.index import NotResident
 
 SUFFIX: Final = ".txnindex"
@@ -67,7 +68,10 @@ class AbortedIndex:
         self.file.truncate(self.count * _ENTRY.size)
 
     def search(self, offset: Offset, upper: Offset) -> tuple[list[Aborted], bool]:
-        """Those that meet [offset, upper), and whether no later one can. Raises NotResident."""
+        """Those that meet [offset, upper), and whether no later one can.
+
+        Raises NotResident, and DiskError where the file is not as it was left.
+        """
         found: list[Aborted] = []
         for aborted in self._entries(self._first_ending_at(offset)):
             if aborted.first_offset < upper:
@@ -92,8 +96,11 @@ class AbortedIndex:
             position = number * _ENTRY.size
             length = min(window, self.count - number) * _ENTRY.size
             raw = self.file.read_nowait(position, length)
-            if raw is None or len(raw) < length:
+            if raw is None:
                 raise NotResident(self.file, position, length)
+            if len(raw) < length:
+                # Cut under us. Without it readers would be shown what was taken back.
+                raise DiskError("read", self.file.path, OSError(EIO, "it was cut"))
             for entry in _ENTRY.iter_unpack(raw):
                 yield _aborted(entry)
             number += length // _ENTRY.size

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ottla.core.model import Offset
-from ottla.core.ports import CreateFile, File
+from ottla.core.ports import CreateFile, DiskError, File
 from ottla.storage.aborted import Aborted, AbortedIndex, open_aborted
 from ottla.storage.index import NotResident
 from ottla.testing.simdisk import SimDisk
@@ -113,3 +113,10 @@ def test_a_search_finds_what_a_walk_over_all_transactions_finds():
         assert complete == any(
             one.last_stable >= upper for one in entries if one.last_offset >= offset
         )
+
+
+def test_a_file_that_was_cut_is_an_error_and_not_an_end_of_aborted_transactions():
+    index = index_of(aborted(101, 105, 106), aborted(107, 109, 110))
+    index.file.truncate(34)
+    with pytest.raises(DiskError):
+        index.search(BASE, Offset(200))
