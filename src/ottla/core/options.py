@@ -111,6 +111,14 @@ RETENTION_CHECK_MS = Option(
     at_least=1,
     at_most=LONG_MAX,
 )
+RETENTION_SETTLE_MS = Option(
+    "log.retention.clock.settle.ms",
+    3_600_000,
+    "How long a wall clock that has jumped ahead must go on steadily before retention by time goes "
+    "by it; until then it goes by the time that has passed. ottla's own.",
+    at_least=0,
+    at_most=LONG_MAX,
+)
 RECOVERY_CHECKPOINT_MS = Option(
     "log.flush.offset.checkpoint.interval.ms",
     60_000,

@@ -24,6 +24,8 @@ from ottla.records.crc import crc32c
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
 HIGH_WATERMARKS = "replication-offset-checkpoint"
+RETENTION_CLOCK = "retention-clock-checkpoint"
+CLEANED = "cleaner-offset-checkpoint"
 PARTITION_METADATA = "partition.metadata"
 META_PROPERTIES = "meta.properties"
 CLEAN_MARKER = ".kafka_cleanshutdown"
@@ -90,6 +92,17 @@ def decode_offsets(raw: bytes | None) -> dict[TopicPartition, Offset] | None:
             return None
         found[TopicPartition(topic, number)] = Offset(at)
     return found
+
+
+def encode_clock(now_ms: int) -> bytes:
+    """retention-clock-checkpoint, ottla's own: what time retention went by, in ms since 1970."""
+    return _text([str(now_ms)])
+
+
+def decode_clock(raw: bytes | None) -> int | None:
+    """What a retention-clock-checkpoint says. A digit gone wrong only makes deletions late."""
+    rows = _rows(raw or b"", 1)
+    return _number(rows[0][0]) if rows else None
 
 
 def encode_epochs(entries: Iterable[tuple[LeaderEpoch, Offset]]) -> bytes:

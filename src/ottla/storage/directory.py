@@ -18,6 +18,7 @@ from ottla.core.ports import (
     Clock,
     Disk,
     DiskError,
+    File,
     MakeDirectory,
     RemoveTree,
     RenamePath,
@@ -88,6 +89,8 @@ class LogDirectory:
         self.logs: dict[TopicPartition, Log] = {}
         self.identity: MetaProperties | None = None
         self.was_clean = False
+        self.cleaned: dict[TopicPartition, Offset] = {}
+        """How far logs were compacted. Below that, offsets may be missing for ever."""
         self.found: list[Found] = []
         self.rebuilt: list[str] = []
         """Files of the directory itself that could not be believed and were made anew."""
@@ -99,6 +102,10 @@ class LogDirectory:
         self._moving: list[Pending[None]] = []
         self._moved: dict[Log, None] = {}
         self._writing_starts = False
+        self.retention_ms: Callable[[], int] | None = None
+        """What time retention goes by, to be remembered with the checkpoints."""
+        self.last_retention_ms: int | None = None
+        """What was remembered of that at the last start."""
         self.left_behind: Callable[[DiskError], None] = _nothing
         """Called when files of deleted records could not be removed."""
 
@@ -124,6 +131,8 @@ class LogDirectory:
             raw = self.disk.read_file(marker)
             self.was_clean = checkpoints.decode_clean_marker(raw) is not None
             self.disk.perform_now([UnlinkFile(marker), SyncDirectory(self.path)])
+            raw = self.disk.read_file(f"{self.path}/{checkpoints.RETENTION_CLOCK}")
+            self.last_retention_ms = checkpoints.decode_clock(raw)
             self._open_logs(settings_for)
             opened = True
         finally:
@@ -162,6 +171,8 @@ class LogDirectory:
         ):
             if offsets is None:
                 self.rebuilt.append(f"{self.path}/{name}")
+        # Not believed or not there, it costs another compaction.
+        self.cleaned = self._offsets(checkpoints.CLEANED) or {}
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
         for name in self.disk.names(self.path):
@@ -177,6 +188,7 @@ class LogDirectory:
                 clean,
                 (recovery_points or {}).get(partition, Offset(0)),
                 (starts or {}).get(partition, Offset(0)),
+                self.cleaned.get(partition, Offset(0)),
                 now_ms,
             )
             settings = settings_for(partition, topic_id)
@@ -385,7 +397,7 @@ class LogDirectory:
         return {name: log.start for name, log in self.logs.items() if log.on_disk and log.start}
 
     def _checkpoint_steps(self) -> list[Step]:
-        """Replace all three; one sync of the directory is enough for them."""
+        """Replace them all; one sync of the directory is enough for them."""
         here = {name: log for name, log in self.logs.items() if log.on_disk}
         contents = {
             checkpoints.RECOVERY_POINTS: {name: log.recovery_point for name, log in here.items()},
@@ -396,7 +408,27 @@ class LogDirectory:
             ReplaceFile(f"{self.path}/{name}", checkpoints.encode_offsets(offsets), False)
             for name, offsets in contents.items()
         ]
+        if self.cleaned:
+            steps.append(self._cleaned_step())
+        if self.retention_ms is not None:
+            clock = checkpoints.encode_clock(self.retention_ms())
+            steps.append(ReplaceFile(f"{self.path}/{checkpoints.RETENTION_CLOCK}", clock, False))
         return [*steps, SyncDirectory(self.path)]
+
+    def _cleaned_step(self) -> Step:
+        there = {name: offset for name, offset in self.cleaned.items() if name in self.logs}
+        # Not empty while there is anything to forget: a namesake must not inherit it.
+        return ReplaceFile(
+            f"{self.path}/{checkpoints.CLEANED}", checkpoints.encode_offsets(there), False
+        )
+
+    def note_cleaned(self, partition: TopicPartition, offset: Offset) -> Pending[list[File]]:
+        """A log was compacted up to `offset`; written down when this is done. Fails with DiskError.
+
+        Not synced with its directory: without it the log is compacted once more.
+        """
+        self.cleaned[partition] = offset
+        return self.disk.perform([self._cleaned_step()])
 
     # -- stop
 
