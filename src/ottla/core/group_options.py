@@ -46,11 +46,20 @@ GROUP_BYTES_MAX = Option(
     at_least=1024,
     at_most=INT_MAX,
 )
+GROUP_REBALANCES_MAX = Option(
+    "group.rebalances.per.minute.max",
+    120,
+    "Rebalances that a classic group may begin within a minute. Past it the next one takes in "
+    "members until it is due, so that those who come and go without end share it. ottla's own.",
+    at_least=1,
+    at_most=INT_MAX,
+)
 GROUPS_MAX = Option(
     "groups.max",
     100_000,
     "Groups with members that a node coordinates, and groups that it keeps committed offsets of; "
-    "past it no new one is begun. ottla's own.",
+    "past it no new one is begun. What is still to be read after a start does not count yet. "
+    "ottla's own.",
     at_least=1,
     at_most=INT_MAX,
 )

@@ -49,6 +49,7 @@ class ClassicGroup:
         "newcomer",
         "protocol",
         "protocol_type",
+        "rounds_due",
         "since_ms",
         "state",
         "timeline",
@@ -67,6 +68,8 @@ class ClassicGroup:
         """Whether the state before this one was EMPTY: then the first rebalance runs."""
         self.newcomer = False
         """Whether somebody new came during the initial delay, which extends it (KIP-134)."""
+        self.rounds_due = float("-inf")
+        """When, on the monotonic clock, the rounds that it has begun are all due (H108)."""
         self.generation = 0
         self.protocol_type = ""
         self.protocol: str | None = None

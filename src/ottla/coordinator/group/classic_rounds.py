@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.group.classic import ClassicGroup
@@ -33,6 +34,7 @@ NEW_MEMBER_JOIN_MS = 300_000
 """How long somebody new may wait for a generation. It has no id to send heartbeats with, and
 whoever gave up and asks again is one more new member; so those must go at some time."""
 
+_MINUTE_S = 60.0
 _PREPARING, _COMPLETING, _STABLE = GroupState.PREPARING, GroupState.COMPLETING, GroupState.STABLE
 
 
@@ -45,6 +47,8 @@ class Settings(Value):
     session_min_ms: int
     session_max_ms: int
     initial_delay_ms: int
+    rebalances_max: int
+    """Within a minute, of one group."""
     size_max: int
     groups_max: int
     bytes_max: int
@@ -56,6 +60,7 @@ def classic_settings(config: Config) -> Settings:
         config[group_options.GROUP_SESSION_MS_MIN],
         config[group_options.GROUP_SESSION_MS_MAX],
         config[group_options.GROUP_INITIAL_DELAY_MS],
+        config[group_options.GROUP_REBALANCES_MAX],
         config[group_options.GROUP_MAX_SIZE],
         config[group_options.GROUPS_MAX],
         config[group_options.GROUP_BYTES_MAX],
@@ -98,13 +103,16 @@ class Rounds:
         group.members.unsynced.clear()
         turn.cancel("sync", group.id)
         first = group.is_empty
+        held_ms = self._count_round(group)
+        if held_ms:
+            reason += f"; after many others, so it takes {held_ms} ms at least"
         self._move(group, _PREPARING, reason)
         if not first:
             if not self.maybe_complete(turn, group):
                 timeout_ms = group.members.rebalance_timeout_ms
                 turn.after(("join", group.id), timeout_ms, partial(self.join_timed_out, group.id))
             return
-        delay_ms = self.settings.initial_delay_ms
+        delay_ms = max(self.settings.initial_delay_ms, held_ms)
         if delay_ms == 0:
             self.complete(turn, group)
             return
@@ -112,6 +120,36 @@ class Rounds:
         left_ms = max(group.members.rebalance_timeout_ms - delay_ms, 0)
         again = partial(self.initial_delay_passed, group.id, delay_ms, left_ms)
         turn.after(("join", group.id), delay_ms, again)
+
+    def _count_round(self, group: ClassicGroup) -> int:
+        """How long in ms the round that begins now must take, for there not to be too many (H108).
+
+        A minute's worth may come at once, after that one at a time. That of nobody costs nobody
+        anything, and is what those who come and go leave behind.
+        """
+        if not len(group.members):
+            return 0
+        now = self.clock.monotonic()
+        earliest = now - _MINUTE_S
+        group.rounds_due = (
+            max(group.rounds_due, earliest) + _MINUTE_S / self.settings.rebalances_max
+        )
+        return max(0, ceil((group.rounds_due - now) * 1000))
+
+    def _is_held(self, turn: Turn[Any], group: ClassicGroup) -> bool:
+        """Whether the round must go on, though all who are left have joined."""
+        left_s = group.rounds_due - self.clock.monotonic()
+        if left_s <= 0 or not len(group.members):
+            return False
+        turn.after(("hold", group.id), left_s * 1000, partial(self._hold_passed, group.id))
+        return True
+
+    def _hold_passed(self, group_id: str) -> Decision[ErrorCode]:
+        turn: Turn[ErrorCode] = Turn()
+        group = self.classic(group_id)
+        if group is not None:
+            self.maybe_complete(turn, group)
+        return turn.decision(ErrorCode.NONE)
 
     def initial_delay_passed(
         self, group_id: str, delay_ms: int, left_ms: int
@@ -142,12 +180,15 @@ class Rounds:
         """Go on if everybody has joined and the initial delay, if it runs, does not matter."""
         if group.state is not _PREPARING or group.was_empty or not group.members.all_joined:
             return False
+        if self._is_held(turn, group):
+            return False
         self.complete(turn, group)
         return True
 
     def complete(self, turn: Turn[Any], group: ClassicGroup) -> None:
         """End the join phase: the next generation is of those who have joined."""
         turn.cancel("join", group.id)
+        turn.cancel("hold", group.id)
         for member in [one for one in group.members if one.joining is None]:
             # Static members are given the time of another phase to come back (KIP-345).
             if member.instance_id is None:

@@ -436,7 +436,7 @@ def _no_upgrade(group: ClassicGroup, settings: Settings) -> str:
 
 def _released(group: ClassicGroup) -> list[Effect]:
     """Whoever waits in the classic group learns that it is to join again, with all others."""
-    effects: list[Effect] = [Cancel(("join", group.id)), Cancel(("sync", group.id))]
+    effects: list[Effect] = [Cancel((timer, group.id)) for timer in ("join", "hold", "sync")]
     again = ErrorCode.REBALANCE_IN_PROGRESS
     waiting: list[tuple[Any, Any]] = []
     for member in group.members:

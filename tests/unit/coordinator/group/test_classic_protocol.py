@@ -154,6 +154,53 @@ def test_h108_who_does_not_join_again_is_out_when_the_time_is_up(world: World) -
     assert world.heartbeat(silent, 1).result().error_code == E.UNKNOWN_MEMBER_ID
 
 
+def test_h108_members_that_come_and_go_without_end_cost_no_rebalances_without_end() -> None:
+    world = World(group_rebalances_per_minute_max="30")
+    came = 0
+    for _ in range(1800):  # three minutes, ten times a second
+        joined = world.join(version=3, rebalance_timeout_ms=60_000)
+        world.loop.advance(0.1)
+        if joined.done and not joined.result().error_code:
+            came += 1
+            world.leave(joined.result().member_id)
+        else:
+            others = [one.id for one in world.group.members]
+            world.leave(*others)
+    assert 30 <= came <= 30 + 3 * 30
+    begun = [event for event in world.group.timeline.events() if event.kind == "preparing"]
+    assert "so it takes" in begun[-1].text
+
+
+def test_h108_who_stays_in_a_group_that_flaps_waits_for_the_next_round_and_no_longer() -> None:
+    world = World(group_rebalances_per_minute_max="30")
+    (stays,) = world.stable(rebalance_timeout_ms=60_000)
+
+    def join_again() -> None:
+        joined = world.join(stays, (("range", b"%d" % world.group.generation),))
+        began = world.loop.monotonic()
+        while not joined.done:
+            world.loop.advance(0.1)
+        assert world.loop.monotonic() - began <= 60 / 30 + 0.2
+        world.sync(stays, joined.result().generation_id, {stays: b"all"})
+
+    for _ in range(50):
+        flaps = world.promised()
+        world.join(flaps, rebalance_timeout_ms=60_000)
+        join_again()
+        world.leave(flaps)
+        join_again()
+    assert world.state == "Stable"
+
+
+def test_a_group_that_rests_may_rebalance_at_once_again() -> None:
+    world = World(group_rebalances_per_minute_max="2")
+    ids = world.stable(1)
+    for _ in range(3):
+        world.leave(*ids)
+        world.loop.advance(60)
+        ids = world.stable(1)
+
+
 def test_who_joins_and_never_syncs_is_out_when_the_time_is_up(world: World) -> None:
     first, second = world.stable(2)
     joined = [world.join(first, BOTH), world.join(second)]
