@@ -1,4 +1,4 @@
-"""The load as librdkafka makes it: messages of 1 KiB, which it gathers into batches for 5 ms.
+"""The load as librdkafka makes it: messages that it gathers into batches for 5 ms.
 
 Owns that one producer, of this process. Needs the package confluent-kafka; without it every load
 fails with that sentence.
@@ -7,30 +7,27 @@ fails with that sentence.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from ottla.bench import pump
 from ottla.bench.shapes import SENT_BYTES_MAX
 
-VALUE_BYTES = 1024
+if TYPE_CHECKING:
+    from confluent_kafka import Message, Producer
+
 _LINGER_MS = 5
 _CHECK_EVERY = 256  # messages between two looks at the clock
 _FLUSH_S = 30
-_MESSAGES_MAX = SENT_BYTES_MAX // VALUE_BYTES
+_LATENCY_EVERY = 8  # messages of which one's latency is kept
 
 
-def run(address: tuple[str, int], topic: str, acks: int, seconds: float) -> pump.Measured:
-    """Produce until the time is over, then wait for what is on the way. Raises LoadFailed."""
+def producer_of(address: tuple[str, int], acks: int) -> Producer:
+    """Raises LoadFailed where the client is not installed."""
     try:
         from confluent_kafka import Producer
     except ImportError:
         raise pump.LoadFailed("needs confluent-kafka: pip install 'ottla[client]'") from None
-    failures: list[str] = []
-
-    def told(error: object, _message: object) -> None:
-        if error is not None:
-            failures.append(str(error))
-
-    producer = Producer(
+    return Producer(
         {
             "bootstrap.servers": f"{address[0]}:{address[1]}",
             "linger.ms": _LINGER_MS,
@@ -38,10 +35,32 @@ def run(address: tuple[str, int], topic: str, acks: int, seconds: float) -> pump
             "queue.buffering.max.messages": 100_000,
         }
     )
-    value = bytes(i * 7 % 251 for i in range(VALUE_BYTES))
+
+
+def run(
+    address: tuple[str, int], topic: str, acks: int, seconds: float, value_bytes: int
+) -> pump.Measured:
+    """Produce until the time is over, then wait for what is on the way. Raises LoadFailed.
+
+    A message's latency is from its `produce` to its acknowledgement, the wait for others included.
+    """
+    failures: list[str] = []
+    latencies: list[float] = []
+    messages_max, told_count = SENT_BYTES_MAX // value_bytes, 0
+
+    def told(error: object, message: Message) -> None:
+        nonlocal told_count
+        told_count += 1
+        if error is not None:
+            failures.append(str(error))
+        elif told_count % _LATENCY_EVERY == 0:
+            latencies.append(message.latency() or 0.0)
+
+    producer = producer_of(address, acks)
+    value = bytes(i * 7 % 251 for i in range(value_bytes))
     producer.list_topics(topic, timeout=_FLUSH_S)
     begun, cpu_begun, sent = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - begun < seconds and sent < _MESSAGES_MAX:
+    while time.perf_counter() - begun < seconds and sent < messages_max:
         for _ in range(_CHECK_EVERY):
             try:
                 producer.produce(topic, value, partition=sent & 3, on_delivery=told)
@@ -56,8 +75,8 @@ def run(address: tuple[str, int], topic: str, acks: int, seconds: float) -> pump
     return pump.Measured(
         answers=sent,
         bytes_in=0,
-        bytes_out=sent * VALUE_BYTES,
+        bytes_out=sent * value_bytes,
         seconds=time.perf_counter() - begun,
-        latencies=[],
+        latencies=sorted(latencies),
         client_cpu_s=time.process_time() - cpu_begun,
     )

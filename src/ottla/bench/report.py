@@ -107,7 +107,7 @@ def remarks(lines: Sequence[Line]) -> list[str]:
             said.append(
                 f"{line.contender.name}: the rounds differ by {cpu.noise:.0%}; the machine is busy"
             )
-        if client is not None and client > CLIENT_BUSY and line.shape.kind != "librdkafka":
+        if client is not None and client > CLIENT_BUSY and not line.shape.is_clients_own:
             name = line.contender.name
             said.append(f"{name}: the client took {client:.0%} of a core: the rate is its limit")
     return said

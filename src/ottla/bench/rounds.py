@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ottla.bench import asking, compiled, crowd, librdkafka, pump, shapes, stats, usage, wire
+from ottla.bench import (
+    asking,
+    compiled,
+    crowd,
+    fanout,
+    librdkafka,
+    pump,
+    shapes,
+    stats,
+    usage,
+    wire,
+)
 from ottla.bench.contenders import BARE, Contender, bare_loop
 from ottla.bench.shapes import Shape
 
@@ -50,6 +61,15 @@ class Cost:
     @property
     def s_per_million_records(self) -> float | None:
         return None if self.cpu_us is None else self.cpu_us / self.records_each
+
+    @property
+    def records_per_second(self) -> float:
+        return self.per_second * self.records_each
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Of what is sent or answered, whichever is more."""
+        return self.per_second * self.bytes_each / 1e6
 
     @property
     def per_cpu_second(self) -> float | None:
@@ -127,7 +147,7 @@ def cost_of(
         system_us=None if cpu is None else cpu.system / seen.answers * 1e6,
         per_second=seen.answers / seen.seconds,
         bytes_each=max(seen.bytes_in, seen.bytes_out) / seen.answers,
-        records_each=shape.records_count,
+        records_each=shape.records_each,
         p50_ms=seen.latency(0.5) * 1e3 if known else None,
         p99_ms=seen.latency(0.99) * 1e3 if known else None,
         p999_ms=seen.latency(0.999) * 1e3 if known else None,
@@ -139,14 +159,15 @@ def cost_of(
 def on_broker(contender: Contender, shape: Shape, seconds: float, settings: Settings) -> Cost:
     """One load in a topic of its own. Raises pump.LoadFailed, OSError."""
     address = contender.address
-    with asking.new_topic(address, shapes.PARTITIONS_COUNT) as topic:
+    with asking.new_topic(address, shape.partitions) as topic:
         if shape.kind == "fetch":
             for request in shapes.produces(shape, topic, 1):
                 asking.settle(address, topic, request, wire.produce_error_at(topic))
         else:
-            asking.until_ready(address, topic, shapes.PARTITIONS_COUNT)
-        if shape.kind == "librdkafka":
-            run = partial(librdkafka.run, address, topic, contender.acks, seconds)
+            asking.until_ready(address, topic, shape.partitions)
+        if shape.is_clients_own:
+            client = librdkafka.run if shape.kind == "librdkafka" else fanout.run
+            run = partial(client, address, topic, contender.acks, seconds, shape.value_bytes)
             return measure(contender, shape, run, settings)
         if shape.kind == "produce" and contender.idempotent:
             ids = [asking.producer_id(address) for _ in range(shape.connections)]
@@ -160,11 +181,17 @@ def on_broker(contender: Contender, shape: Shape, seconds: float, settings: Sett
 
 
 def run_shape(
-    shape: Shape, others: Sequence[Contender], folder: str, settings: Settings, say: Say
+    shape: Shape,
+    others: Sequence[Contender],
+    folder: str,
+    settings: Settings,
+    say: Say,
+    *,
+    with_bare: bool = True,
 ) -> list[Line]:
     """Every contender, interleaved. One that fails is left out from there, and says why."""
     lines = [Line(shape, contender) for contender in others]
-    if shape.kind != "librdkafka":  # which wouldn't talk to the bare loop
+    if with_bare and not shape.is_clients_own:
         # after the first, whose comparison with it matters most
         lines.insert(1, Line(shape, Contender(BARE, ("127.0.0.1", 0), None, "bare")))
     for turn in range(settings.rounds + 1):

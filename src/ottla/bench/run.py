@@ -93,7 +93,7 @@ def measure(
                     rounds.warm(peer, picked[0], wanted.settings)
         for shape in picked:
             lines = rounds.run_shape(shape, others, folder, wanted.settings, say)
-            if wanted.check_client and shape.kind != "librdkafka" and shape.connections > 1:
+            if wanted.check_client and not shape.is_clients_own and shape.connections > 1:
                 for client in other_clients():
                     lines += _by_client(client, shape, others[0], folder, wanted.settings, say)
             found.append(lines)

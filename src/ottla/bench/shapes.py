@@ -6,11 +6,18 @@ Owns the choice of loads and the making of their requests. Must not send them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ottla.bench import asking, pump, wire
-from ottla.protocol.messages import api_versions, fetch, find_coordinator, list_offsets, metadata
+from ottla.protocol.messages import (
+    api_versions,
+    fetch,
+    find_coordinator,
+    list_offsets,
+    metadata,
+    produce,
+)
 from ottla.protocol.schema import Message
 from ottla.records.builder import NO_PRODUCER, Producer
 
@@ -24,9 +31,10 @@ _BATCH_TAIL = 3  # what follows the batch in a Produce of version 9: three empty
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One load. `kind` is produce, fetch, request, or librdkafka: that client's own load.
+    """One load. `kind` is produce, fetch, request; librdkafka or fanout: that client's own load.
 
-    A fetch has `slice_bytes`: what one answer carries at most. A request has an `api`.
+    A fetch has `slice_bytes`: what one answer carries at most. A request has an `api`. A produce
+    writes to `partitions_each` partitions in one request.
     """
 
     name: str
@@ -37,18 +45,33 @@ class Shape:
     value_bytes: int = 100
     slice_bytes: int = 0
     api: str = ""
+    partitions: int = PARTITIONS_COUNT
+    partitions_each: int = 1
+
+    @property
+    def records_each(self) -> int:
+        """Records in one request; a request of librdkafka is a message here."""
+        return self.records_count * self.partitions_each
+
+    @property
+    def is_clients_own(self) -> bool:
+        """Whether a Kafka client makes the load, which wouldn't talk to the bare loop."""
+        return self.kind in ("librdkafka", "fanout")
 
     @property
     def conditions(self) -> str:
         """In words, for who reads the report."""
-        if self.kind == "librdkafka":
-            return "confluent-kafka, 1 producer, linger 5 ms, to 4 partitions"
+        if self.is_clients_own:
+            who = f"1 producer, {self.connections} consumers" * (self.kind == "fanout")
+            return f"confluent-kafka, {who or '1 producer'}, linger 5 ms, to 4 partitions"
         one = "connection" if self.connections == 1 else "connections"
         each = " each" if self.connections > 1 else ""
         flight = f"{self.connections} {one}, {self.depth} in flight{each}"
         if self.kind == "request":
             return flight
         batch = f"a batch of {self.records_count:,} × {self.value_bytes:,} B"
+        if self.partitions_each > 1:
+            batch += f" for each of {self.partitions_each} partitions of {self.partitions:,}"
         return f"{flight}, {batch}" + (", read again and again" if self.slice_bytes else "")
 
 
@@ -72,6 +95,18 @@ REQUESTS = (
     Shape("Fetch 12, nothing new", "request", 8, 8, api="fetch"),
     Shape("FindCoordinator 3", "request", 8, 8, api="find_coordinator"),
 )
+
+_THOUSAND = 1000
+COMPARE = (
+    Shape("small batches", "produce", 8, 16),
+    Shape("large batches", "produce", 4, 2, 960, 1024),
+    Shape("1,000 partitions", "produce", 8, 2, partitions=_THOUSAND, partitions_each=125),
+    Shape("1,000 connections", "produce", _THOUSAND, 1),
+    Shape("small messages, librdkafka", "librdkafka", 1, 1),
+    Shape("1 KiB messages, librdkafka", "librdkafka", 1, 1, 1, 1024),
+    Shape("fan-out, 1 to 10", "fanout", 10, 1, 1, 1024),
+)
+"""What brokers are compared by."""
 
 
 def _api_versions(_topic: str, _partition: int) -> Message:
@@ -136,9 +171,27 @@ def load(shape: Shape, topic: str, acks: int, seconds: float) -> pump.Load:
 
 
 def produces(shape: Shape, topic: str, acks: int) -> list[bytes]:
-    """A produce request for each partition."""
+    """A produce request for each partition; for each share of them, if it writes to several."""
     batch = records(shape, int(time.time() * 1000))
+    if shape.partitions_each > 1:
+        shares = shape.partitions // shape.partitions_each
+        return [
+            _wide(topic, range(n, shape.partitions, shares), batch, acks) for n in range(shares)
+        ]
     return [wire.produce(topic, p, batch, acks) for p in range(PARTITIONS_COUNT)]
+
+
+def _wide(topic: str, partitions: Iterable[int], batch: bytes, acks: int) -> bytes:
+    """Produce, version 9, to several partitions at once."""
+    view = memoryview(batch)
+    entries = [produce.PartitionProduceData(index=one, records=view) for one in partitions]
+    data = [produce.TopicProduceData(name=topic, partition_data=entries)]
+    return asking.frame(
+        produce.ProduceRequest(
+            transactional_id=None, acks=acks, timeout_ms=30_000, topic_data=data
+        ),
+        9,
+    )
 
 
 def idempotent_load(

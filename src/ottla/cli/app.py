@@ -326,6 +326,14 @@ def bench_growth(options: bench_arguments.BenchGrowth) -> int:
     return command_bench.growth(options)
 
 
+@command(bench, "compare")
+def bench_compare(options: bench_arguments.BenchCompare) -> int:
+    """Run the same loads on ottla and on other brokers, and print figures as ratios."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.compare(options)
+
+
 @command(bench, "techniques")
 def bench_techniques(options: bench_arguments.BenchTechniques) -> int:
     """Run each of the seven techniques with and without; a table, and a report as HTML."""

@@ -234,6 +234,50 @@ def growth(options: arguments.BenchGrowth) -> int:
     return 0
 
 
+def compare(options: arguments.BenchCompare) -> int:
+    """`ottla bench compare`."""
+    from ottla.bench import compare as measured
+    from ottla.bench import stats, usage
+    from ottla.bench.rounds import Settings
+
+    saying = Saying()
+
+    def done(lines: list[Line]) -> None:
+        saying.clear()
+        if options.json:
+            sys.stdout.write("".join(object_line(one) for one in measured.as_json(lines)))
+        else:
+            sys.stdout.write(f"{lines[0].shape.conditions}, acks={lines[0].contender.acks}\n")
+            sys.stdout.write("".join(f"  {row}\n" for row in stats.table(measured.rows(lines))))
+            failed = (line for line in lines if line.failed)
+            sys.stdout.write("".join(f"  {one.contender.name}: {one.failed}\n" for one in failed))
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+
+    with explained():
+        wanted = measured.Wanted(
+            peers=peers(options.peer),
+            only=options.only,
+            settings=Settings(
+                rounds=options.rounds, seconds=options.seconds, warm_up_s=options.warm_up
+            ),
+            restarts=options.restart,
+        )
+        if not options.json:
+            sys.stdout.write(f"{usage.machine()}\n\n")
+        starts = measured.measure(wanted, done, saying)
+    saying.clear()
+    for start in starts:
+        if options.json:
+            sys.stdout.write(object_line(start.as_json()))
+        else:
+            took = start.failed or f"{stats.number(start.ms)} ms"
+            sys.stdout.write(f"{start.name}: start to first answer: {took}\n")
+    if not options.json:
+        sys.stdout.write(measured.EXPLANATION + "\n")
+    return 0
+
+
 def techniques(options: arguments.BenchTechniques) -> int:
     """`ottla bench techniques`."""
     from datetime import UTC, datetime

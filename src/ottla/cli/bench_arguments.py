@@ -233,3 +233,31 @@ class BenchTechniques:
         ),
     ] = "ottla-techniques.html"
     json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class BenchCompare:
+    peer: Peers = field(default_factory=list)
+    only: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Only loads whose name has TEXT in it, such as 'partitions'.",
+            show_default="all of them",
+        ),
+    ] = ""
+    rounds: Rounds = 3
+    seconds: Seconds = 1.5
+    warm_up: Annotated[
+        float,
+        typer.Option(min=0.1, metavar="S", help="How long each load warms up a peer."),
+    ] = 3.0
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="End the peers that run on this machine and start them again by their own command "
+            "line, to see how long it takes. They stay up.",
+        ),
+    ] = False
+    json: AsJson = False

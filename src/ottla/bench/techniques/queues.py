@@ -7,6 +7,7 @@ written, delivered and acknowledged, a hundred at a time, and says what its brok
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import socket
@@ -157,7 +158,7 @@ def rabbitmq(folder: str, bodies: Sequence[bytes], count: int) -> Mapping[str, f
     if program is None:
         raise NotHere("rabbitmq-server is not installed")
     try:
-        import pika  # type: ignore[import-not-found]
+        pika: Any = importlib.import_module("pika")
     except ImportError:
         raise NotHere(
             "rabbitmq-server is installed; its client is not (pip install pika)"
