@@ -391,4 +391,4 @@ def _bytes_between(before: LogPosition, after: LogPosition) -> int:
     """How much a bound has moved on; a lot, where it came to another segment."""
     if before.segment is after.segment:
         return after.position - before.position
-    return 1 << 31
+    return 1 << 31 if after.offset > before.offset else 0
