@@ -27,6 +27,7 @@ from tests.oracle.answers import (
     group_cases,
     offset_cases,
     topic_cases,
+    txn_cases,
 )
 from tests.oracle.answers.allowed import ALLOWED
 from tests.oracle.answers.case import CASES, Case
@@ -41,6 +42,7 @@ MODULES = (
     group_cases,
     offset_cases,
     topic_cases,
+    txn_cases,
 )
 
 # Rows of the table of hostile input, by the APIs whose answers they are about.
@@ -60,12 +62,17 @@ ROWS: dict[int, set[int]] = {
     19: {74, 75, 76, 78},
     20: {73, 74, 75},
     21: {79},
+    22: {112, 113},
     23: {72},
+    24: {60, 113},
+    25: {113},
+    26: {113, 114, 115, 116},
     33: {78},
     37: {75, 76},
     42: {98, 111},
     44: {78},
     47: {98},
+    66: {110},
     68: {98, 105, 110},
     69: {98},
 }

@@ -210,4 +210,18 @@ ALLOWED: tuple[Allowed, ...] = (
         "UpdateFeatures-*-feature-groups-off",
         WHOLE,
     ),
+    Allowed(
+        "transactions-stay-new",
+        "`transaction.version` can't be set below 2: each client has the transactions that the "
+        "versions of its requests speak of.",
+        "UpdateFeatures-*-feature-transactions-of-old",
+        WHOLE,
+    ),
+    Allowed(
+        "no-transactions-are-answered",
+        "AddPartitionsToTxn for no transaction at all is answered with nothing; Kafka never "
+        "answers, and nothing behind it on the connection.",
+        "AddPartitionsToTxn-*-no-transactions",
+        WHOLE,
+    ),
 )
