@@ -44,6 +44,7 @@ from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.host.timers import TimerWheel
 from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
 from ottla.replication.retention import Retention
+from ottla.replication.room import Room
 from ottla.replication.table import PartitionTable
 from ottla.server.driver import Service
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
@@ -169,10 +170,18 @@ class Node:
             _log.warning("%s could not be believed; made anew", path)
         for partition, finding in self.directory.found:
             _tell_finding(partition, finding)
-        Retention(self.table, self.config, self.clock, self.clock, self.timers).start()
+        self._keep_room()
         store.start(self.loop.call_soon_threadsafe)
         self._checkpoint_later()
         return self.endpoints
+
+    def _keep_room(self) -> None:
+        """Delete what retention no longer covers, and mind how full the disk is."""
+        retention = Retention(self.table, self.config, self.clock, self.clock, self.timers)
+        room = Room(self.path, self.disk, self.timers, self.config, retention.room_changed)
+        self.table.ran_full = room.ran_full
+        retention.start()
+        room.start()
 
     def _take_directory(self) -> DirectoryLock:
         try:

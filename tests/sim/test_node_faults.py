@@ -80,8 +80,9 @@ def test_a_write_that_fails_takes_the_directory_offline(
 ) -> None:
     waiting = node.connect().ask(produce({("t", 1): batch(b"written, not synced")}), 9)
     node.disk.faults = [Fault("write", EIO, path="t-0")]
-    assert put(node, batch(b"x"), 1).error_code == STORAGE_ERROR
+    refused = node.connect().ask(produce({("t", 0): batch(b"x")}), 9)
     node.settle()
+    assert produced(refused).error_code == STORAGE_ERROR
     assert produced(waiting).error_code == STORAGE_ERROR
     assert put(node, batch(b"x"), 1).error_code == STORAGE_ERROR
     assert said(caplog, "offline") == 1

@@ -104,6 +104,17 @@ DECOMPRESSED_BYTES_MAX = Option(
     at_least=1 << 20,
     at_most=INT_MAX,
 )
+FREE_BYTES_MIN = Option(
+    "log.free.bytes.min",
+    -1,
+    "While the data directory's file system has less room than this, produce is refused with an "
+    "error that clients retry; reading, commits and deletions go on. -1: a twentieth of it, at "
+    "most 1 GiB; 0: produce is refused only when a write finds no room. ottla's own.",
+    live=True,
+    at_least=0,
+    at_most=LONG_MAX,
+    also=(-1,),
+)
 RETENTION_CHECK_MS = Option(
     "log.retention.check.interval.ms",
     300_000,

@@ -183,6 +183,10 @@ class Produce:
             self._refuse_repeated()
             if too_many(self.context, self.request, len(self.items)):
                 self._refuse_all(ErrorCode.INVALID_REQUEST)
+        if self.context.table.little_room:
+            for item in self.items:
+                if item.batch is not None:
+                    item.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
         if self.transactional and request.body.transactional_id is None:
             self._refuse_all(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 

@@ -79,6 +79,15 @@ class Retention:
             self.check_one(partition)
         self._timers.soon(lambda: self._go_on(partitions))
 
+    def room_changed(self, little: bool) -> None:
+        """Refuse produce while there is little room, and let go at once of what may go."""
+        self._table.little_room = little
+        removals = self._table.directory.removals
+        removals.urgent = little
+        if little:
+            removals.hurry()
+            self.check()
+
     def check_one(self, partition: Partition) -> None:
         """Delete what of a partition is to go."""
         log = partition.log

@@ -26,6 +26,7 @@ from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
 from ottla.replication.partition import Partition
+from ottla.replication.room import FULL
 from ottla.replication.settings import PartitionSettings, partition_settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class PartitionTable:
         self.directory = directory
         self.failure: DiskError | None = None
         """Why the log directory is offline; None while it is not."""
+        self.little_room = False
+        """Whether produce is refused until the disk has more room."""
+        self.ran_full: Callable[[], None] = _nothing
+        """Called when a write found no room."""
         self._config = config
         self._clock = clock
         self._by_name: dict[str, list[Partition]] = {}
@@ -232,6 +237,8 @@ class PartitionTable:
             self.take_offline(error)
         else:
             self._complain(text, error)
+            if error.errno in FULL:
+                self.ran_full()
 
     def read_failed(self, error: DiskError) -> None:
         """Bytes could not be read: whoever wanted them is told, everything else goes on."""
@@ -270,3 +277,7 @@ class PartitionTable:
         for partitions in self._by_name.values():
             for partition in partitions:
                 partition.fail()
+
+
+def _nothing() -> None:
+    pass

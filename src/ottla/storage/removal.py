@@ -21,7 +21,17 @@ _REST_MAX_S = 5.0
 class Removals:
     """What is to be removed from one disk, the earliest due first."""
 
-    __slots__ = ("_clock", "_disk", "_due", "_failed", "_numbers", "_timers", "_turn", "_working")
+    __slots__ = (
+        "_clock",
+        "_disk",
+        "_due",
+        "_failed",
+        "_numbers",
+        "_timers",
+        "_turn",
+        "_working",
+        "urgent",
+    )
 
     def __init__(
         self, disk: Disk, clock: Clock, timers: Timers, failed: Callable[[DiskError], None]
@@ -34,6 +44,8 @@ class Removals:
         self._due: list[tuple[float, int, Work]] = []
         self._numbers = count()
         self._working = False
+        self.urgent = False
+        """Whether the room is needed so much that nothing is kept for its delay."""
         self._turn = 0  # a timer of an earlier turn finds that it was overtaken
 
     def __len__(self) -> int:
@@ -41,13 +53,13 @@ class Removals:
 
     def add(self, works: Sequence[Work], delay_s: float) -> None:
         """Do these pieces of work, in order, `delay_s` from now or later."""
-        at = self._clock.monotonic() + delay_s
+        at = self._clock.monotonic() + (0.0 if self.urgent else delay_s)
         for work in works:
             heappush(self._due, (at, next(self._numbers), work))
         self._next()
 
     def hurry(self) -> None:
-        """Wait for no delay any more: the room is needed now."""
+        """Keep nothing that waits for its delay: the room is needed now."""
         self._due = [(0.0, number, work) for _, number, work in self._due]  # still in order
         self._next()
 

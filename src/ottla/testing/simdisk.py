@@ -215,6 +215,8 @@ class SimDisk:
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str]] = []
         """What was done, in order: (write | sync | sync directory, path)."""
+        self.room = Space(1 << 40, 1 << 39)
+        """What `space` tells. Nothing here uses it up: a plan refuses what is to find no room."""
         self._performs: list[_Job] = []  # one thread: in order
         self._asides: list[_Job] = []  # another thread
         self._others: list[_Job] = []  # syncs and warms: in any order
@@ -336,7 +338,7 @@ class SimDisk:
             if job.error is not None:
                 result.fail(job.error)
             else:
-                result.complete(Space(1 << 40, 1 << 39))
+                result.complete(self.room)
 
         job.pending.then(pass_on)
         return result

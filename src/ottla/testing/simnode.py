@@ -43,6 +43,7 @@ from ottla.protocol.connection import (
 from ottla.protocol.frame import RequestHeader, request_frame
 from ottla.replication.partition import Partition
 from ottla.replication.retention import Retention
+from ottla.replication.room import Room
 from ottla.replication.table import PartitionTable
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory
@@ -412,6 +413,10 @@ class SimNode:
         view.on_change(self.table.apply)
         self.retention = Retention(self.table, self.config, loop, loop, loop)
         self.retention.start()
+        changed = self.retention.room_changed
+        room = Room("/data", self.disk, loop, self.config, changed)
+        self.table.ran_full = room.ran_full
+        room.start()
         context = self.context
         context.groups = group_runtime(context, view.on_change)
         context.transactions = transactions(context, view.on_change, PartitionMarkers(context))
