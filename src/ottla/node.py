@@ -56,7 +56,7 @@ from ottla.storage.checkpoints import (
     uuid_text,
 )
 from ottla.storage.directory import LogDirectory, WrongDirectory
-from ottla.storage.recovery import Case, Finding
+from ottla.storage.findings import Case, Finding
 
 _log = logging.getLogger("ottla.node")
 

@@ -21,7 +21,7 @@ from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer
-from ottla.storage.recovery import Case
+from ottla.storage.findings import Case
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, produce, stored
 from tests.sim.histories import named_by, seed_ranges

@@ -28,8 +28,8 @@ from ottla.storage.checked import Cold
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory
 from ottla.storage.epochs import LeaderEpochs
+from ottla.storage.findings import Case
 from ottla.storage.log import Log
-from ottla.storage.recovery import Case
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault, SimDisk
 from ottla.testing.simloop import SimLoop

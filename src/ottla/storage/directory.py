@@ -30,8 +30,9 @@ from ottla.core.ports import (
 )
 from ottla.storage import checkpoints
 from ottla.storage.checkpoints import MetaProperties
+from ottla.storage.findings import Finding
 from ottla.storage.log import Log, Opened
-from ottla.storage.recovery import Finding, Hints, open_log
+from ottla.storage.recovery import Hints, open_log
 from ottla.storage.removal import Removals
 from ottla.storage.rounds import FlushPolicy, Rounds
 from ottla.storage.segment import stem

@@ -1,6 +1,6 @@
 """Opening a log: after a clean stop by trusting it, after any other by reading it.
 
-Owns the table of what may be found and what is done about it. A torn tail is cut; nothing else is
+Owns what is done about what is found: `findings` has the table. A torn tail is cut; nothing else is
 dropped without a word. Blocks: at start and in tools only. Doing it twice gives the same, also
 with a crash in between, because every step only removes what the next recovery would remove too.
 What is cut, and what is kept though it makes no sense: docs/design/0004-torn-or-damaged.md.
@@ -8,72 +8,36 @@ What is cut, and what is kept though it makes no sense: docs/design/0004-torn-or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from enum import Enum
-from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 from ottla.core.model import LeaderEpoch, Offset, TopicId
 from ottla.core.ports import (
     CreateFile,
     Disk,
     File,
-    ReplaceFile,
     Step,
     SyncDirectory,
     SyncFile,
     UnlinkFile,
 )
 from ottla.core.value import Value
-from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC, BatchView
+from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, BatchView
 from ottla.records.crc import crc32c
-from ottla.storage import epochs as leader_epochs
-from ottla.storage.aborted import SUFFIX, Aborted, AbortedIndex, open_aborted
-from ottla.storage.checkpoints import decode_epochs, encode_epochs
-from ottla.storage.epochs import LeaderEpochs
+from ottla.storage.aborted import SUFFIX, AbortedIndex, open_aborted
+from ottla.storage.derived import epochs_of, find_aborted, named_offsets, place_open, producers_of
+from ottla.storage.findings import Case, Finding
 from ottla.storage.index import (
     OFFSET_ENTRY,
     TIME_ENTRY,
-    Entry,
-    NotResident,
     SparseIndex,
     open_index,
 )
 from ottla.storage.log import Opened
-from ottla.storage.producers import BadSnapshot, ProducerStates, decode_snapshot
-from ottla.storage.reading import LogPosition
+from ottla.storage.scanning import batches, contains_batch
 from ottla.storage.segment import POSITION_MAX, Segment, stem
 from ottla.storage.settings import LogSettings
 
 _FIRST = Offset(0)
-
-
-class Case(Enum):
-    """What may be found, and why we do about it what we do."""
-
-    LEFTOVER = "A file aside (.tmp, .deleted, .cleaned, .swap) was on its way in or out: removed."
-    ORPHAN = "An index without its .log has nothing to index: removed."
-    INDEX_REBUILT = "An index that is missing or can't be right is derived data: made anew."
-    SNAPSHOT_UNSOUND = "A producer snapshot is derived data: an older one and the log replace it."
-    SNAPSHOT_AHEAD = "A snapshot past the end describes records that were lost: removed."
-    EPOCHS_UNSOUND = "A leader-epoch-checkpoint that can't be read is made anew from the batches."
-    TORN_TAIL = "Nothing sound follows the last sound batch: a write that never finished. Cut."
-    BELOW_START = "A segment wholly below the log's start was on its way out: removed."
-    EMPTY_SEGMENT = "A segment made for batches that never arrived: removed."
-    DAMAGED = (
-        "Something sound follows bytes that are not, or they were on disk for certain: no torn "
-        "write does that. Kept as evidence; readable below, no appends."
-    )
-    END_MISSING = "The stop was clean, but the log is not as it was then: read as after a crash."
-
-
-class Finding(NamedTuple):
-    """One thing found at one log."""
-
-    case: Case
-    path: str
-    position: int
 
 
 class Hints(Value):
@@ -113,10 +77,7 @@ class Recovery:
         self.findings.append(Finding(case, path, position))
 
 
-CHUNK = 1 << 20
-HEADERS_CHUNK = 64 << 10
 LEFTOVER_SUFFIXES = (".tmp", ".deleted", ".cleaned", ".swap")
-_SEARCH_BUDGET = 1 << 30
 
 
 def open_log(
@@ -126,7 +87,7 @@ def open_log(
     work = Recovery(disk, directory, settings, hints)
     names = _sweep(work, disk.names(directory))
     segments = _without_strays(
-        work, [_open_segment(work, base, names) for base in _bases(names, ".log")]
+        work, [_open_segment(work, base, names) for base in named_offsets(names, ".log")]
     )
     segments = _without_deleted(work, segments)
     if hints.clean and segments and not _trust(work, segments):
@@ -137,10 +98,10 @@ def open_log(
     if end < hints.recovery_point and not failed:
         work.found(Case.DAMAGED, directory, end)
         failed = True
-    epochs = _epochs(work, segments, end)
-    _aborted(work, names, segments)
-    producers = _producers(work, names, segments, end)
-    _place_open_transactions(producers, segments)
+    epochs = epochs_of(work, segments, end)
+    find_aborted(work, names, segments)
+    producers = producers_of(work, names, segments, end)
+    place_open(producers, segments)
     if not failed:
         _make_durable(work)
     start = _start(segments, hints.start, end)
@@ -153,12 +114,6 @@ def _start(segments: list[Segment], wanted: Offset, end: Offset) -> Offset:
     if not segments:
         return wanted
     return Offset(min(max(segments[0].base_offset, wanted), end))
-
-
-def _bases(names: list[str], suffix: str) -> list[Offset]:
-    """The offsets that files of one kind are named by, rising."""
-    stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
-    return sorted(Offset(int(text)) for text in stems if len(text) == 20 and text.isdigit())
 
 
 def _sweep(work: Recovery, names: list[str]) -> list[str]:
@@ -268,46 +223,6 @@ def _learn(work: Recovery, segment: Segment, end: Offset) -> None:
 # -- after any other stop
 
 
-def batches(
-    file: File, position: int, size: int, whole: bool = True
-) -> Iterator[tuple[BatchView, int]]:
-    """Batches with sane headers, and where they lie; ends at the first that is not one.
-
-    Checks no checksum. Each has all of its bytes if `whole`; its view is valid until the next.
-    """
-    chunk = memoryview(b"")
-    chunk_at = position
-    chunk_bytes = CHUNK if whole else HEADERS_CHUNK
-    while position + HEADER_SIZE <= size:
-        at = position - chunk_at
-        if at + HEADER_SIZE > len(chunk):
-            chunk, chunk_at, at = memoryview(file.read(position, chunk_bytes)), position, 0
-            if len(chunk) < HEADER_SIZE:
-                return
-        batch = BatchView(chunk, at)
-        if not sane(batch) or position + batch.length > size:
-            return
-        if whole and at + batch.length > len(chunk):
-            chunk = memoryview(file.read(position, max(chunk_bytes, batch.length)))
-            chunk_at = position
-            batch = BatchView(chunk)
-            if len(chunk) < batch.length:
-                return
-        yield batch, position
-        position += batch.length
-
-
-def sane(batch: BatchView) -> bool:
-    """Whether a header can be one: what needs no checksum to see."""
-    return (
-        batch.length >= HEADER_SIZE
-        and batch.magic == MAGIC
-        and batch.base_offset >= 0
-        and batch.last_offset_delta >= 0
-        and batch.leader_epoch >= -1
-    )
-
-
 def _verify(work: Recovery, segments: list[Segment]) -> bool:
     """Read everything from the recovery point on; cut a torn tail. True if the log is damaged."""
     certain = work.hints.recovery_point
@@ -401,186 +316,6 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
         segment.checked_from, segment.checked_end = checked
     work.touched += segment.files()
     return segment.size
-
-
-def contains_batch(tail: bytes, expected: Offset) -> bool:
-    """Whether a sound batch with offsets from `expected` on begins anywhere in `tail`.
-
-    Looks at every byte that could be the magic. Bytes made to look like headers could make
-    this slow: past a budget of checksummed bytes the answer is True, the careful one.
-    """
-    view = memoryview(tail)
-    budget = _SEARCH_BUDGET
-    at = tail.find(MAGIC, 16)
-    while at >= 0:
-        begin = at - 16
-        at = tail.find(MAGIC, at + 1)
-        if begin + HEADER_SIZE > len(tail):
-            return False
-        length = int.from_bytes(tail[begin + 8 : begin + 12], "big", signed=True) + LOG_OVERHEAD
-        if not HEADER_SIZE <= length <= len(tail) - begin:
-            continue
-        batch = BatchView(view, begin)
-        if not sane(batch) or batch.base_offset < expected:
-            continue
-        budget -= length
-        if budget < 0 or crc32c(batch.view[CRC_START:]) == batch.crc:
-            return True
-    return False
-
-
-# -- what is derived from the batches
-
-
-def _epochs(work: Recovery, segments: list[Segment], end: Offset) -> LeaderEpochs:
-    path = f"{work.directory}/{leader_epochs.FILE_NAME}"
-    entries = decode_epochs(work.disk.read_file(path))
-    if entries is None:
-        work.found(Case.EPOCHS_UNSOUND, path)
-    epochs = LeaderEpochs(entries or [])
-    epochs.truncate(end)
-    if work.hints.clean and entries is not None:
-        return epochs
-    if not entries and segments and work.read_from != segments[0].base_offset:
-        for _, batch, _ in _batches_since(segments, _FIRST):
-            epochs.assign(LeaderEpoch(batch.leader_epoch), Offset(batch.base_offset))
-    for epoch, offset in work.epochs_read:
-        epochs.assign(epoch, offset)
-    if epochs.entries() != entries:
-        # The recovery point moves on, so what was learned here would not be learned again.
-        work.edits.append(ReplaceFile(path, encode_epochs(epochs.entries()), False))
-    return epochs
-
-
-def _producers(
-    work: Recovery, names: list[str], segments: list[Segment], end: Offset
-) -> ProducerStates:
-    """From the newest snapshot that is sound and not past the end, and the batches after it."""
-    producers = ProducerStates(work.settings.producers_max)
-    begin: Offset | None = None
-    bases = {segment.base_offset for segment in segments}
-    for offset in reversed(_bases(names, ".snapshot")):
-        path = stem(work.directory, offset) + ".snapshot"
-        if offset > end:
-            work.found(Case.SNAPSHOT_AHEAD, path)
-        elif begin is None:
-            try:
-                producers.load(decode_snapshot(work.disk.read_file(path) or b""))
-                begin = offset
-                continue
-            except BadSnapshot:
-                work.found(Case.SNAPSHOT_UNSOUND, path)
-        elif offset in bases:
-            continue
-        work.edits.append(UnlinkFile(path))
-    begin = begin or _FIRST
-    if work.producers_read or work.read_from is None or begin < work.read_from:
-        _replay(producers, segments, begin)
-    return producers
-
-
-def _aborted(work: Recovery, names: list[str], segments: list[Segment]) -> None:
-    """Make the indexes of aborted transactions anew that are missing, stale or unsound.
-
-    From the newest snapshot that is not behind them: an older one than `_producers` begins with,
-    which may stand in the middle of a segment.
-    """
-    if not work.aborted_unsound:
-        return
-    first = min(work.aborted_unsound)
-    producers = ProducerStates(work.settings.producers_max)
-    begin = _FIRST
-    for offset in reversed(_bases(names, ".snapshot")):
-        if offset <= first:
-            try:
-                path = stem(work.directory, offset) + ".snapshot"
-                producers.load(decode_snapshot(work.disk.read_file(path) or b""))
-            except BadSnapshot:
-                continue
-            begin = offset
-            break
-    for segment in segments:
-        if segment.base_offset in work.aborted_unsound and segment.aborted is not None:
-            segment.aborted.count = 0
-    _replay(producers, segments, begin, partial(_note_aborted, work))
-    for segment in segments:
-        if segment.base_offset in work.aborted_unsound and segment.aborted is not None:
-            segment.aborted.settle()
-            work.touched.append(segment.aborted.file)
-
-
-def _note_aborted(work: Recovery, segment: Segment, aborted: Aborted) -> None:
-    if segment.base_offset not in work.aborted_unsound:
-        return
-    if segment.aborted is None:
-        path = stem(work.directory, segment.base_offset) + SUFFIX
-        segment.aborted = AbortedIndex(work.disk.perform_now([CreateFile(path)])[0])
-    segment.aborted.stage(aborted)
-    segment.aborted.take()
-
-
-def _replay(
-    producers: ProducerStates,
-    segments: list[Segment],
-    begin: Offset,
-    note: Callable[[Segment, Aborted], None] | None = None,
-) -> None:
-    """Take in what the producers wrote since `begin`; `note` is told of what was taken back."""
-    for segment, batch, position in _batches_since(segments, begin):
-        if note is not None and batch.attributes & CONTROL_BIT:
-            aborted = producers.taken_back(batch, Offset(batch.base_offset))
-            if aborted is not None:
-                note(segment, aborted)
-        began = producers.update(batch)
-        if began is not None:
-            began.place = LogPosition(began.first_offset, segment, position)
-
-
-def _place_open_transactions(producers: ProducerStates, segments: list[Segment]) -> None:
-    """Find where those began that a snapshot told of. Where the log has lost it, readers stop
-    before the segment: they miss what they could have had, and see nothing that is open."""
-    for transaction in producers.unstable.open():
-        first = transaction.first_offset
-        if transaction.place.segment is not None:
-            continue
-        for segment in segments:
-            if segment.end > first:
-                found = next(_batches_since([segment], first), None)
-                if found is None:
-                    transaction.place = LogPosition(first, segment, 0)
-                else:
-                    _, batch, position = found
-                    transaction.place = LogPosition(first, segment, position)
-                    transaction.since_ms = batch.max_timestamp
-                break
-
-
-def _batches_since(
-    segments: list[Segment], offset: Offset
-) -> Iterator[tuple[Segment, BatchView, int]]:
-    """Batches from `offset` on and where they lie; of control batches all bytes are in view."""
-    for segment in segments:
-        if segment.end <= offset:
-            continue
-        entry = _floor(segment.offsets, offset - segment.base_offset)
-        position = 0 if entry is None else entry[1]
-        for batch, at in batches(segment.log, position, segment.size, whole=False):
-            if batch.base_offset >= offset:
-                if batch.attributes & CONTROL_BIT and len(batch.view) < batch.length:
-                    yield segment, BatchView(memoryview(segment.log.read(at, batch.length))), at
-                else:
-                    yield segment, batch, at
-
-
-def _floor(index: SparseIndex, value: int) -> Entry | None:
-    """As `SparseIndex.floor`, but reads what is not in memory; None if it can't be had."""
-    for _ in range(64):
-        try:
-            found = index.floor(value, 0)
-            return None if found is None else found[1]
-        except NotResident as missing:
-            missing.file.read(missing.position, missing.length)
-    return None
 
 
 def _make_durable(work: Recovery) -> None:

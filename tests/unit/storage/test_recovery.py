@@ -6,8 +6,9 @@ import pytest
 
 from ottla.core.model import Offset
 from ottla.protocol.errors import ErrorCode
+from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
-from ottla.storage.recovery import Case, Finding, Hints, open_log
+from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
 
 from .conftest import TOPIC_ID, Bench, make_batch

@@ -10,8 +10,9 @@ from ottla.core.model import LeaderEpoch, Offset
 from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
 from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.storage.aborted import Aborted
+from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
-from ottla.storage.recovery import Case, Finding, Hints, open_log
+from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
 
 from .conftest import TOPIC_ID, Bench, make_batch
@@ -166,7 +167,7 @@ def test_an_entry_of_an_append_that_failed_is_not_left_in_a_closed_segment(bench
 
 
 def test_markers_that_a_chunk_of_recovery_cuts_in_two_are_read_whole(bench, monkeypatch):
-    monkeypatch.setattr("ottla.storage.recovery.HEADERS_CHUNK", 100)
+    monkeypatch.setattr("ottla.storage.scanning.HEADERS_CHUNK", 100)
     before = two_aborted_one_open(bench)
     reopen(bench)
     assert every_aborted(bench) == before
