@@ -293,8 +293,8 @@ class Partition:
         return self.high_position.offset >= end
 
     def flushed(self) -> None:
-        """A sync round has covered more of the log."""
-        if self.committed_by_sync:
+        """A sync round has covered more of the log. Not of one that failed meanwhile: I30."""
+        if self.committed_by_sync and not self.log.failed:
             self._advance()
 
     def _advance(self) -> None:
