@@ -28,6 +28,7 @@ from tests.oracle.answers import (
     offset_cases,
     topic_cases,
     txn_cases,
+    txn_offset_cases,
 )
 from tests.oracle.answers.allowed import ALLOWED
 from tests.oracle.answers.case import CASES, Case
@@ -43,6 +44,7 @@ MODULES = (
     offset_cases,
     topic_cases,
     txn_cases,
+    txn_offset_cases,
 )
 
 # Rows of the table of hostile input, by the APIs whose answers they are about.
@@ -67,6 +69,7 @@ ROWS: dict[int, set[int]] = {
     24: {60, 113},
     25: {113},
     26: {113, 114, 115, 116},
+    28: {60, 98, 102, 109, 113},
     33: {78},
     37: {75, 76},
     42: {98, 111},

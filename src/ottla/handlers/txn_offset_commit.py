@@ -1,0 +1,179 @@
+"""TxnOffsetCommit, key 28, versions 0 to 5.
+
+Commits offsets in a producer's transaction: they count once that is committed, and never if it is
+aborted. The transaction's coordinator is asked first whether the group is in the transaction, and
+then the group's shard whether the member may commit; the answer leaves once the batch is on disk.
+v2 leader epoch · v3 member, generation and instance (KIP-447), flexible
+v4 TRANSACTION_ABORTABLE (KIP-890) · v5 the group is added to the transaction by the commit itself
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ottla.coordinator.group.shard import Commit, Member
+from ottla.core.model import TopicPartition
+from ottla.core.pending import Pending
+from ottla.handlers.asking import when_replied, write_deadline_s
+from ottla.handlers.internal_topics import OFFSETS_TOPIC
+from ottla.handlers.limits import note_full, too_many
+from ottla.handlers.reply import Parked, Reply
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitRequestPartition,
+    TxnOffsetCommitResponse,
+    TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+)
+from ottla.records.builder import Producer
+
+if TYPE_CHECKING:
+    from ottla.coordinator.decision import Decision
+    from ottla.coordinator.group.shard import GroupShard
+    from ottla.handlers.context import Context, Request
+    from ottla.storage.producers import Verification
+
+ABORTABLE_SINCE, ADDS_SINCE = 4, 5
+NO_SEQUENCE = -1
+NO_SEQUENCE = -1
+
+
+def handle(context: Context, request: Request[TxnOffsetCommitRequest]) -> Reply | Parked:
+    """A code for each partition (KIP-98)."""
+    body = request.body
+    answer = TxnOffsetCommitResponse()
+    commits: list[Commit] = []
+    responses: list[TxnOffsetCommitResponsePartition] = []
+    topics = context.image().topics
+    for wanted in body.topics:
+        topic = topics.get(wanted.name)
+        parts: list[TxnOffsetCommitResponsePartition] = []
+        answer.topics.append(TxnOffsetCommitResponseTopic(name=wanted.name, partitions=parts))
+        for one in wanted.partitions:
+            part = TxnOffsetCommitResponsePartition(partition_index=one.partition_index)
+            parts.append(part)
+            if topic is None or not 0 <= one.partition_index < len(topic.partitions):
+                part.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            else:
+                responses.append(part)
+                commits.append(_commit(topic.name, topic.id, one))
+    if too_many(context, request, sum(len(topic.partitions) for topic in body.topics)):
+        return _answer(answer, responses, ErrorCode.INVALID_REQUEST)
+    if not commits:
+        return Reply(answer)
+    if not body.group_id:
+        return _answer(answer, responses, ErrorCode.INVALID_GROUP_ID)
+    if not body.transactional_id:
+        return _answer(answer, responses, ErrorCode.INVALID_REQUEST)
+    committing = _Committing(context, request, commits)
+    return when_replied(
+        committing.result, partial(_answer, answer, responses), write_deadline_s(context)
+    )
+
+
+def _commit(topic: str, topic_id: bytes, one: TxnOffsetCommitRequestPartition) -> Commit:
+    return Commit(
+        topic,
+        topic_id,
+        one.partition_index,
+        one.committed_offset,
+        one.committed_leader_epoch,
+        one.committed_metadata or "",
+    )
+
+
+class _Committing:
+    """One request on its way: the topic of offsets, the transaction, the group. Once it has begun
+    it goes on without its client, as in Kafka."""
+
+    __slots__ = ("_commits", "_context", "_request", "_verification", "result")
+
+    def __init__(
+        self, context: Context, request: Request[TxnOffsetCommitRequest], commits: list[Commit]
+    ) -> None:
+        self._context = context
+        self._request = request
+        self._commits = commits
+        self._verification: Verification | None = None
+        self.result: Pending[list[ErrorCode] | ErrorCode] = Pending()
+        made = context.groups.when_made()
+        made.then(partial(self._made, made))
+
+    def _made(self, made: Pending[ErrorCode]) -> None:
+        """The topic is there, so that it can be told which partition has the group."""
+        if error := made.result():
+            self.result.complete(error)
+            return
+        body, context = self._request.body, self._context
+        place = TopicPartition(OFFSETS_TOPIC, context.groups.partition_for(body.group_id))
+        partition = context.table.get(*place)
+        if isinstance(partition, ErrorCode):
+            self.result.complete(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+            return
+        adds = self._request.api_version >= ADDS_SINCE
+        verification = partition.verify(
+            body.producer_id, body.producer_epoch, NO_SEQUENCE, bumps=adds
+        )
+        if verification is None:  # what it has written there before is verified
+            self._commit(None)
+            return
+        admitted = context.transactions.admit(
+            body.transactional_id, body.producer_id, body.producer_epoch, [place], add=adds
+        )
+        admitted.then(partial(self._admitted, place, admitted, verification))
+
+    def _admitted(
+        self,
+        place: TopicPartition,
+        admitted: Pending[dict[TopicPartition, ErrorCode]],
+        verification: Verification,
+    ) -> None:
+        if error := admitted.result()[place]:
+            self.result.complete(_known(error, self._request.api_version))
+        else:
+            self._commit(verification)
+
+    def _commit(self, verification: Verification | None) -> None:
+        body, commits, version = self._request.body, self._commits, self._request.api_version
+        member = Member(body.member_id, body.group_instance_id, body.generation_id)
+        producer = Producer(body.producer_id, body.producer_epoch)
+
+        def decide(shard: GroupShard) -> Decision[list[ErrorCode] | ErrorCode]:
+            decision = shard.commit_in_transaction(
+                body.group_id, member, commits, producer, version=version
+            )
+            decision.verification = verification
+            return decision
+
+        asked = self._context.groups.submit(body.group_id, decide)
+        asked.then(partial(self._committed, asked))
+
+    def _committed(self, asked: Pending[list[ErrorCode] | ErrorCode]) -> None:
+        replied = asked.result()
+        if isinstance(replied, ErrorCode):
+            request = self._request
+            note_full(self._context, request.connection.peer, request.body.group_id, replied)
+        self.result.complete(replied)
+
+
+def _known(error: ErrorCode, version: int) -> ErrorCode:
+    """What the transaction's coordinator says, in codes that the clients of a version know."""
+    if error is ErrorCode.PRODUCER_FENCED:
+        return ErrorCode.INVALID_PRODUCER_EPOCH
+    if error is ErrorCode.TRANSACTION_ABORTABLE and version < ABORTABLE_SINCE:
+        return ErrorCode.INVALID_TXN_STATE
+    return error
+
+
+def _answer(
+    answer: TxnOffsetCommitResponse,
+    responses: list[TxnOffsetCommitResponsePartition],
+    replied: list[ErrorCode] | ErrorCode,
+) -> Reply:
+    if isinstance(replied, ErrorCode):
+        replied = [replied] * len(responses)
+    for response, error in zip(responses, replied, strict=True):
+        response.error_code = error
+    return Reply(answer)
