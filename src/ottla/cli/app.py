@@ -53,6 +53,9 @@ group = typer.Typer(
     add_completion=False,
     **_APP,
 )
+txn = typer.Typer(
+    help="List and describe transactions, and abort one that hangs.", add_completion=False, **_APP
+)
 log = typer.Typer(
     help="Print or check the files of a log, without a broker.", add_completion=False, **_APP
 )
@@ -243,6 +246,30 @@ def group_delete(options: arguments.GroupDelete) -> int:
     return groups.delete(options)
 
 
+@command(txn, "list")
+def txn_list(options: arguments.TxnList) -> int:
+    """List transactional ids, their producers and how far their transactions are."""
+    from ottla.cli import transactions
+
+    return transactions.show_list(options)
+
+
+@command(txn, "describe")
+def txn_describe(options: arguments.TxnDescribe) -> int:
+    """Show one transactional id: its producer, since when its transaction is open, and where."""
+    from ottla.cli import transactions
+
+    return transactions.describe(options)
+
+
+@command(txn, "abort")
+def txn_abort(options: arguments.TxnAbort) -> int:
+    """Abort a transaction in a partition where it hangs and holds back readers."""
+    from ottla.cli import transactions
+
+    return transactions.abort(options)
+
+
 @command(log, "dump")
 def log_dump(options: arguments.LogDump) -> int:
     """Print what the files of a log hold: batches, records, index entries, producers."""
@@ -360,6 +387,7 @@ def bench_page(options: bench_arguments.BenchPage) -> int:
 
 app.add_typer(topic, name="topic")
 app.add_typer(group, name="group")
+app.add_typer(txn, name="txn")
 app.add_typer(log, name="log")
 app.add_typer(bench, name="bench")
 

@@ -341,6 +341,64 @@ class GroupDelete(Connection):
 
 
 @dataclass(kw_only=True)
+class TxnList(Connection):
+    state: Annotated[
+        list[str],
+        typer.Option(
+            metavar="STATE",
+            help="Only those in this state: ongoing, prepare-commit, prepare-abort, "
+            "complete-commit, complete-abort or empty; may be repeated.",
+            show_default=False,
+        ),
+    ] = field(default_factory=list)
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Only those whose transaction has been open for longer.",
+            show_default=False,
+        ),
+    ] = None
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class TxnDescribe(Connection):
+    transactional_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The transactional id.", show_default=False)
+    ]
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class TxnAbort(Connection):
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOPIC:PARTITION", help="Where the transaction is open.", show_default=False
+        ),
+    ]
+    start_offset: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="OFFSET",
+            help="Where it begins; needed where several are open.",
+            show_default=False,
+        ),
+    ] = None
+    producer_id: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="ID", help="Whose it is.", show_default=False),
+    ] = None
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Do it. Without it, only say what would be done.")
+    ] = False
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class LogDump:
     path: Annotated[
         str,

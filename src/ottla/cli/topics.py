@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ottla.cli.asking import Brokers
 from ottla.cli.client import (
     PATIENCE_S,
     Cluster,
@@ -20,8 +21,10 @@ from ottla.cli.client import (
     wording,
 )
 from ottla.cli.errors import BadInput, CommandError, nearest
+from ottla.cli.open_transactions import Open, open_in
 from ottla.cli.render import counted, object_line
 from ottla.cli.render import table as lines_of
+from ottla.cli.transactions import fields, holding_line
 from ottla.host.terminal import BOLD, DIM, painted
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from ottla.cli import arguments
 
 Ends = dict[int, tuple[int | str, int | str]]
+Held = list[tuple[Open, int]]
+"""Transactions that hold back readers, each with the records behind it."""
 OPERATION_S = 30.0
 """How long the cluster may take to make or delete a topic."""
 
@@ -80,12 +85,14 @@ def describe(options: arguments.TopicDescribe) -> int:
     for name in sorted(topics):
         partitions = sorted(topics[name].partitions)
         ends = _ends(admin, cluster, name, partitions)
+        held = _held_back(admin, cluster, name, ends)
         if options.json:
-            sys.stdout.write(object_line(_described(topics[name], ends)))
+            sys.stdout.write(object_line(_described(topics[name], ends, held)))
             continue
         heading = f"{name}: {counted(len(partitions), 'partition')}"
         sys.stdout.write(painted(heading, BOLD, sys.stdout) + "\n")
         sys.stdout.writelines(_partition_lines(topics[name], ends))
+        sys.stdout.writelines(holding_line(one, records) for one, records in held)
     return 0
 
 
@@ -107,7 +114,10 @@ def _partition_lines(topic: TopicMetadata, ends: Ends) -> list[str]:
     return lines_of(table, lambda line: painted(line, DIM, sys.stdout))
 
 
-def _described(topic: TopicMetadata, ends: Ends) -> dict[str, Any]:
+def _described(topic: TopicMetadata, ends: Ends, held: Held) -> dict[str, Any]:
+    holding = {
+        one.partition: {"held_back_by": fields(one) | {"records": records}} for one, records in held
+    }
     return {
         "topic": topic.topic,
         "partitions": [
@@ -119,9 +129,37 @@ def _described(topic: TopicMetadata, ends: Ends) -> dict[str, Any]:
                 "first_offset": _or_none(ends[number][0]),
                 "end_offset": _or_none(ends[number][1]),
             }
+            | holding.get(number, {})
             for number, partition in sorted(topic.partitions.items())
         ],
     }
+
+
+def _held_back(admin: AdminClient, cluster: Cluster, topic: str, ends: Ends) -> Held:
+    """What holds back readers of committed records: in each partition the transaction that began
+    first, and how many offsets lie behind it. Nothing where that can't be asked for (TLS)."""
+    stable = _offsets(
+        admin,
+        cluster,
+        [library().TopicPartition(topic, number) for number in ends],
+        admin_library().OffsetSpec.latest(),
+        isolation_level=library().IsolationLevel.READ_COMMITTED,
+    )
+    records: dict[int, int] = {}
+    for number, (_, end) in ends.items():
+        last = stable[number]
+        if isinstance(end, int) and isinstance(last, int) and last < end:
+            records[number] = end - last
+    if not records:
+        return []
+    first: dict[int, Open] = {}
+    try:
+        with Brokers(cluster.bootstrap, cluster.extra) as brokers:
+            for one in open_in(brokers, topic, list(records)):
+                first.setdefault(one.partition, one)
+    except CommandError as error:
+        cluster.last_trouble = str(error)
+    return [(one, records[number]) for number, one in sorted(first.items())]
 
 
 def _or_none(offset: int | str) -> int | None:
@@ -160,19 +198,26 @@ def alter(options: arguments.TopicAlter) -> int:
 def _ends(admin: AdminClient, cluster: Cluster, topic: str, partitions: list[int]) -> Ends:
     """First and end offset of each partition; a dash where its leader doesn't say."""
     spec_kind = admin_library().OffsetSpec
-    found: list[dict[int, int | str]] = []
-    for spec in (spec_kind.earliest(), spec_kind.latest()):
-        wanted = {library().TopicPartition(topic, number): spec for number in partitions}
-        answers = admin.list_offsets(wanted, request_timeout=PATIENCE_S) if wanted else {}
-        offsets: dict[int, int | str] = {}
-        for place, future in answers.items():
-            try:
-                offsets[place.partition] = future.result().offset
-            except library().KafkaException as error:
-                cluster.last_trouble = wording(error.args[0])
-                offsets[place.partition] = "-"
-        found.append(offsets)
-    return {number: (found[0][number], found[1][number]) for number in partitions}
+    wanted = [library().TopicPartition(topic, number) for number in partitions]
+    first = _offsets(admin, cluster, wanted, spec_kind.earliest())
+    last = _offsets(admin, cluster, wanted, spec_kind.latest())
+    return {number: (first[number], last[number]) for number in partitions}
+
+
+def _offsets(
+    admin: AdminClient, cluster: Cluster, wanted: list[Any], spec: Any, **more: Any
+) -> dict[int, int | str]:
+    """An offset of each partition; a dash where its leader doesn't say."""
+    asked = dict.fromkeys(wanted, spec)
+    answers = admin.list_offsets(asked, request_timeout=PATIENCE_S, **more) if asked else {}
+    offsets: dict[int, int | str] = {}
+    for place, future in answers.items():
+        try:
+            offsets[place.partition] = future.result().offset
+        except library().KafkaException as error:
+            cluster.last_trouble = wording(error.args[0])
+            offsets[place.partition] = "-"
+    return offsets
 
 
 def delete(options: arguments.TopicDelete) -> int:
