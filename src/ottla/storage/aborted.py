@@ -122,7 +122,8 @@ def decode_aborted(raw: bytes, base_offset: Offset) -> list[Aborted] | None:
         aborted = _aborted(entry)
         if entry[0] != _VERSION or not before < aborted.last_offset:
             return None
-        if not 0 <= aborted.first_offset <= min(aborted.last_offset, aborted.last_stable):
+        # The last stable offset lies below both where an older transaction is still open.
+        if not 0 <= aborted.first_offset <= aborted.last_offset or aborted.last_stable < 0:
             return None
         before = aborted.last_offset
         found.append(aborted)

@@ -67,7 +67,7 @@ def test_an_index_that_is_opened_finds_what_was_written():
         b"\0\1" + b"\0" * 32,
         b"".join([b"\0\0", *(n.to_bytes(8, "big") for n in (7, 101, 99, 120))]),
         b"".join([b"\0\0", *(n.to_bytes(8, "big") for n in (7, 106, 105, 120))]),
-        b"".join([b"\0\0", *(n.to_bytes(8, "big") for n in (7, 104, 105, 103))]),
+        b"".join([b"\0\0", *(n.to_bytes(8, "big") for n in (7, 104, 105, 1 << 63))]),
         b"".join([b"\0\0", *(n.to_bytes(8, "big") for n in (7, 101, 105, 106))]) * 2,
     ],
     ids=["cut", "version", "below the segment", "ends first", "unstable", "not rising"],
@@ -76,6 +76,11 @@ def test_an_index_that_cant_be_right_is_not_opened(content: bytes):
     file = new_file()
     file.write(content, 0)
     assert open_aborted(file, BASE) is None
+
+
+def test_a_transaction_taken_back_while_an_older_one_was_open_is_believed():
+    index = index_of(aborted(162, 186, 101))
+    assert open_aborted(index.file, BASE) is not None
 
 
 def test_a_search_that_meets_pages_which_are_not_in_memory_says_which():
