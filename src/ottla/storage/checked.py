@@ -7,9 +7,9 @@ What this process wrote itself needs no look. What it found in the files is read
 first time that somebody wants it; from then on it is sent by sendfile as ever.
 
 The checksum covers neither base offset nor leader epoch. In a log without holes the offsets
-around a batch leave it no other place: one that skips ahead is believed only when the next one
-goes on behind it. In a compacted log a base offset may be wrong within the hole before it, and a
-leader epoch may be wrong between its neighbours': Kafka's format has nothing that would tell.
+around a batch leave it no other place. Where compaction has been, one that skips ahead is believed
+only when the next one leaves room for it, and may be wrong within the hole before it; a leader
+epoch may be wrong between its neighbours': Kafka's format has nothing that would tell.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Region(NamedTuple):
     """What an index says is the first batch's last offset; -1 if `expected` is certain."""
     offset_limit: int
     """The offset at `limit`."""
+    holes_until: int
+    """Below this offset there may be holes, which compaction left; above it they are damage."""
 
 
 class Seen(NamedTuple):
@@ -88,7 +90,7 @@ def look(region: Region, file: File) -> Seen:
                 return Seen(sure, sure_offset, sound=False, first_fits=False)
             expected, first_last = base, -1
             sure_offset = base
-        if base < expected or of_epoch < epoch:
+        if base < expected or of_epoch < epoch or (base > expected and base > region.holes_until):
             return Seen(sure, sure_offset, sound=False)
         if at + length > len(chunk):
             chunk, chunk_at, at = memoryview(file.read(position, max(_CHUNK, length))), position, 0
@@ -107,7 +109,8 @@ def look(region: Region, file: File) -> Seen:
         if expected > region.offset_limit:
             return Seen(sure, sure_offset, sound=False)
         sure, sure_offset = position, expected
-    return Seen(sure, sure_offset, sound=True)
+    whole = position < region.limit or not expected < region.offset_limit > region.holes_until
+    return Seen(sure, sure_offset, sound=whole)
 
 
 class Spans:
@@ -207,4 +210,5 @@ def region_for(segment: Segment, position: int, end: int) -> Region | None:
         expected,
         first_last,
         int(segment.checked_end),
+        segment.holes_until,
     )

@@ -105,6 +105,11 @@ def decode_clock(raw: bytes | None) -> int | None:
     return _number(rows[0][0]) if rows else None
 
 
+def is_sealed(raw: bytes | None) -> bool:
+    """Whether an offset checkpoint is sound and one of ours: it has a checksum, and that fits."""
+    return bool(raw) and _CHECKSUM_ROW.encode() in (raw or b"") and decode_offsets(raw) is not None
+
+
 def encode_epochs(entries: Iterable[tuple[LeaderEpoch, Offset]]) -> bytes:
     """A leader-epoch-checkpoint: one `epoch start_offset` a line."""
     return _text(f"{epoch} {start}" for epoch, start in entries)

@@ -166,6 +166,9 @@ class LogDirectory:
     def _open_logs(self, settings_for: SettingsFor) -> None:
         recovery_points = self._offsets(checkpoints.RECOVERY_POINTS)
         starts = self._offsets(checkpoints.LOG_STARTS)
+        starts_certain = checkpoints.is_sealed(
+            self.disk.read_file(f"{self.path}/{checkpoints.LOG_STARTS}")
+        )
         for name, offsets in (
             (checkpoints.RECOVERY_POINTS, recovery_points),
             (checkpoints.LOG_STARTS, starts),
@@ -191,6 +194,7 @@ class LogDirectory:
                 (starts or {}).get(partition, Offset(0)),
                 self.cleaned.get(partition, Offset(0)),
                 now_ms,
+                starts_certain,
             )
             settings = settings_for(partition, topic_id)
             opened, findings = open_log(self.disk, path, topic_id, settings, hints)

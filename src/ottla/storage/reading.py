@@ -110,6 +110,8 @@ class Readable:
                     piece = segment.check(error.position, error.position + 1)
                     if piece is None:
                         raise
+                if piece is None and offset < segment.end and segment is not bound.segment:
+                    piece = segment.check_end()  # it ends early: compacted, or cut?
                 if piece is not None or segment is bound.segment:
                     return piece
         except NotResident as missing:

@@ -38,6 +38,7 @@ from ottla.storage.segment import POSITION_MAX, Segment, stem
 from ottla.storage.settings import LogSettings
 
 _FIRST = Offset(0)
+_ANYWHERE = 1 << 63
 
 
 class Hints(Value):
@@ -50,6 +51,8 @@ class Hints(Value):
     start: Offset = _FIRST
     now_ms: int = 0
     """When a segment counts as made, for rolls by time of records without timestamps."""
+    start_certain: bool = False
+    """Whether `start` is what we wrote; Kafka leaves out one that is a segment's."""
 
 
 class Recovery:
@@ -72,6 +75,11 @@ class Recovery:
         self.epochs_read: list[tuple[LeaderEpoch, Offset]] = []
         self.producers_read = False
         """Whether any batch read had a producer: if not, there is no need to look again."""
+
+    @property
+    def holes_until(self) -> int:
+        """Below this offset compaction may have left holes."""
+        return _ANYWHERE if self.settings.compacted else 0
 
     def found(self, case: Case, path: str, position: int = 0) -> None:
         self.findings.append(Finding(case, path, position))
@@ -157,6 +165,7 @@ def _open_segment(work: Recovery, base: Offset, names: list[str]) -> Segment:
             segment.aborted = AbortedIndex(file)
             work.aborted_unsound.add(base)
     segment.size = segment.log.size()
+    segment.holes_until = work.holes_until
     segment.created_ms = work.hints.now_ms
     return segment
 
@@ -189,6 +198,8 @@ def _discard(work: Recovery, segments: list[Segment], case: Case = Case.EMPTY_SE
 
 def _trust(work: Recovery, segments: list[Segment]) -> bool:
     """Learn the segments without reading them; False if the last is not as it was left."""
+    if _lacks_first(work, segments):
+        return False
     for segment, after in pairwise(segments):
         _learn(work, segment, after.base_offset)
     last = segments[-1]
@@ -200,6 +211,12 @@ def _trust(work: Recovery, segments: list[Segment]) -> bool:
         position = at + batch.length
     last.checked_end = last.end
     return position == last.size and last.end == work.hints.recovery_point
+
+
+def _lacks_first(work: Recovery, segments: list[Segment]) -> bool:
+    """Whether segments are missing in front: a start is durable before what lies below it goes."""
+    first, start = segments[0].base_offset, work.hints.start
+    return work.hints.start_certain and first > start and not first <= work.holes_until
 
 
 def _learn(work: Recovery, segment: Segment, end: Offset) -> None:
@@ -230,16 +247,18 @@ def _verify(work: Recovery, segments: list[Segment]) -> bool:
     # first segments; unless that was so at the recovery point (Kafka doesn't write a start that
     # is a segment's).
     expected: Offset | None = None
-    if segments and segments[0].base_offset > max(work.hints.start, certain):
+    if segments and (
+        segments[0].base_offset > max(work.hints.start, certain) or _lacks_first(work, segments)
+    ):
         expected = work.hints.start
     for at, segment in enumerate(segments):
+        if expected is not None and segment.base_offset != expected:
+            return _end_log(work, segments, at, expected, 0)
         # The round that got past the next one's base has also synced this one's indexes.
         if at + 1 < len(segments) and segments[at + 1].base_offset < certain:
             expected = segments[at + 1].base_offset
             _learn(work, segment, expected)
             continue
-        if expected is not None and segment.base_offset != expected:
-            return _end_log(work, segments, at, expected, 0)
         sound = _rebuild(work, segment, certain)
         expected = segment.end
         if sound != segment.log.size():
@@ -282,15 +301,22 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
     indexes = (segment.offsets, segment.times)
     for index in indexes:
         index.clear()
+    # A stop that looked clean may have been believed up to here: forget what it said.
     segment.size = 0
+    segment.end = segment.base_offset
+    segment.max_timestamp, segment.max_timestamp_offset = -1, int(segment.base_offset)
+    segment.first_timestamp = None
     if segment.aborted is not None:
         work.aborted_unsound.add(segment.base_offset)
     epoch = -1
     checked: tuple[int, Offset] | None = None
+    room_until: Offset | None = None
     if work.read_from is None:
         work.read_from = segment.base_offset
     for batch, position in batches(segment.log, 0, size, whole=verify_from is not None):
         if batch.base_offset < segment.end or batch.leader_epoch < epoch:
+            # One of the two lies. If it is the one before, a look at it finds that out.
+            room_until, checked = Offset(batch.base_offset), None
             break
         if batch.last_offset - segment.base_offset > POSITION_MAX:
             break
@@ -314,6 +340,8 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
     segment.opened()
     if checked is not None:
         segment.checked_from, segment.checked_end = checked
+    if room_until is not None:
+        segment.checked_end = room_until
     work.touched += segment.files()
     return segment.size
 

@@ -93,6 +93,7 @@ class Segment:
         "damage",
         "end",
         "first_timestamp",
+        "holes_until",
         "log",
         "max_timestamp",
         "max_timestamp_offset",
@@ -124,6 +125,7 @@ class Segment:
         # What lies below was in the file when this process came: looked at before it is served.
         self.checked_from = 0
         self.checked_end = base_offset
+        self.holes_until = 0
         self.spans = Spans()
         self.damage: int | None = None
         """Where a look found bytes that are not sound; nothing from there on is served."""
@@ -271,6 +273,11 @@ class Segment:
             return None
         piece = FileSlice(self.log, region.start, region.wanted - region.start)
         return Unchecked(self, piece, region)
+
+    def check_end(self) -> Unchecked | None:
+        """As `check`, of the last of what was found in the file: whether anything is missing."""
+        at = self.checked_from
+        return self.check(at - 1, at) if at else None
 
     def looked_at(self, region: Region, seen: Seen) -> None:
         """Learn what a look has found."""

@@ -6,6 +6,7 @@ decide which of those a crash keeps: `simdisk` draws that.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -85,6 +86,43 @@ def redo(image: bytearray, operation: Write | Cut) -> None:
             if position > len(image):
                 image += bytes(position - len(image))
             image[position : position + len(data)] = data
+
+
+def folder_of(files: Mapping[str, bytes]) -> Folder:
+    """The folder that holds these files, by their paths; everything in it is durable."""
+    root = Folder()
+    for path, content in files.items():
+        at = root
+        *above, name = path.removeprefix("/").split("/")
+        for part in above:
+            below = at.names.setdefault(part, Folder())
+            assert isinstance(below, Folder), f"{path}: {part} is a file"
+            at = below
+        if name:  # a path that ends with a slash is an empty directory
+            node = at.names[name] = Node()
+            node.data = bytearray(content)
+            node.sync()
+    _settle(root)
+    return root
+
+
+def _settle(folder: Folder) -> None:
+    folder.sync()
+    for below in folder.names.values():
+        if isinstance(below, Folder):
+            _settle(below)
+
+
+def files_below(folder: Folder, path: str = "") -> dict[str, bytes]:
+    """Every file's content by its path: what `folder_of` takes."""
+    found: dict[str, bytes] = {}
+    for name, below in folder.names.items():
+        if isinstance(below, Folder):
+            inner = files_below(below, f"{path}/{name}")
+            found |= inner or {f"{path}/{name}/": b""}
+        else:
+            found[f"{path}/{name}"] = bytes(below.data)
+    return found
 
 
 def nodes_below(folder: Folder) -> list[Node]:

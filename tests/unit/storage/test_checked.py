@@ -127,7 +127,8 @@ def test_holes_that_compaction_left_are_no_damage():
     bench.disk.perform_now(bench.log.closing_steps())
     bench.disk.kill()
     hints = Hints(clean=True, recovery_point=end)
-    opened, _ = open_log(bench.disk, "/data/t-0", TOPIC_ID, SETTINGS, hints)
+    compacted = SETTINGS.replace(compacted=True)
+    opened, _ = open_log(bench.disk, "/data/t-0", TOPIC_ID, compacted, hints)
     bench.log = bench.open(opened)
     assert bench.read(0, 10_000) == [0, 1, 9, 10, 11, 19, 20, 21, 29]
     assert bench.log.damaged_at == INTACT

@@ -81,6 +81,15 @@ def test_a_log_shorter_than_at_its_clean_stop_is_not_believed(bench):
     assert bench.log.failed
 
 
+def test_a_clean_stop_whose_recovery_points_are_lost_costs_nothing(bench):
+    stop(bench)
+    _, findings = reopen(bench, clean=True, recovery_point=0)
+    assert Case.END_MISSING in cases(findings)
+    assert not bench.log.failed
+    assert bench.log.end == 30
+    assert bench.read(0)[0] == 0
+
+
 def test_an_unclean_log_that_is_whole_is_kept_whole(bench):
     _, findings = reopen(bench)
     assert findings == []
