@@ -35,7 +35,7 @@ from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
 from ottla.handlers.internal_topics import group_runtime, transactions
 from ottla.handlers.markers import PartitionMarkers
-from ottla.host.clock import SystemClock
+from ottla.host.clock import SystemClock, stopwatch
 from ottla.host.descriptors import descriptors_max, open_files_max, raise_descriptors_max
 from ottla.host.disk import OsDisk
 from ottla.host.lock import DirectoryInUse, DirectoryLock, lock_directory
@@ -194,7 +194,7 @@ class Node:
 
     def _listen(self, context: Context) -> None:
         config = self.config
-        dispatch = Dispatch(context)
+        dispatch = Dispatch(context, stopwatch=stopwatch)
         limits = ConnectionLimits(
             frame_bytes_max=config[options.REQUEST_BYTES_MAX],
             requests_max=config[options.CONNECTION_REQUESTS_MAX],
@@ -206,6 +206,8 @@ class Node:
             write_s=config[options.WRITE_MS] / 1000,
         )
         readiness = self.loop.readiness if isinstance(self.loop, Loop) else None
+        if readiness is not None:
+            context.metrics.turns = readiness.tally
         service = Service(
             loop=self.loop,
             dispatcher=dispatch,
@@ -215,6 +217,7 @@ class Node:
             memory=ReceiveMemory(config[options.QUEUED_BYTES_MAX]),
             complaints=context.complaints,
             readiness=readiness,
+            sent=context.metrics.sent,
         )
         self.listeners = listeners = Listeners(
             service,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ottla.core.complaints import Complaints
+from ottla.core.metrics import NodeMetrics
 
 if TYPE_CHECKING:
     from ottla.cluster.controller import Controller
@@ -77,6 +78,7 @@ class Context:
     `disk` is for warming what a read found cold and for asking how much space there is.
     `complaints` counts, and logs now and then, what peers overdo.
     `next_producer_id()` draws from durable blocks, and may have to wait for a new one.
+    `metrics` counts what is done, for those who look at the running node.
     `groups` coordinates groups: `internal_topics.group_runtime` makes it, once the rest is there.
     `transactions` coordinates transactions, and says whether a batch belongs to one.
     `kept` is for handlers that keep something between requests, under the module's name (fetch
@@ -92,6 +94,7 @@ class Context:
         "groups",
         "image",
         "kept",
+        "metrics",
         "next_producer_id",
         "node_id",
         "offload",
@@ -128,4 +131,5 @@ class Context:
         self.disk = disk
         self.timers = timers
         self.offload = offload
+        self.metrics = NodeMetrics()
         self.kept: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ottla.core.metrics import SAMPLE_MASK
 from ottla.handlers.context import Request
 from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
 from ottla.handlers.reply import Answer, Closing, Parked, Reply
@@ -22,16 +23,19 @@ from ottla.protocol.frame import request_head, request_kind, response_frame
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ottla.core.metrics import ApiTally
     from ottla.core.model import FileSlice
     from ottla.handlers.context import ConnectionState, Context
 
     Handler = Callable[[Context, Request[Any]], Reply | Parked]
+    Stopwatch = Callable[[], tuple[float, float]]
+    """Seconds that pass, and seconds of CPU of this thread."""
 
 
 class Route:
     """What is done with the requests of one key and version."""
 
-    __slots__ = ("decode", "encode", "flexible_header", "handle")
+    __slots__ = ("decode", "encode", "flexible_header", "handle", "tally")
 
     def __init__(
         self,
@@ -39,21 +43,27 @@ class Route:
         handle: Handler,
         encode: Callable[[Any], list[bytes | FileSlice]],
         flexible_header: bool,
+        tally: ApiTally,
     ) -> None:
         self.decode = decode
         self.handle = handle
         self.encode = encode
         self.flexible_header = flexible_header
+        self.tally = tally
 
 
 class Dispatch:
     """The Dispatcher of `reply.py` over the registry's table."""
 
-    __slots__ = ("_apis", "_context", "_routes")
+    __slots__ = ("_apis", "_context", "_routes", "_stopwatch")
 
-    def __init__(self, context: Context, apis: Mapping[int, Api] = API) -> None:
+    def __init__(
+        self, context: Context, apis: Mapping[int, Api] = API, stopwatch: Stopwatch | None = None
+    ) -> None:
+        """With a `stopwatch` one request in SAMPLE_EVERY of each API is timed."""
         self._context = context
         self._apis = apis
+        self._stopwatch = stopwatch
         self._routes: dict[tuple[int, int], Route] = {}
 
     def dispatch(self, connection: ConnectionState, frame: memoryview) -> Answer:
@@ -72,6 +82,11 @@ class Dispatch:
             if api is None:
                 return self._unsupported(correlation_id)
             route = self._route(api, version)
+        tally = route.tally
+        tally.requests += 1
+        begun = None
+        if not tally.requests & SAMPLE_MASK and self._stopwatch is not None:
+            begun = self._stopwatch()
         body, end = route.decode(frame, at)
         if end != len(frame):
             # Taken, as Kafka does: librdkafka's own Metadata request for all topics is 3 too long.
@@ -81,7 +96,16 @@ class Dispatch:
                 f"{API_NAMES[key]} version {version} ends {len(frame) - end} bytes too early",
             )
         request = Request(key, version, correlation_id, client_id, body, connection)
-        return self._finish(route, request, route.handle(self._context, request))
+        answer = self._finish(route, request, route.handle(self._context, request))
+        if begun is not None:
+            self._took(tally, begun)
+        return answer
+
+    def _took(self, tally: ApiTally, begun: tuple[float, float]) -> None:
+        assert self._stopwatch is not None, "it was begun"
+        wall_s, cpu_s = self._stopwatch()
+        tally.wall.add(wall_s - begun[0])
+        tally.cpu_s += cpu_s - begun[1]
 
     def resume(self, parked: Parked) -> Answer:
         """Go on with a request that waited."""
@@ -123,6 +147,7 @@ class Dispatch:
             import_module(f"ottla.handlers.{api.module}").handle,
             encoder(response, version),
             flexible and api.key != API_VERSIONS_KEY,
+            self._context.metrics.api(api.key, api.name),
         )
         self._routes[api.key, version] = route
         return route

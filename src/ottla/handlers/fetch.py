@@ -317,6 +317,7 @@ class Fetch:
                 piece.slice.release()
                 return _refusal(wanted, ErrorCode.KAFKA_STORAGE_ERROR), None
             cold.append((wanted, partition, piece))
+            partition.tally.cold += 1
             self.got = got + piece.slice.length  # so that no more is warmed than will be sent
         elif piece is not None:
             return _refusal(wanted, piece), None

@@ -253,6 +253,7 @@ class Listing:
         return False
 
     def _open(self, lookup: Lookup, partition: Partition, hit: TimeHit, data: bytes) -> bool:
+        self.context.metrics.open("list offsets by time")
         wanted = lookup.asked.timestamp
         if wanted == MAX_TIMESTAMP:
             wanted = hit.max_timestamp

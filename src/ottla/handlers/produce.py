@@ -219,6 +219,9 @@ class Produce:
 
     def _open(self, item: Item, opening: Opening, batch: BatchView, now_ms: int) -> None:
         """Walk the records, and pack them anew, where the topic asks: elsewhere if large."""
+        self.context.metrics.open(
+            "record.validation" if opening.codec is None else "compression.type"
+        )
         if opening.is_small(batch):
             self._opened(item, opening.open(batch.view, now_ms))
         else:

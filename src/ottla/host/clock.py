@@ -20,5 +20,10 @@ class SystemClock:
         return time.clock_gettime(_UPTIME)
 
 
+def stopwatch() -> tuple[float, float]:
+    """Seconds that pass, and seconds of CPU of this thread: to take the difference of two."""
+    return time.perf_counter(), time.thread_time()
+
+
 # Linux's monotonic clock stands still while the machine sleeps; this one, and macOS's, does not.
 _UPTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

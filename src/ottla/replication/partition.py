@@ -11,15 +11,23 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ottla.cluster.names import is_internal
-from ottla.core.model import NO_TIMESTAMP, LeaderEpoch, Offset, ProducerId, TopicPartition
+from ottla.core.metrics import PartitionTally
+from ottla.core.model import (
+    NO_TIMESTAMP,
+    FileSlice,
+    LeaderEpoch,
+    Offset,
+    ProducerId,
+    TopicPartition,
+)
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
-from ottla.records.batch import BatchView
+from ottla.records.batch import CODEC_MASK, BatchView
 from ottla.records.control import ControlType, EndMarker, build_end_marker
 
 if TYPE_CHECKING:
-    from ottla.core.model import FileSlice, TopicId
+    from ottla.core.model import TopicId
     from ottla.core.ports import Clock
     from ottla.replication.settings import PartitionSettings
     from ottla.storage.aborted import Aborted
@@ -105,6 +113,7 @@ class Partition:
         "rules",
         "stable_position",
         "stamps_time",
+        "tally",
         "topic_id",
     )
 
@@ -132,6 +141,7 @@ class Partition:
         self.on_read_error = on_read_error
         self.committed_by_sync = committed_by_sync
         self.deleted = False
+        self.tally = PartitionTally()
         # What survived the start is on disk: recovery has synced what it kept.
         self.high_position = self.stable_position = log.end_position()
         if log.producers.unstable.first is not None:
@@ -212,6 +222,10 @@ class Partition:
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
+        tally = self.tally
+        tally.batches += 1
+        tally.bytes_in += batch.length
+        tally.codecs[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, append_time)
@@ -346,7 +360,11 @@ class Partition:
         except DiskError as error:
             self.on_read_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        if piece is _OUT_OF_RANGE and bound.offset < offset <= self.log.end:
+        if type(piece) is FileSlice:
+            tally = self.tally
+            tally.fetches += 1
+            tally.bytes_out += piece.length
+        elif piece is _OUT_OF_RANGE and bound.offset < offset <= self.log.end:
             return None if offset >= self.log.start else piece
         return piece
 

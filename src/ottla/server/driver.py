@@ -21,6 +21,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ottla.core.complaints import Complaints
+from ottla.core.metrics import SentTally
 from ottla.core.ports import Clock, Timer, Timers
 from ottla.handlers.reply import Answer, Closing, Dispatcher, Parked
 from ottla.protocol.apis import API_NAMES
@@ -64,8 +65,9 @@ class Service:
         portable: bool = PORTABLE,
         complaints: Complaints | None = None,
         readiness: Readiness | None = None,
+        sent: SentTally | None = None,
     ) -> None:
-        """`readiness` is the loop's own if None is given."""
+        """`readiness` is the loop's own if None is given. `sent` counts bytes of logs."""
         self.loop = loop
         self.readiness: Readiness = readiness or loop
         self.dispatch = dispatcher.dispatch
@@ -75,6 +77,7 @@ class Service:
         self.limits = limits
         self.memory = memory
         self.portable = portable
+        self.sent = sent or SentTally()
         self.complaints = complaints or Complaints(clock)
         self._ready: list[Waiting] = []
         self._again: list[Driver] = []
@@ -179,7 +182,9 @@ class Driver:
         self._fd = sock.fileno()
         self._on_close = on_close
         self._connection = ServerConnection(service.limits, service.memory)
-        self._sender = Sender(sock, self._connection.left, service.portable)
+        self._sender = Sender(
+            sock, self._connection.left, service.portable, service.sent
+        )
         self._current: memoryview | Parked | None = None  # what is being answered, for the log
         self._lent_to: Waiting | None = None  # who waits before its effect, with the buffer
         self._stopped = False  # whole frames may lie in the buffer

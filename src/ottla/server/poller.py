@@ -18,8 +18,10 @@ import select
 import selectors
 import sys
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ottla.core.metrics import SAMPLE_MASK, TurnTally
 from ottla.server.transfer import PORTABLE
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Poller(selectors.BaseSelector):
         self._keys: dict[int, selectors.SelectorKey] = {}
         self._epoll = select.epoll()
         self._wait = self._epoll.poll
+        self.tally = TurnTally()
 
     # --- what drivers use ----------------------------------------------------------------------
 
@@ -123,7 +126,15 @@ class Poller(selectors.BaseSelector):
             timeout = 0
         ready: list[tuple[selectors.SelectorKey, int]] = []
         readers, writers = self._readers, self._writers
-        for fd, event in self._wait(timeout, _EVENTS_MAX):
+        tally = self.tally
+        if tally.begun:
+            tally.took.add(perf_counter() - tally.begun)
+            tally.begun = 0.0
+        events = self._wait(timeout, _EVENTS_MAX)
+        tally.turns += 1
+        if not tally.turns & SAMPLE_MASK:
+            tally.begun = perf_counter()
+        for fd, event in events:
             # Looked up for each: what was called before may have closed this one.
             if (call := readers.get(fd)) is not None:
                 if event != _OUT:

@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
+from ottla.core.metrics import SentTally
 from ottla.core.model import FileSlice
 from ottla.core.ports import DiskError
 from ottla.protocol.frame import Chunk
@@ -38,7 +39,8 @@ class Sender:
     """
 
     __slots__ = (
-        "_at", "_ends", "_fd", "_on_progress", "_portable", "_queue", "_socket", "queued", "sent",
+        "_at", "_ends", "_fd", "_on_progress", "_portable", "_queue", "_socket", "_tally", "queued",
+        "sent",
     )  # fmt: skip
 
     def __init__(
@@ -46,12 +48,15 @@ class Sender:
         sock: socket.socket,
         on_progress: Callable[[int, int], None],
         portable: bool = PORTABLE,
+        tally: SentTally | None = None,
     ) -> None:
-        """`on_progress(answers, bytes of memory)` tells what `writable` has got rid of."""
+        """`on_progress(answers, bytes of memory)` tells what `writable` has got rid of. `tally`
+        counts the bytes of logs, for all senders of a node."""
         self._socket = sock
         self._fd = sock.fileno()
         self._on_progress = on_progress
         self._portable = portable
+        self._tally = tally or SentTally()
         self._queue: deque[Chunk] = deque()
         self._at = 0  # how much of the first chunk is sent
         self._ends: deque[tuple[int, int, int]] = deque()  # of each call: end, answers, memory
@@ -69,7 +74,7 @@ class Sender:
         What has not is reported later by `on_progress`. Raises OSError or SliceCutShort.
         """
         if sliced:
-            chunks = _inlined(chunks)
+            chunks = _inlined(chunks, self._tally)
             if len(chunks) > 1:
                 return self._send_sliced(chunks, answers, memory)
         data: bytes = b"".join(chunks) if len(chunks) > 1 else chunks[0]  # type: ignore[arg-type, assignment]
@@ -158,10 +163,14 @@ class Sender:
                 fd = piece.file.fileno()
             except DiskError as error:
                 raise SliceCutShort(str(error)) from error
-            return os.sendfile(self._fd, fd, position, wanted)
+            count = os.sendfile(self._fd, fd, position, wanted)
+            self._tally.sendfile += count
+            return count
         # Blocks on a cold page; where sendfile is not to be had, so does everything.
         data = piece.file.read(position, min(wanted, _PIECE_BYTES))
-        return self._socket.send(data) if data else 0
+        count = self._socket.send(data) if data else 0
+        self._tally.copied += count
+        return count
 
     def _advance(self, count: int) -> None:
         self.sent += count
@@ -175,7 +184,7 @@ class Sender:
                 head.release()
 
 
-def _inlined(chunks: list[Chunk]) -> list[Chunk]:
+def _inlined(chunks: list[Chunk], tally: SentTally) -> list[Chunk]:
     """The same bytes, with small slices read and joined to what stands around them.
 
     One call to send and one to read cost less than the three that a header and a sendfile take.
@@ -196,6 +205,7 @@ def _inlined(chunks: list[Chunk]) -> list[Chunk]:
             if data is not None and len(data) == chunk.length:
                 run.append(data)
                 left -= len(data)
+                tally.copied += len(data)
                 chunk.release()
                 continue
         if run:

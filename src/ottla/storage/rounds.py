@@ -50,6 +50,7 @@ class Rounds:
         "offline",
         "policy",
         "rounds_count",
+        "syncs_count",
     )
 
     def __init__(self, disk: Disk, timers: Timers, policy: FlushPolicy) -> None:
@@ -58,6 +59,7 @@ class Rounds:
         self.offline: Callable[[DiskError], None] | None = None
         """Called once, when a sync fails: nothing that was not durable will be."""
         self.rounds_count = 0
+        self.syncs_count = 0
         self._disk = disk
         self._timers = timers
         self._next: dict[Syncable, None] = {}
@@ -141,6 +143,7 @@ class Rounds:
         self._running = True
         self.rounds_count += 1
         files = [file for one in covered for file in one.files]
+        self.syncs_count += len(files)
         directories = dict.fromkeys(path for one in covered for path in one.directories)
         for file in files:
             file.retain()  # against close and deletion: a descriptor must not be reused meanwhile

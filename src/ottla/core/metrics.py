@@ -1,0 +1,125 @@
+"""What a running node counts of itself: plain integers, added to where things happen.
+
+Owns the counters and nothing else: no clock, no names for the outside, no locks. On the way of a
+request each costs one attribute and one addition, so every statement that counts there is one
+line that adds to something called `tally`: `ottla bench counters` takes just those lines out to
+see what they cost. Who reads them does so on the loop's thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SAMPLE_EVERY: Final = 64
+"""Of so many requests of an API, and turns of the loop, one is timed: a clock costs more than all
+the counters together. A power of two."""
+SAMPLE_MASK: Final = SAMPLE_EVERY - 1
+
+BUCKETS: Final = 28
+"""Durations by powers of two from 1 µs on: the last begins at 67 s."""
+
+CODECS: Final = 8
+"""As many as the three bits of a batch's attributes can name (KIP-98 uses five)."""
+
+
+class Durations:
+    """A histogram of seconds, with what they add up to."""
+
+    __slots__ = ("buckets", "count", "most_s", "sum_s")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum_s = 0.0
+        self.most_s = 0.0
+        self.buckets = [0] * BUCKETS
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.sum_s += seconds
+        self.most_s = max(self.most_s, seconds)
+        microseconds = int(seconds * 1e6)
+        self.buckets[min(max(microseconds, 0).bit_length(), BUCKETS - 1)] += 1
+
+    def quantile(self, share: float) -> float:
+        """Seconds that `share` of them did not exceed, rounded up to a power of two; 0 of none."""
+        wanted = share * self.count
+        seen = 0
+        for index, count in enumerate(self.buckets):
+            seen += count
+            if count and seen >= wanted:
+                return (1 << index) * 1e-6
+        return 0.0
+
+
+class ApiTally:
+    """Requests of one API, and how long those took that were timed.
+
+    The time is that of decoding, handling and encoding on the loop; what a parked request waits
+    for is not in it.
+    """
+
+    __slots__ = ("cpu_s", "name", "requests", "wall")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.requests = 0
+        self.wall = Durations()
+        self.cpu_s = 0.0
+
+
+class PartitionTally:
+    """What one partition took in and gave out since the node started."""
+
+    __slots__ = ("batches", "bytes_in", "bytes_out", "codecs", "cold", "fetches")
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.bytes_in = 0
+        self.codecs = [0] * CODECS  # batches of each
+        self.fetches = 0  # that found something
+        self.bytes_out = 0
+        self.cold = 0  # reads whose pages had to be brought in first
+
+
+class SentTally:
+    """Bytes of logs on their way to sockets: by sendfile, or read and sent."""
+
+    __slots__ = ("copied", "sendfile")
+
+    def __init__(self) -> None:
+        self.sendfile = 0
+        self.copied = 0
+
+
+class TurnTally:
+    """Turns of the loop, and how long those took that were timed: so long the others waited."""
+
+    __slots__ = ("begun", "took", "turns")
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.begun = 0.0  # when the present one began, if it is timed
+        self.took = Durations()
+
+
+class NodeMetrics:
+    """All that is counted for the node as a whole."""
+
+    __slots__ = ("apis", "opened", "sent", "turns")
+
+    def __init__(self) -> None:
+        self.apis: dict[int, ApiTally] = {}
+        self.sent = SentTally()
+        self.turns = TurnTally()
+        self.opened: dict[str, int] = {}
+        """Batches whose records had to be looked at, by the option or request that asked for it."""
+
+    def api(self, key: int, name: str) -> ApiTally:
+        found = self.apis.get(key)
+        if found is None:
+            found = self.apis[key] = ApiTally(name)
+        return found
+
+    def open(self, reason: str) -> None:
+        """A batch was opened."""
+        self.opened[reason] = self.opened.get(reason, 0) + 1
