@@ -229,6 +229,10 @@ class Transactions:
         if rest := transactions[AT_ONCE:]:
             self._timers.soon(partial(self.prepared, partition, rest))
 
+    def found_prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
+        # The runtime does not have the shard yet: it would load it once more to complete them.
+        self._timers.soon(partial(self.prepared, partition, transactions))
+
     def expired(self, transactions: Sequence[Transaction]) -> None:
         for one in transactions[:AT_ONCE]:
             self._ask(one.id, partial(_abort, one.id, Identity(one.producer_id, one.epoch)))
