@@ -108,6 +108,15 @@ CONSUMER_HEARTBEAT_MS_MAX = Option(
     at_least=1,
     at_most=INT_MAX,
 )
+CONSUMER_WAITING_HEARTBEAT_MS = Option(
+    "group.consumer.waiting.heartbeat.interval.ms",
+    1000,
+    "The heartbeat interval of members of a consumer group that wait for a target assignment, or "
+    "for what others give up, where the usual one is longer: it is how soon they learn of it. "
+    "ottla's own.",
+    at_least=1,
+    at_most=INT_MAX,
+)
 CONSUMER_ASSIGNMENT_MS = Option(
     "group.consumer.assignment.interval.ms",
     1000,

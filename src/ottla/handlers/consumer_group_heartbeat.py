@@ -6,7 +6,8 @@ shard decides (`coordinator/group/consumer.py`).
 v1 regular expressions, member ids made by the member (KIP-1082)
 Not as Kafka: it holds expressions against the topics elsewhere, so that a member there
 learns what its expression names one heartbeat later; and it looks for new topics at most every
-10 s, where this takes 1 s; a member that is an epoch behind is told its assignment again.
+10 s, where this takes 1 s; a member that is an epoch behind is told its assignment again; one
+that waits for others is told a shorter interval.
 """
 
 from __future__ import annotations

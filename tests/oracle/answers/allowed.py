@@ -205,6 +205,16 @@ ALLOWED: tuple[Allowed, ...] = (
         None,
     ),
     Allowed(
+        "who-waits-asks-sooner",
+        "A member that waits for a target or for what others give up is told a heartbeat interval "
+        "of a second, by group.consumer.waiting.heartbeat.interval.ms; in Kafka it learns of it "
+        "after a whole interval.",
+        "ConsumerGroupHeartbeat-* ConsumerGroupDescribe-*",
+        "*heartbeat_interval",
+        5000,
+        1000,
+    ),
+    Allowed(
         "groups-stay-on",
         "`group.version` can't be set to 0: consumer groups can't be switched off.",
         "UpdateFeatures-*-feature-groups-off",

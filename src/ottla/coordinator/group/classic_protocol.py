@@ -209,7 +209,8 @@ class ClassicProtocol:
             member.syncing = None
         turn.cancel("session", group.id, old_id)
         group.rename(member, new_id)
-        self._rounds.note(group, "replaced", new_id, f"was {old_id}{joining.reason}")
+        text = f"{joining.caller.client_id} at {joining.caller.host}, was {old_id}{joining.reason}"
+        self._rounds.note(group, "replaced", new_id, text)
         self._rounds.watch(turn, group, member, joining.request.session_timeout_ms)
         group.members.update(member, joining.protocols, joining.timeouts_ms)
         if group.state is _STABLE and group.members.choose() == group.protocol:

@@ -33,7 +33,7 @@ from ottla.coordinator.group.consumer_member import (
     Member,
     MemberState,
 )
-from ottla.coordinator.group.draft import Draft
+from ottla.coordinator.group.draft import Draft, Note
 from ottla.coordinator.group.reconcile import Goal, Owned, reconcile
 from ottla.coordinator.group.regex import Regex, RegexError, Resolution
 from ottla.core.value import Value
@@ -58,6 +58,8 @@ class Settings(Value):
 
     session_ms: int = 45_000
     heartbeat_ms: int = 5000
+    waiting_ms: int = 5000
+    """The interval of members that wait for something."""
     assignment_ms: int = 1000
     size_max: int = (1 << 31) - 1
     bytes_max: int = (1 << 31) - 1
@@ -156,6 +158,10 @@ class ConsumerProtocol:
             member_epoch=outcome.epoch,
             heartbeat_interval_ms=settings.heartbeat_ms,
         )
+        if outcome.epoch != draft.epoch or outcome.state is MemberState.UNRELEASED:
+            # What it waits for it learns of with a heartbeat. Kafka lets it wait a whole interval,
+            # however soon the others have given up what it is to get.
+            response.heartbeat_interval_ms = settings.waiting_ms
         # One that is an epoch behind has missed an answer. Kafka tells it nothing, so that one
         # which reports what it has, and has missed more, never hears of that.
         is_behind = request.member_epoch != member.epoch
@@ -230,7 +236,7 @@ class ConsumerProtocol:
             return regexes
         changed |= updated.regex != member.regex
         if member.epoch == 0 and not member.client_host:
-            draft.notes.append(("joined", updated.id))
+            draft.notes.append(("joined", updated.id, ""))
             draft.why = f"{updated.id} joined"
         elif changed:
             draft.why = f"{updated.id} subscribed to other topics"
@@ -403,7 +409,7 @@ class ConsumerProtocol:
         """Take members out, who left or expired; what they had is free at once."""
         if not members:
             return
-        draft.notes += ((how, member.id) for member in members)
+        draft.notes += ((how, member.id, "") for member in members)
         draft.why = f"{', '.join(member.id for member in members)} {how}"
         if self.mixing is not None and self.mixing.convert_to_classic(draft, members):
             return
@@ -421,14 +427,15 @@ class ConsumerProtocol:
         if draft.entries:
             draft.effects.append(Do(partial(self._told, draft.group.id, draft.notes, draft.why)))
 
-    def _told(self, group_id: str, notes: list[tuple[str, str]], why: str) -> None:
+    def _told(self, group_id: str, notes: list[Note], why: str) -> None:
         group = self.group(group_id)
         if group is not None:
             at_ms = self.clock.wall_ms()
-            for kind, member_id in notes:
+            for kind, member_id, more in notes:
                 member = group.members.get(member_id)
                 who = "" if member is None else f"{member.client_id} at {member.client_host}"
-                group.timeline.note(at_ms, kind, group.epoch, member_id, who)
+                text = ", ".join(each for each in (who, more) if each)
+                group.timeline.note(at_ms, kind, group.epoch, member_id, text)
             group.look(at_ms, self.clock.monotonic(), why)
 
     # --- being late ------------------------------------------------------------------------
@@ -471,7 +478,7 @@ def take_place(draft: Draft, old: Member, member_id: str) -> Member:
     """A static member is back, under another id: it goes on where it left."""
     new = old.replace(id=member_id, epoch=0, previous_epoch=0)
     draft.replace(old, new)
-    draft.notes.append(("replaced", old.id))
+    draft.notes.append(("replaced", new.id, f"was {old.id}"))
     if member_id != old.id:
         for timer in ("session", "rebalance", "join", "sync"):
             draft.effects.append(Cancel((timer, draft.group.id, old.id)))

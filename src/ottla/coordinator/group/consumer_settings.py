@@ -63,6 +63,7 @@ class ConsumerSettings:
         return Settings(
             session_ms=session_ms,
             heartbeat_ms=heartbeat_ms,
+            waiting_ms=min(config[group_options.CONSUMER_WAITING_HEARTBEAT_MS], heartbeat_ms),
             assignment_ms=assignment_ms,
             size_max=config[group_options.CONSUMER_MAX_SIZE],
             bytes_max=config[group_options.GROUP_BYTES_MAX],

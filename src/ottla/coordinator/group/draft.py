@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from ottla.cluster.image import ClusterImage
 from ottla.coordinator.decision import Effect, Entry
@@ -35,6 +36,9 @@ from ottla.coordinator.group.consumer_group import ConsumerGroup, Resolved, pref
 from ottla.coordinator.group.consumer_member import Member
 from ottla.core.model import TopicId
 
+Note: TypeAlias = tuple[str, str, str]
+"""Who did what, for the timeline: kind, member, and what else there is to say of it."""
+
 
 class Draft:
     """Begun for each request; it copies of the group what it changes, when it first does."""
@@ -58,8 +62,7 @@ class Draft:
         self.epoch = group.epoch
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
-        self.notes: list[tuple[str, str]] = []
-        """Who did what, for the timeline: kind and member."""
+        self.notes: list[Note] = []
         self.why = ""
         """Why there is a new epoch."""
         self._members: dict[str, Member] | None = None

@@ -102,6 +102,13 @@ def test_a_static_member_that_is_back_is_known_after_a_restart(world: World) -> 
     assert world.heartbeat(back.member_id, 1, "i").result().error_code == E.NONE
 
 
+def test_the_timeline_tells_who_came_in_the_place_of_a_static_member(world: World) -> None:
+    (old,) = world.stable(group_instance_id="i")
+    back = world.join(group_instance_id="i", client="d").result().member_id
+    (replaced,) = (one for one in world.group.timeline.events() if one.kind == "replaced")
+    assert (replaced.member, replaced.text) == (back, f"d at /host, was {old}")
+
+
 def test_the_protocol_with_most_votes_among_those_that_all_know_is_chosen(world: World) -> None:
     first = world.promised()
     world.join(first, BOTH)

@@ -36,6 +36,38 @@ def test_the_first_member_gets_all_at_once(world):
     assert world.group.state == "Stable"
 
 
+def test_a_member_that_waits_for_what_another_has_is_told_to_ask_again_soon(world):
+    assert world.join("a", "t").heartbeat_interval_ms == 5000
+    assert world.join("b", "t").heartbeat_interval_ms == 1000
+    assert world.beat("b", 3).heartbeat_interval_ms == 1000
+    world.beat("a", 2)
+    assert world.beat("a", 2, owned={"t": [0, 1]}).heartbeat_interval_ms == 5000
+    assert world.beat("b", 3).heartbeat_interval_ms == 5000
+
+
+def test_a_member_whose_target_is_still_to_be_computed_is_told_to_ask_again_soon():
+    world = World({"t": 4}, **{"group.consumer.assignment.interval.ms": "1000"})
+    world.join("a", "t")
+    assert world.join("b", "t").heartbeat_interval_ms == 1000
+    assert world.beat("a", 2).heartbeat_interval_ms == 1000
+    world.pass_ms(1000)
+    assert given(world.beat("a", 2)) == {"t": [0, 1]}
+
+
+def test_members_that_wait_keep_to_an_interval_that_is_shorter_anyway():
+    world = World({"t": 4}, **{"group.consumer.heartbeat.interval.ms": "500"})
+    world.join("a", "t")
+    assert world.join("b", "t").heartbeat_interval_ms == 500
+
+
+def test_the_timeline_tells_who_came_in_the_place_of_a_static_member(world):
+    world.join("a", "t", instance_id="i")
+    world.beat("a", -2, instance_id="i")
+    world.join("b", "t", instance_id="i")
+    (replaced,) = (one for one in world.group.timeline.events() if one.kind == "replaced")
+    assert (replaced.member, replaced.text) == ("b", "client at /127.0.0.1, was a")
+
+
 def test_a_heartbeat_without_news_is_answered_without_an_assignment_and_writes_nothing(world):
     world.join("a", "t")
     written = len(world.log)
