@@ -203,10 +203,11 @@ class Produce:
                 return ErrorCode.INVALID_TOPIC_EXCEPTION
         return partition
 
-    def _refuse_all(self, error: ErrorCode) -> None:
+    def _refuse_all(self, error: ErrorCode, message: str | None = None) -> None:
         for item in self.items:
             item.response.log_start_offset = -1
             item.refuse(error)
+            item.response.error_message = message
 
     def _refuse_repeated(self) -> None:
         """Refuse partitions that are named twice: Kafka acknowledges both and keeps one."""
@@ -252,8 +253,9 @@ class Produce:
             if item.verification is not None:
                 asked.append(item)
         if len(producers) > 1:
-            self._refuse_all(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
-        if not asked or len(producers) > 1:
+            self._refuse_all(ErrorCode.INVALID_PRODUCER_ID_MAPPING, "more than one producer")
+            return self.proceed()
+        if not asked:
             return self.proceed()
         admitted = self.context.transactions.admit(
             self.request.body.transactional_id or "",

@@ -59,6 +59,7 @@ APIS: tuple[Api, ...] = (
     _api(24, "AddPartitionsToTxn", "add_partitions_to_txn", (0, 5), "WRITE"),
     _api(25, "AddOffsetsToTxn", "add_offsets_to_txn", (0, 4), "WRITE"),
     _api(26, "EndTxn", "end_txn", (0, 5), "WRITE"),
+    _api(27, "WriteTxnMarkers", "write_txn_markers", (1, 2), "CLUSTER"),
     _api(28, "TxnOffsetCommit", "txn_offset_commit", (0, 5), "READ"),
     _api(32, "DescribeConfigs", "describe_configs", (1, 4), "DESCRIBE"),
     _api(33, "AlterConfigs", "alter_configs", (0, 2), "CLUSTER"),

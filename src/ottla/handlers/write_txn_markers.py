@@ -40,6 +40,8 @@ def handle(context: Context, request: Request[WriteTxnMarkersRequest]) -> Reply 
     if too_many(context, request, count + len(markers)):
         refused = [(one, dict.fromkeys(_places(one), ErrorCode.INVALID_REQUEST)) for one in markers]
         return _reply(refused)
+    if not count:
+        return Reply(WriteTxnMarkersResponse())
     writer = PartitionMarkers(context)
     writing = [(one, _write(writer, one)) for one in markers]
 
