@@ -43,6 +43,10 @@ class _Task:
         self.pending: Pending[Any] = Pending()
 
 
+class _Rest:
+    """In place of a task: end the worker, there is nothing to do for a while."""
+
+
 class WorkerOffload:
     """The Offload port on the real machine: one worker, one task at a time.
 
@@ -58,7 +62,7 @@ class WorkerOffload:
         self._budget_s = budget_s
         self._tasks_max = tasks_max
         self._waiting_count = 0
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._tasks: SimpleQueue[_Task | _Rest | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._stopping = threading.Event()
@@ -82,6 +86,11 @@ class WorkerOffload:
                 self._thread.start()
         return task.pending
 
+    def rest(self) -> None:
+        """End the worker once it is through with what waits; the next task starts another."""
+        if self._thread is not None and not self._closed:
+            self._tasks.put(_Rest())
+
     def close(self) -> None:
         """Stop the worker now; what was not done fails with OffloadError. On the loop's thread."""
         if self._closed:
@@ -99,6 +108,9 @@ class WorkerOffload:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
+            if isinstance(task, _Rest):
+                self._discard()
+                continue
             try:
                 result = self._do(task)
             except OffloadError as error:

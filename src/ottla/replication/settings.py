@@ -45,7 +45,10 @@ def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSetti
     opens = rules.walks or codec is not None
     log = LogSettings(
         segment_bytes=topic.segment_bytes,
-        segment_ms=topic.segment_ms,
+        # A record is compacted at the latest when this lag is over; so its segment must be closed.
+        segment_ms=min(topic.segment_ms, topic.max_compaction_lag_ms)
+        if topic.compact
+        else topic.segment_ms,
         segment_jitter_ms=topic.segment_jitter_ms,
         segment_index_bytes=topic.segment_index_bytes,
         index_interval_bytes=topic.index_interval_bytes,
@@ -54,6 +57,11 @@ def partition_settings(config: Config, own: Mapping[str, str]) -> PartitionSetti
         retention_ms=topic.retention_ms if topic.delete else -1,
         retention_bytes=topic.retention_bytes if topic.delete else -1,
         file_delete_delay_ms=topic.file_delete_delay_ms,
+        compacted=topic.compact,
+        min_cleanable_ratio=topic.min_cleanable_ratio,
+        min_compaction_lag_ms=topic.min_compaction_lag_ms,
+        max_compaction_lag_ms=topic.max_compaction_lag_ms,
+        delete_retention_ms=topic.delete_retention_ms,
         producer_id_expiration_ms=config[options.PRODUCER_ID_EXPIRATION_MS],
         producers_max=config[options.PRODUCER_IDS_MAX],
     )

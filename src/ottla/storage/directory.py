@@ -92,6 +92,7 @@ class LogDirectory:
         self.was_clean = False
         self.cleaned: dict[TopicPartition, Offset] = {}
         """How far logs were compacted. Below that, offsets may be missing for ever."""
+        self._cleaned_listed = False  # in its file: a namesake of what is in it must not inherit it
         self.found: list[Found] = []
         self.rebuilt: list[str] = []
         """Files of the directory itself that could not be believed and were made anew."""
@@ -177,6 +178,7 @@ class LogDirectory:
                 self.rebuilt.append(f"{self.path}/{name}")
         # Not believed or not there, it costs another compaction.
         self.cleaned = self._offsets(checkpoints.CLEANED) or {}
+        self._cleaned_listed = bool(self.cleaned)
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
         for name in self.disk.names(self.path):
@@ -234,6 +236,7 @@ class LogDirectory:
         inherit its recovery point.
         """
         log = self.logs.pop(partition)
+        self.cleaned.pop(partition, None)
         gone: Pending[None] = Pending()
         leaving: Pending[None] = Pending()
         self._leaving[partition] = leaving
@@ -413,7 +416,7 @@ class LogDirectory:
             ReplaceFile(f"{self.path}/{name}", checkpoints.encode_offsets(offsets), False)
             for name, offsets in contents.items()
         ]
-        if self.cleaned:
+        if self._cleaned_listed:
             steps.append(self._cleaned_step())
         if self.retention_ms is not None:
             clock = checkpoints.encode_clock(self.retention_ms())
@@ -421,11 +424,8 @@ class LogDirectory:
         return [*steps, SyncDirectory(self.path)]
 
     def _cleaned_step(self) -> Step:
-        there = {name: offset for name, offset in self.cleaned.items() if name in self.logs}
-        # Not empty while there is anything to forget: a namesake must not inherit it.
-        return ReplaceFile(
-            f"{self.path}/{checkpoints.CLEANED}", checkpoints.encode_offsets(there), False
-        )
+        content = checkpoints.encode_offsets(self.cleaned)
+        return ReplaceFile(f"{self.path}/{checkpoints.CLEANED}", content, False)
 
     def note_cleaned(self, partition: TopicPartition, offset: Offset) -> Pending[list[File]]:
         """A log was compacted up to `offset`; written down when this is done. Fails with DiskError.
@@ -433,6 +433,7 @@ class LogDirectory:
         Not synced with its directory: without it the log is compacted once more.
         """
         self.cleaned[partition] = offset
+        self._cleaned_listed = True
         return self.disk.perform([self._cleaned_step()])
 
     # -- stop

@@ -89,6 +89,7 @@ class Log(Readable):
         "on_flushed",
         "producers",
         "recovery_point",
+        "replacing",
         "rounds",
         "topic_id",
     )
@@ -117,6 +118,8 @@ class Log(Readable):
         self.closed = False
         self.recovery_point = opened.recovery_point
         """On disk for certain, whatever the policy; where recovery would begin."""
+        self.replacing: Sequence[Segment] = ()
+        """Segments whose files get other names just now: they stay where they are meanwhile."""
         self.on_flushed: Callable[[], None] = _nothing
         self.end = self.flushed = opened.start if self._active is None else self._active.end
         self._move(self.start, self.flushed, self.end)
@@ -437,7 +440,7 @@ class Log(Readable):
         bound = self.flushed_position().segment
         count = 0
         for segment, after in pairwise(self.segments):
-            if after.base_offset > start or segment is bound:
+            if after.base_offset > start or segment is bound or segment in self.replacing:
                 break
             count += 1
         if not count or self.closed:

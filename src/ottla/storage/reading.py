@@ -7,7 +7,7 @@ of them. Must not block, know high watermarks, or see past the bound that it is 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -66,6 +66,21 @@ class Readable:
         self.on_damage: Callable[[Damaged], None] | None = None
         for segment in segments:
             segment.on_damage = self._quarantine
+
+    def replace(self, old: Sequence[Segment], new: Segment) -> None:
+        """Read from `new` what was read from `old`, some neighbours below the last segment.
+
+        They are closed; a slice of theirs that is on its way keeps its file.
+        """
+        at = self.segments.index(old[0])
+        end = at + len(old)
+        assert self.segments[at:end] == list(old), "they are no neighbours any more"
+        assert old[-1] is not self._active, "the last segment is still written"
+        self.segments[at:end] = [new]
+        self._bases[at:end] = [new.base_offset]
+        new.on_damage = self._quarantine
+        for segment in old:
+            segment.close()
 
     def _quarantine(self, segment: Segment, offset: Offset) -> None:
         """A look has found damage: serve what lies below, answer errors for the rest (I28)."""

@@ -24,6 +24,7 @@ from ottla.core.value import Value
 from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, BatchView
 from ottla.records.crc import crc32c
 from ottla.storage.aborted import SUFFIX, AbortedIndex, open_aborted
+from ottla.storage.cleaner import swap
 from ottla.storage.derived import epochs_of, find_aborted, named_offsets, place_open, producers_of
 from ottla.storage.findings import Case, Finding
 from ottla.storage.index import (
@@ -49,6 +50,8 @@ class Hints(Value):
     recovery_point: Offset = _FIRST
     """Everything below was on disk for certain."""
     start: Offset = _FIRST
+    cleaned: Offset = _FIRST
+    """Below here offsets may be missing, whatever the topic's policy is by now."""
     now_ms: int = 0
     """When a segment counts as made, for rolls by time of records without timestamps."""
     start_certain: bool = False
@@ -79,7 +82,19 @@ class Recovery:
     @property
     def holes_until(self) -> int:
         """Below this offset compaction may have left holes."""
-        return _ANYWHERE if self.settings.compacted else 0
+        return _ANYWHERE if self.settings.compacted else self.hints.cleaned
+
+    def may_lack(self, expected: int, offset: int) -> bool:
+        """Whether a batch at `offset` can come where `expected` would: compaction leaves holes."""
+        return offset > expected and (self.settings.compacted or offset <= self.hints.cleaned)
+
+    def may_skip(self, expected: int, base_offset: int) -> bool:
+        """Whether a segment can begin behind where the one before ends, for the same reason.
+
+        Only where a compaction has been for certain: else the end of that one may be torn off.
+        """
+        certain = max(self.hints.recovery_point, self.hints.cleaned)
+        return expected < base_offset <= certain
 
     def found(self, case: Case, path: str, position: int = 0) -> None:
         self.findings.append(Finding(case, path, position))
@@ -93,7 +108,7 @@ def open_log(
 ) -> tuple[Opened, list[Finding]]:
     """Open the log in `directory`; its files are sound and durable then. Raises DiskError."""
     work = Recovery(disk, directory, settings, hints)
-    names = _sweep(work, disk.names(directory))
+    names = _sweep(work, _finish_swaps(work, disk.names(directory)))
     segments = _without_strays(
         work, [_open_segment(work, base, names) for base in named_offsets(names, ".log")]
     )
@@ -122,6 +137,22 @@ def _start(segments: list[Segment], wanted: Offset, end: Offset) -> Offset:
     if not segments:
         return wanted
     return Offset(min(max(segments[0].base_offset, wanted), end))
+
+
+def _finish_swaps(work: Recovery, names: list[str]) -> list[str]:
+    """Bring compactions to their end that a crash has cut short; the names afterwards."""
+
+    def end_of(file: File) -> int | None:
+        end, size, position = None, file.size(), 0
+        for batch, at in batches(file, 0, size, whole=False):
+            end, position = int(batch.last_offset) + 1, at + batch.length
+        return end if position == size else None
+
+    if not any(name.endswith(swap.SWAP) for name in names):
+        return names
+    for path in swap.finish(work.disk, work.directory, names, end_of):
+        work.found(Case.SWAPPED, path)
+    return work.disk.names(work.directory)
 
 
 def _sweep(work: Recovery, names: list[str]) -> list[str]:
@@ -252,7 +283,8 @@ def _verify(work: Recovery, segments: list[Segment]) -> bool:
     ):
         expected = work.hints.start
     for at, segment in enumerate(segments):
-        if expected is not None and segment.base_offset != expected:
+        begins = segment.base_offset
+        if expected is not None and begins != expected and not work.may_skip(expected, begins):
             return _end_log(work, segments, at, expected, 0)
         # The round that got past the next one's base has also synced this one's indexes.
         if at + 1 < len(segments) and segments[at + 1].base_offset < certain:
@@ -322,7 +354,8 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
             break
         if verify_from is not None and batch.last_offset >= verify_from:
             # The checksum doesn't cover the base offset, but it can only be the next one.
-            if batch.base_offset != segment.end and not work.settings.compacted:
+            follows = batch.base_offset == segment.end
+            if not follows and not work.may_lack(segment.end, batch.base_offset):
                 break
             if crc32c(batch.view[CRC_START:]) != batch.crc:
                 break

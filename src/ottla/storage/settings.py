@@ -35,7 +35,14 @@ class LogSettings(Value):
     """Producers remembered per partition; past it the one idle longest is forgotten."""
 
     compacted: bool = False
-    """Whether offsets may be missing: recovery takes a gap for damage where they may not."""
+    """Whether it is compacted, so that offsets may be missing: recovery takes a gap for damage
+    where they may not."""
+    min_cleanable_ratio: float = 0.5
+    """The share that must be uncompacted before it is compacted again."""
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int = _NEVER
+    delete_retention_ms: int = 24 * 3600 * 1000
+    """How long a record without a value stays, after it was first compacted."""
 
     @property
     def index_entries_max(self) -> int:
