@@ -25,7 +25,9 @@ _log = logging.getLogger("ottla.space")
 FULL = frozenset({ENOSPC, EDQUOT})
 _DEFAULT_MAX = 1 << 30
 _DEFAULT_SHARE = 20
-_EVERY_S_MIN, _EVERY_S_MAX = 0.5, 10.0
+_AFTER_FULL = 64 << 20
+_EVERY_S_MIN, _EVERY_S_MAX = 0.1, 10.0
+_EVERY_S_LITTLE = 0.5
 _BYTES_PER_S_MAX = 2 << 30
 """What the fastest disks take: the less room there is, the sooner it is asked for again."""
 
@@ -52,13 +54,19 @@ class Room:
         self._asking = False
         self._turn = 0
         self._failing = False
+        self._full = False
 
     def start(self) -> None:
         """Ask from now on."""
         self._ask()
 
     def ran_full(self) -> None:
-        """A write found no room: ask now, not when it would be time."""
+        """A write found no room: ask now, not when it would be time.
+
+        Until there is some, no more is tried, whatever `log.free.bytes.min` says: each try is a
+        write that must be taken back.
+        """
+        self._full = True
         self._ask()
 
     def threshold(self, total: int) -> int:
@@ -68,6 +76,8 @@ class Room:
         """
         given = self._config[options.FREE_BYTES_MIN]
         least = min(_DEFAULT_MAX, total // _DEFAULT_SHARE) if given < 0 else given
+        if self._full:
+            least = max(least, min(_AFTER_FULL, total // _DEFAULT_SHARE))
         return least + least // 16 if self.little else least
 
     def _ask(self) -> None:
@@ -97,9 +107,13 @@ class Room:
         if (space.usable < threshold) is not self.little:
             self.little = not self.little
             self._tell(space, threshold)
+            self._full = self._full and self.little
             self._changed(self.little)
-        left_s = (space.usable - threshold) / _BYTES_PER_S_MAX
-        self._later(min(max(left_s, _EVERY_S_MIN), _EVERY_S_MAX))
+        if self.little:
+            self._later(_EVERY_S_LITTLE)
+        else:
+            left_s = (space.usable - threshold) / _BYTES_PER_S_MAX
+            self._later(min(max(left_s, _EVERY_S_MIN), _EVERY_S_MAX))
 
     def _later(self, delay_s: float) -> None:
         turn = self._turn
@@ -114,10 +128,11 @@ class Room:
         fields = {"event": "disk-full" if self.little else "disk-room", "usable": space.usable}
         if self.little:
             _log.error(
-                "little room: the file system of %s has %s left, less than log.free.bytes.min "
-                "(%s). Produce is refused with KAFKA_STORAGE_ERROR, which clients retry; reading, "
-                "commits and deletions go on. Delete topics or records, shorten retention, or make "
-                "the file system larger: produce is taken again by itself",
+                "little room: the file system of %s has %s left, less than the %s that are to be "
+                "free (log.free.bytes.min). Produce is refused with KAFKA_STORAGE_ERROR, which "
+                "clients retry; reading, commits and deletions go on. Delete topics or records, "
+                "shorten retention, or make the file system larger: produce is taken again by "
+                "itself",
                 self._path,
                 _size(space.usable),
                 _size(threshold),
