@@ -59,6 +59,7 @@ class World:
             self._unique,
             lambda: len(self.shard.groups),
             lambda: len(self.shard.offsets.groups),
+            lambda: self.shard.offsets.bytes_count,
         )
         self.runtime: Runtime[GroupShard] = Runtime(
             self.journals, shard, Codec(), self.loop, self.loop

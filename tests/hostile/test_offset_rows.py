@@ -148,3 +148,15 @@ def test_h28_more_than_a_request_may_name_is_refused(broker: Victim) -> None:
         answer = peer.ask(fetch(*(f"g{number}" for number in range(1001))), 8)
         assert {group.error_code for group in answer.groups} == {E.INVALID_REQUEST}
         assert told(peer.ask(fetch("h28"), 8)) == -1
+
+
+def test_h109_a_group_that_has_committed_its_fill_commits_no_more(start: Start) -> None:
+    victim = start("offsets.topic.num.partitions=1", "group.offsets.bytes.max=2000")
+    victim.create("wide", WIDE)
+    with victim.peer() as peer:
+        told = peer.ask(commit("h109-fill", *range(20), topic="wide"), 8)
+        errors = [one.error_code for topic in told.topics for one in topic.partitions]
+        assert errors == [0] * 10 + [E.INVALID_COMMIT_OFFSET_SIZE] * 10
+        assert codes(peer.ask(commit("h109-fill", 7, topic="wide"), 8)) == {0}
+        assert codes(peer.ask(commit("h109-more", 7, topic="wide"), 8)) == {0}
+    assert "group.offsets.bytes.max" in victim.broker.said()

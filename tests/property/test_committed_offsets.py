@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ottla.cluster.image import ClusterImage, TopicImage
+from ottla.coordinator.group.offsets import PLACE_BYTES
 from ottla.coordinator.group.shard import Commit, GroupShard, Member
 from ottla.coordinator.runtime import Runtime
 from ottla.core.model import TopicId
@@ -199,13 +200,15 @@ class CommittedOffsets(RuleBasedStateMachine):
         """Replay alone makes the state: a shard loaded from the log is equal to the living one."""
         if not self.journals.journals:
             return
-        living = {shard.partition: shard.offsets.groups for shard in self.runtime.loaded_shards()}
-        for number, groups in living.items():
+        living = {shard.partition: shard.offsets for shard in self.runtime.loaded_shards()}
+        for number, offsets in living.items():
             again = GroupShard(number, self.config, lambda: self.image, self.loop)
             for entry in self.journals.journals[number].entries():
                 assert entry is not None
                 again.replay(entry)
-            assert again.offsets.groups == groups
+            assert again.offsets.groups == offsets.groups
+            places = sum(len(list(offsets.places(group))) for group in offsets.groups)
+            assert again.offsets.bytes_count == offsets.bytes_count == places * PLACE_BYTES
 
 
 TestCommittedOffsets = CommittedOffsets.TestCase

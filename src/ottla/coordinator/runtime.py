@@ -130,6 +130,10 @@ class Runtime(Generic[S]):
         """Those that could answer now; for what only looks, such as a listing of timelines."""
         return [keeper.shard for keeper in self._keepers.values() if keeper.is_loaded]
 
+    def shards(self) -> list[S]:
+        """All that there are, those that are still loading with what they have read so far."""
+        return [keeper.shard for keeper in self._keepers.values() if not keeper.failure]
+
     def _ask(self, partition: int, operation: Operation[S]) -> None:
         keeper = self._keeper(partition)
         if isinstance(keeper, ErrorCode):

@@ -168,6 +168,22 @@ OFFSET_METADATA_BYTES_MAX = Option(
     "The largest text that may be committed beside an offset.",
     at_most=INT_MAX,
 )
+GROUP_OFFSETS_BYTES_MAX = Option(
+    "group.offsets.bytes.max",
+    64 << 20,
+    "How much one group's committed offsets may take, at 200 bytes each and the text beside it; "
+    "past it commits of further partitions, or of longer texts, are refused with "
+    "INVALID_COMMIT_OFFSET_SIZE. ottla's own.",
+    at_least=1 << 10,
+    at_most=LONG_MAX,
+)
+OFFSETS_BYTES_MAX = Option(
+    "offsets.bytes.max",
+    1 << 30,
+    "The same, for all groups that a node coordinates. ottla's own.",
+    at_least=1 << 10,
+    at_most=LONG_MAX,
+)
 OFFSETS_COMMIT_MS = Option(
     "offsets.commit.timeout.ms",
     5000,

@@ -229,8 +229,9 @@ def group_runtime(
     told the table already when it tells this."""
     node = GroupNode(
         context.controller.unique_text,
-        lambda: sum(len(shard.groups) for shard in context.groups.loaded_shards()),
-        lambda: sum(len(shard.offsets.groups) for shard in context.groups.loaded_shards()),
+        lambda: sum(len(shard.groups) for shard in context.groups.shards()),
+        lambda: sum(len(shard.offsets.groups) for shard in context.groups.shards()),
+        lambda: sum(shard.offsets.bytes_count for shard in context.groups.shards()),
     )
     runtime = Runtime(
         InternalTopic(OFFSETS_TOPIC, context, on_change, offsets_topic),

@@ -57,7 +57,11 @@ def note_caps(context: Context, request: Request[Any], results: Iterable[TopicRe
 
 def note_full(context: Context, peer: str, group_id: str, error: int) -> None:
     """Take note of a member or a commit that found no room: groups.max, group.max.size,
-    group.consumer.max.size, group.metadata.bytes.max (H101, H106)."""
+    group.consumer.max.size, group.metadata.bytes.max (H101, H106), group.offsets.bytes.max."""
     if error == ErrorCode.GROUP_MAX_SIZE_REACHED:
         what = f"group {group_id[:TEXT_MAX]!r}: it is full, its members say too much"
         context.complaints.about("group.max", peer, f"{what}, or there are too many groups")
+    elif error == ErrorCode.INVALID_COMMIT_OFFSET_SIZE:
+        what = f"group {group_id[:TEXT_MAX]!r} has no room for what it wants to commit: "
+        options = "group.offsets.bytes.max, offsets.bytes.max"
+        context.complaints.about("offsets.bytes.max", peer, what + options)

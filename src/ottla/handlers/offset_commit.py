@@ -103,6 +103,8 @@ def _committed(
 ) -> Reply:
     if isinstance(replied, ErrorCode):
         note(replied)
+    elif ErrorCode.INVALID_COMMIT_OFFSET_SIZE in replied:
+        note(ErrorCode.INVALID_COMMIT_OFFSET_SIZE)
     return _answer(answer, responses, replied)
 
 

@@ -119,6 +119,7 @@ def test_a_start_loads_what_there_is_one_after_the_other() -> None:
     world.runtime.start()
     world.loop.run()
     assert [shard.partition for shard in world.shards] == [1]
+    assert (world.runtime.loaded_shards(), world.runtime.shards()) == ([], world.shards)
     slow.reads[0].complete(slow.bytes_from(0))
     world.loop.run()
     assert [shard.partition for shard in world.shards] == [1, 3, 4]

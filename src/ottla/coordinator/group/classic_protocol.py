@@ -47,6 +47,8 @@ class Node(NamedTuple):
     """Groups of all shards."""
     committed_count: Callable[[], int]
     """Groups of all shards that have committed offsets."""
+    committed_bytes: Callable[[], int]
+    """What the committed offsets of all shards take."""
 
 
 class ClassicProtocol:

@@ -32,6 +32,9 @@ class Committed(NamedTuple):
     topic_id: bytes
 
 
+PLACE_BYTES = 200
+"""About what a committed offset takes in memory, without the text beside it."""
+
 NOTHING = Committed(NO_OFFSET, -1, "", -1, NO_EXPIRY, NO_TOPIC_ID)
 """What is told of a partition that nothing was committed of (I35: never a zero)."""
 
@@ -67,6 +70,36 @@ class Offsets:
         self._unstable: dict[str, dict[tuple[str, int], _Unstable]] = {}
         """By group, what is pending; a group without is not in it."""
         self._turns = count()
+        self.bytes_count = 0
+        """What all that is committed and pending takes, in memory,"""
+        self._bytes: dict[str, int] = {}
+        """and what of it is each group's."""
+
+    # --- how much it is --------------------------------------------------------------------
+
+    def bytes_of(self, group: str) -> int:
+        """What a group's offsets take, those included that are pending."""
+        return self._bytes.get(group, 0)
+
+    def growth(
+        self, group: str, topic: str, partition: int, metadata: str, producer_id: int = -1
+    ) -> int:
+        """How much more a commit would make it; negative for less. What a producer commits in
+        its transaction stands beside what counts until then."""
+        if producer_id < 0:
+            partitions = self.of_group(group).get(topic)
+            now = None if partitions is None else partitions.get(partition)
+        else:
+            _, now = self._pending.get(producer_id, {}).get((group, topic, partition), (0, None))
+        return _bytes(metadata) - (0 if now is None else _bytes(now[2]))
+
+    def _grow(self, group: str, bytes_count: int) -> None:
+        self.bytes_count += bytes_count
+        left = self._bytes.get(group, 0) + bytes_count
+        if left:
+            self._bytes[group] = left
+        else:
+            self._bytes.pop(group, None)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -124,6 +157,7 @@ class Offsets:
     def end_transaction(self, producer_id: int, committed: bool) -> None:
         for place, (turn, value) in self._pending.pop(producer_id, {}).items():
             group, topic, partition = place
+            self._grow(group, -_bytes(value[2]))
             unstable = self._unstable[group][topic, partition]
             unstable.producers.discard(producer_id)
             if committed and turn > unstable.counts_since:
@@ -141,7 +175,10 @@ class Offsets:
         if unstable is None:
             unstable = places[topic, partition] = _Unstable()
         unstable.producers.add(producer_id)
-        self._pending.setdefault(producer_id, {})[place] = next(self._turns), value
+        pending = self._pending.setdefault(producer_id, {})
+        former = pending.get(place)
+        self._grow(group, _bytes(value[2]) - (0 if former is None else _bytes(former[1][2])))
+        pending[place] = next(self._turns), value
 
     def _supersede(self, place: _Place) -> None:
         """A commit without a transaction counts at once, and more than what is pending."""
@@ -156,7 +193,8 @@ class Offsets:
         unstable = None if places is None else places.get(place[1:])
         if unstable is not None:
             for producer_id in unstable.producers:
-                self._pending[producer_id].pop(place)
+                _, value = self._pending[producer_id].pop(place)
+                self._grow(place[0], -_bytes(value[2]))
             self._stable(place)
 
     def _stable(self, place: _Place) -> None:
@@ -179,11 +217,23 @@ class Offsets:
             partitions = topics.get(topic)
             if partitions is None:
                 partitions = topics[topic] = {}
+            former = partitions.get(partition)
             partitions[partition] = committed
+            # Most commits change neither, and there are thousands a second.
+            if former is None or former[2] != committed[2]:
+                less = 0 if former is None else _bytes(former[2])
+                self._grow(group, _bytes(committed[2]) - less)
         elif topics is not None and topic in topics:
-            topics[topic].pop(partition, None)
+            former = topics[topic].pop(partition, None)
+            if former is not None:
+                self._grow(group, -_bytes(former[2]))
             if not topics[topic]:
                 del topics[topic]
+
+
+def _bytes(metadata: str) -> int:
+    """About what an offset takes with this text beside it."""
+    return PLACE_BYTES + len(metadata) * (1 if metadata.isascii() else 4)
 
 
 def _plain(value: OffsetCommitValue) -> Plain:

@@ -162,7 +162,10 @@ class GroupShard:
         self.groups: dict[str, Group] = {}
         self.offsets = Offsets()
         node = node or Node(
-            partial(_serial, count()), lambda: len(self.groups), lambda: len(self.offsets.groups)
+            partial(_serial, count()),
+            lambda: len(self.groups),
+            lambda: len(self.offsets.groups),
+            lambda: self.offsets.bytes_count,
         )
         self._node = node
         settings = classic_settings(config)
@@ -341,7 +344,7 @@ class GroupShard:
             judged = ErrorCode.ILLEGAL_GENERATION
         elif self._node.committed_count() >= self.config[group_options.GROUPS_MAX]:
             judged = ErrorCode.GROUP_MAX_SIZE_REACHED
-        committed = self._commit(group_id, commits, judged, NO_EXPIRY)
+        committed = self._commit(group_id, commits, judged, NO_EXPIRY, producer.id)
         if isinstance(committed, ErrorCode):
             return Decision(committed)
         errors, entries = committed
@@ -353,6 +356,7 @@ class GroupShard:
         commits: Sequence[Commit],
         judged: ErrorCode | CommitCheck,
         expires_ms: int,
+        producer_id: int = -1,
     ) -> tuple[list[ErrorCode], list[Entry]] | ErrorCode:
         """A code for each, and the entries of those that are NONE; or why none is committed."""
         if isinstance(judged, ErrorCode):
@@ -361,6 +365,8 @@ class GroupShard:
             judged = _anything
         now_ms = self.clock.wall_ms()
         metadata_max = self.config[group_options.OFFSET_METADATA_BYTES_MAX]
+        room: int | None = None
+        grows = partial(self.offsets.growth, group_id, producer_id=producer_id)
         errors: list[ErrorCode] = []
         entries: list[Entry] = []
         for topic, topic_id, partition, offset, leader_epoch, metadata in commits:
@@ -368,6 +374,13 @@ class GroupShard:
                 return error  # a member that is behind commits all or nothing
             if _is_longer(metadata, metadata_max):
                 error = ErrorCode.OFFSET_METADATA_TOO_LARGE
+            elif (growth := grows(topic, partition, metadata)) > 0:
+                if room is None:
+                    room = self._room(group_id)
+                if growth > room:
+                    error = ErrorCode.INVALID_COMMIT_OFFSET_SIZE
+                else:
+                    room -= growth
             errors.append(error)
             if not error:
                 value = OffsetCommitValue(
@@ -381,6 +394,14 @@ class GroupShard:
                 key = OffsetCommitKey(group=group_id, topic=topic, partition=partition)
                 entries.append(Entry(key, value))
         return errors, entries
+
+    def _room(self, group_id: str) -> int:
+        """How many bytes more the group may commit; a partition that it has already is free."""
+        of_group = self.config[group_options.GROUP_OFFSETS_BYTES_MAX]
+        of_node = self.config[group_options.OFFSETS_BYTES_MAX]
+        return min(
+            of_group - self.offsets.bytes_of(group_id), of_node - self._node.committed_bytes()
+        )
 
     def fetch_offsets(
         self,

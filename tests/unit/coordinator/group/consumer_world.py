@@ -76,6 +76,7 @@ class World:
             lambda: f"made-{next(self.names)}",
             lambda: len(self.shard.groups),
             lambda: len(self.shard.offsets.groups),
+            lambda: self.shard.offsets.bytes_count,
         )
         self.shard = GroupShard(0, self.config, lambda: self.image, self.clock, node)
         for written in self.log:

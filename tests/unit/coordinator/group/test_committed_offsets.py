@@ -315,3 +315,43 @@ def test_offsets_in_the_oldest_form_are_read_as_well(world: World) -> None:
     key = LegacyOffsetCommitKey(group="g", topic="t", partition=0)
     world.shard.replay(Entry(key, OffsetCommitValue(offset=4, commit_timestamp=1)))
     assert world.fetch() == 4
+
+
+# --- how much it may be ----------------------------------------------------------------------
+
+
+def many(*partitions: int, metadata: str = "") -> list[Commit]:
+    return [Commit("t", T_ID, partition, 1, -1, metadata) for partition in partitions]
+
+
+def commit_all(world: World, commits: list[Commit], group: str = "g") -> Any:
+    return world.do(world.shard.commit_offsets(group, Member(), commits, version=8))
+
+
+def test_a_group_that_is_full_commits_no_further_partition_but_goes_on_with_those_it_has() -> None:
+    world = World(group_offsets_bytes_max="1024")
+    full = ErrorCode.INVALID_COMMIT_OFFSET_SIZE
+    assert commit_all(world, many(*range(7))) == [ErrorCode.NONE] * 5 + [full] * 2
+    assert commit_all(world, many(4, 5)) == [ErrorCode.NONE, full]
+    assert commit_all(world, many(0, metadata="x" * 100)) == [full]
+    assert commit_all(world, many(9), "another") == [ErrorCode.NONE]
+    world.restart()
+    assert commit_all(world, many(4, 5)) == [ErrorCode.NONE, full]
+    world.do(world.shard.delete_offsets("g", [("t", 0)]))
+    assert commit_all(world, many(5)) == [ErrorCode.NONE]
+
+
+def test_all_groups_together_have_a_limit_too() -> None:
+    world = World(offsets_bytes_max="1024")
+    assert commit_all(world, many(0, 1, 2)) == [ErrorCode.NONE] * 3
+    full = ErrorCode.INVALID_COMMIT_OFFSET_SIZE
+    assert commit_all(world, many(0, 1, 2), "another") == [ErrorCode.NONE] * 2 + [full]
+
+
+def test_texts_count_and_a_shorter_one_makes_room() -> None:
+    world = World(group_offsets_bytes_max="1024")
+    assert commit_all(world, many(0, metadata="x" * 800)) == [ErrorCode.NONE]
+    assert commit_all(world, many(1)) == [ErrorCode.INVALID_COMMIT_OFFSET_SIZE]
+    assert commit_all(world, many(0)) == [ErrorCode.NONE]
+    assert commit_all(world, many(1)) == [ErrorCode.NONE]
+    assert world.shard.offsets.bytes_of("g") == world.shard.offsets.bytes_count == 400

@@ -211,3 +211,20 @@ def test_one_partition_whose_metadata_is_too_long_leaves_the_others(world: World
     assert world.do(asked) == [ErrorCode.NONE, ErrorCode.OFFSET_METADATA_TOO_LARGE]
     world.end(7)
     assert world.fetch() == 5
+
+
+def test_what_is_pending_counts_for_the_limit_until_its_transaction_ends() -> None:
+    world = World(group_offsets_bytes_max="1024")
+    full = [ErrorCode.INVALID_COMMIT_OFFSET_SIZE]
+    for producer_id in range(5):
+        assert world.commit_in(producer_id, 1) == [ErrorCode.NONE]
+    assert world.commit_in(7, 1) == full
+    assert world.commit_in(4, 2) == [ErrorCode.NONE], "the same place in the same transaction"
+    world.end(0, committed=False)
+    assert world.commit_in(7, 1) == [ErrorCode.NONE]
+    for producer_id in (1, 2, 3, 4, 7):
+        world.end(producer_id)
+    assert world.shard.offsets.bytes_of("g") == 201, "one place, and one character beside it"
+    world.commit_in(8, 1)
+    world.do(world.shard.delete_offsets("g", [("t", 0)]))
+    assert world.shard.offsets.bytes_count == 0
