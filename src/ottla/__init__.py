@@ -16,11 +16,21 @@ if TYPE_CHECKING:
         ErrorCode,
         KafkaError,
         Offsets,
+        OpenTransaction,
         Record,
         StartError,
     )
 
-__all__ = ["Broker", "ErrorCode", "KafkaError", "Offsets", "Record", "StartError", "__version__"]
+__all__ = [
+    "Broker",
+    "ErrorCode",
+    "KafkaError",
+    "Offsets",
+    "OpenTransaction",
+    "Record",
+    "StartError",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

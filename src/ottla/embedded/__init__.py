@@ -6,9 +6,17 @@ for it when one of them is first used.
 
 from ottla.embedded.broker import Broker
 from ottla.embedded.errors import KafkaError
-from ottla.embedded.inside import Offsets
+from ottla.embedded.inside import Offsets, OpenTransaction
 from ottla.embedded.records import Record
 from ottla.node import StartError
 from ottla.protocol.errors import ErrorCode
 
-__all__ = ["Broker", "ErrorCode", "KafkaError", "Offsets", "Record", "StartError"]
+__all__ = [
+    "Broker",
+    "ErrorCode",
+    "KafkaError",
+    "Offsets",
+    "OpenTransaction",
+    "Record",
+    "StartError",
+]

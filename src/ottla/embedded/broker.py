@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from itertools import count as counter
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 from ottla.cluster.image import ClusterImage, TopicImage
 from ottla.cluster.names import is_internal
@@ -25,10 +25,11 @@ from ottla.core.config import Config, InvalidConfig
 from ottla.core.config_entries import topic_entries
 from ottla.core.topic_config import topic_config
 from ottla.embedded.errors import KafkaError
-from ottla.embedded.inside import Inside, Offsets
+from ottla.embedded.inside import Inside, Offsets, OpenTransaction
 from ottla.embedded.records import (
     BATCH_BYTES_MAX,
     Data,
+    Fetched,
     Headers,
     Record,
     batch_of,
@@ -57,6 +58,9 @@ one partition is enough, and a consumer that was left polling doesn't hold up th
 block. Everything else is as it would be in production."""
 
 WAIT_S_MAX: Final = 60.0
+
+Isolation = Literal["read_committed", "read_uncommitted"]
+ISOLATIONS: Final = ("read_committed", "read_uncommitted")
 
 
 class Broker:
@@ -286,6 +290,14 @@ class Broker:
         found = self._do(self._inside().offset_for_time(topic, partition, timestamp))
         return None if found < 0 else found
 
+    def open_transactions(self, topic: str, partition: int | None = None) -> list[OpenTransaction]:
+        """The transactions that have no end yet in a partition, or in any: whose, and since when.
+
+        Raises KafkaError with UNKNOWN_TOPIC_OR_PARTITION.
+        """
+        numbers = self._partitions(topic, partition)
+        return self._do(self._inside().open_transactions(topic, numbers))
+
     # --- records ---------------------------------------------------------------------------
 
     def append(
@@ -365,9 +377,12 @@ class Broker:
         offset: int | None = None,
         count: int | None = None,
         timeout: float | None = None,
+        isolation: Isolation = "read_committed",
     ) -> Iterator[Record]:
         """Read records: what is there, from `offset` (or the first) to the high watermark.
 
+        What was written in a transaction is there once that is committed, and never if it is
+        aborted; by `isolation` "read_uncommitted" it is there at once, whatever comes of it.
         Without a partition all are read, one after the other. `count` is how many to read at
         most; with a `timeout` in seconds as well, they are waited for.
 
@@ -378,6 +393,8 @@ class Broker:
             raise ValueError("a timeout needs a count: how many records to wait for")
         if count is not None and count < 0:
             raise ValueError(f"count is at least 0, not {count}")
+        if isolation not in ISOLATIONS:
+            raise ValueError(f"isolation is one of {', '.join(ISOLATIONS)}, not {isolation!r}")
         numbers = self._partitions(topic, partition)
         if offset is not None and len(numbers) > 1:
             raise ValueError("an offset belongs to one partition: say which")
@@ -390,15 +407,17 @@ class Broker:
                 message = f"{topic}-{number} has offsets from {start} to {end}, not {offset}"
                 raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, message)
             at[number] = offset
-        reader = _Reader(self, topic, at, count)
+        reader = _Reader(self, topic, at, count, committed=isolation == "read_committed")
         if timeout is None:
             return reader.read_until({n: bounds[n].high_watermark for n in numbers})
         return reader.read_within(timeout)
 
     # --- the way to the broker's thread ----------------------------------------------------
 
-    def _fetch(self, topic: str, offsets: Mapping[int, int], wait_s: float) -> dict[int, bytes]:
-        work = self._inside().fetch(topic, offsets, wait_s)
+    def _fetch(
+        self, topic: str, offsets: Mapping[int, int], wait_s: float, *, committed: bool
+    ) -> dict[int, Fetched]:
+        work = self._inside().fetch(topic, offsets, wait_s, committed=committed)
         return self._do(work, self._timeout_s + wait_s)
 
     @property
@@ -465,7 +484,10 @@ class Broker:
 class _Reader:
     """One reading of a topic: where it is in each partition, and how many records are left."""
 
-    def __init__(self, broker: Broker, topic: str, at: dict[int, int], count: int | None) -> None:
+    def __init__(
+        self, broker: Broker, topic: str, at: dict[int, int], count: int | None, *, committed: bool
+    ) -> None:
+        self._committed = committed
         self._broker = broker
         self._topic = topic
         self._at = at
@@ -477,17 +499,16 @@ class _Reader:
         for number, end in ends.items():
             while self._at[number] < end and not self._enough():
                 before = self._at[number]
-                fetched = self._broker._fetch(self._topic, {number: before}, 0.0)
-                yield from self._unpacked(fetched, end)
+                yield from self._unpacked(self._fetch({number: before}, 0.0), end)
                 if self._at[number] == before:
-                    break  # retention or a deletion of records was faster
+                    break  # a transaction is open, or retention or a deletion was faster
 
     def read_within(self, timeout: float) -> Iterator[Record]:
         """As they come in any partition, until there are enough. Raises TimeoutError."""
         deadline = monotonic() + timeout
         wait_s = 0.0
         while not self._enough():
-            yield from self._unpacked(self._broker._fetch(self._topic, self._at, wait_s))
+            yield from self._unpacked(self._fetch(self._at, wait_s))
             left_s = deadline - monotonic()
             if not self._enough() and left_s <= 0:
                 raise TimeoutError(
@@ -496,20 +517,23 @@ class _Reader:
                 )
             wait_s = min(left_s, WAIT_S_MAX)
 
+    def _fetch(self, offsets: Mapping[int, int], wait_s: float) -> dict[int, Fetched]:
+        return self._broker._fetch(self._topic, offsets, wait_s, committed=self._committed)
+
     def _enough(self) -> bool:
         return self._count is not None and self._read_count >= self._count
 
-    def _unpacked(self, fetched: Mapping[int, bytes], end: int | None = None) -> Iterator[Record]:
+    def _unpacked(self, fetched: Mapping[int, Fetched], end: int | None = None) -> Iterator[Record]:
         decompressed_max = self._broker._decompressed_max
-        for number, data in fetched.items():
+        for number, piece in fetched.items():
             start = self._at[number]
-            for record in unpack(data, number, start, decompressed_max):
+            for record in unpack(piece, number, start, decompressed_max):
                 if self._enough() or (end is not None and record.offset >= end):
                     return
                 self._at[number] = record.offset + 1
                 self._read_count += 1
                 yield record
-            self._at[number] = next_offset(data, start)
+            self._at[number] = next_offset(piece.data, start)
 
 
 async def _done(future: Future[Any]) -> None:

@@ -19,7 +19,7 @@ from ottla.core.endpoints import Endpoint
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
 from ottla.embedded.errors import KafkaError, raise_for
-from ottla.embedded.records import Placed
+from ottla.embedded.records import Fetched, Placed
 from ottla.handlers.context import ConnectionState, Context, Request
 from ottla.handlers.registry import API
 from ottla.handlers.reply import Parked
@@ -36,6 +36,21 @@ class Offsets(NamedTuple):
 
     start: int
     high_watermark: int
+
+
+class OpenTransaction(NamedTuple):
+    """A transaction that holds back those who read committed records from `first_offset` on.
+
+    `since_ms` is when it wrote its first record there, in milliseconds since 1970.
+    `transactional_id` is None where no coordinator knows of it: then nobody will end it.
+    """
+
+    partition: int
+    first_offset: int
+    since_ms: int
+    producer_id: int
+    producer_epoch: int
+    transactional_id: str | None
 
 
 class Inside:
@@ -122,6 +137,40 @@ class Inside:
                 found[number] = Offsets(partition.log.start, partition.high_watermark)
         return found
 
+    async def open_transactions(
+        self, topic: str, partitions: Iterable[int]
+    ) -> list[OpenTransaction]:
+        """Those that have no end in these partitions yet, and whose they are."""
+        found = []
+        for number in partitions:
+            partition = self.context.table.get(topic, number)
+            if isinstance(partition, ErrorCode):
+                raise_for(partition, None, f"asking for the transactions of {topic}-{number}")
+                continue
+            found += [(number, one) for one in partition.open_transactions()]
+        names = await self._transactional_ids({one.producer_id for _, one in found})
+        return [
+            OpenTransaction(
+                number,
+                one.first_offset,
+                one.since_ms,
+                one.producer_id,
+                one.epoch,
+                names.get(one.producer_id),
+            )
+            for number, one in found
+        ]
+
+    async def _transactional_ids(self, producers: set[int]) -> dict[int, str]:
+        """By producer, as far as a coordinator knows them."""
+        from ottla.protocol.messages.list_transactions import ListTransactionsRequest
+
+        if not producers:
+            return {}
+        body = ListTransactionsRequest(producer_id_filters=sorted(producers))
+        states = (await self.ask(body)).transaction_states
+        return {one.producer_id: one.transactional_id for one in states}
+
     async def offset_for_time(self, topic: str, partition: int, timestamp: int) -> int:
         """The first record's at or after `timestamp`; -1 if there is none."""
         from ottla.protocol.messages.list_offsets import (
@@ -172,9 +221,12 @@ class Inside:
         return placed
 
     async def fetch(
-        self, topic: str, offsets: Mapping[int, int], wait_s: float
-    ) -> dict[int, bytes]:
-        """Batches of each partition from its offset on; waits up to `wait_s` for the first."""
+        self, topic: str, offsets: Mapping[int, int], wait_s: float, *, committed: bool
+    ) -> dict[int, Fetched]:
+        """Batches of each partition from its offset on; waits up to `wait_s` for the first.
+
+        `committed`: none of a transaction that is open, and the aborted ones are told.
+        """
         from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 
         wanted = [
@@ -187,13 +239,21 @@ class Inside:
             max_wait_ms=round(wait_s * 1000),
             min_bytes=1,
             max_bytes=FETCH_BYTES_MAX,
+            isolation_level=int(committed),
             topics=[FetchTopic(topic=topic, partitions=wanted)],
         )
         parts = (await self.ask(body, BY_NAME_UNTIL)).responses[0].partitions
         try:
             for part in parts:
                 raise_for(part.error_code, None, f"reading {topic}-{part.partition_index}")
-            return {part.partition_index: await self._bytes_of(part.records) for part in parts}
+            fetched = {}
+            for part in parts:
+                aborted = part.aborted_transactions or ()
+                fetched[part.partition_index] = Fetched(
+                    await self._bytes_of(part.records),
+                    [(one.producer_id, one.first_offset) for one in aborted],
+                )
+            return fetched
         finally:
             release([part.records for part in parts])
 

@@ -6,7 +6,7 @@ and run in the caller's thread, so that the broker's own has no work with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from ottla.embedded.errors import KafkaError
@@ -33,6 +33,14 @@ class Placed(NamedTuple):
 
     base_offset: int
     log_append_time: int
+
+
+class Fetched(NamedTuple):
+    """Batches of one partition, and what is to be skipped in them: producer and first offset of
+    each transaction that was aborted."""
+
+    data: bytes
+    aborted: Sequence[tuple[int, int]] = ()
 
 
 class Record(NamedTuple):
@@ -119,14 +127,23 @@ def located(records: list[Record], placed: Placed) -> list[Record]:
     return [one._replace(offset=at) for at, one in enumerate(records, placed.base_offset)]
 
 
-def unpack(data: bytes, partition: int, start: int, decompressed_max: int) -> Iterator[Record]:
+def unpack(fetched: Fetched, partition: int, start: int, decompressed_max: int) -> Iterator[Record]:
     """The records from offset `start` on in what a fetch brought. Raises KafkaError.
 
-    Markers of transactions are left out.
+    Markers of transactions are left out, and so is what was aborted.
     """
+    aborted = sorted(fetched.aborted, key=lambda one: one[1])
+    skipped: set[int] = set()  # producers whose transaction, here, was aborted
     try:
-        for batch in read_batches(data):
-            if batch.is_control or batch.last_offset < start:
+        for batch in read_batches(fetched.data):
+            while aborted and aborted[0][1] <= batch.last_offset:
+                skipped.add(aborted.pop(0)[0])
+            if batch.is_control:
+                skipped.discard(batch.producer_id)  # it ends what was open
+                continue
+            if batch.last_offset < start:
+                continue
+            if batch.is_transactional and batch.producer_id in skipped:
                 continue
             for one in records_of(batch, decompressed_max):
                 if one.offset >= start:
