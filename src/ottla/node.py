@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ottla.cluster import keys
 from ottla.cluster.changes import Change, SettingsChanged
@@ -58,7 +58,13 @@ from ottla.storage.checkpoints import (
 from ottla.storage.directory import LogDirectory, WrongDirectory
 from ottla.storage.findings import Case, Finding
 
+if TYPE_CHECKING:
+    from ottla.host.cleaning import CleaningWorker
+    from ottla.storage.cleaner.cleaner import Cleaner
+
 _log = logging.getLogger("ottla.node")
+
+_COMPACTS_AFTER_S = 1.0
 
 
 class StartError(Exception):
@@ -106,6 +112,8 @@ class Node:
         self.view: ClusterView | None = None
         self.context: Context | None = None
         self.listeners: Listeners | None = None
+        self.cleaner: Cleaner | None = None
+        self.cleaning: CleaningWorker | None = None
         self.endpoints: list[Endpoint] = []
         self._lock: DirectoryLock | None = None
         self._opened = False
@@ -171,9 +179,20 @@ class Node:
         for partition, finding in self.directory.found:
             _tell_finding(partition, finding)
         self._keep_room()
+        self.timers.after(_COMPACTS_AFTER_S, self._compact)
         store.start(self.loop.call_soon_threadsafe)
         self._checkpoint_later()
         return self.endpoints
+
+    def _compact(self) -> None:
+        """Begin to compact; not at once, because there is more urgent work at a start."""
+        from ottla.host.cleaning import CleaningWorker  # late: nothing at a start needs them
+        from ottla.replication.compaction import cleaner_of
+
+        self.cleaning = CleaningWorker(self.loop.call_soon_threadsafe)
+        ports = (self.clock, self.timers)
+        self.cleaner = cleaner_of(self.table, self.config, ports, self.cleaning)
+        self.cleaner.start()
 
     def _keep_room(self) -> None:
         """Delete what retention no longer covers, and mind how full the disk is."""
@@ -302,8 +321,12 @@ class Node:
         """
         if self.listeners is not None:
             self.listeners.close()
+        if self.cleaner is not None:
+            self.cleaner.stop()
         try:
             self.offload.close()
+            if self.cleaning is not None:
+                self.cleaning.close()
             # Completes what is in flight: after this nothing touches a log from elsewhere.
             self.disk.close()
             if self._opened and clean:
