@@ -79,6 +79,12 @@ class SparseIndex:
         self.last = None
         self._pending = bytearray()
 
+    def keep(self, count: int, last: Entry | None) -> None:
+        """Only the first entries count, the last of them `last`: those behind it are made anew."""
+        self.count = self._written = count
+        self.last = last
+        self._pending = bytearray()
+
     def settle(self) -> None:
         """Write what is pending and cut what lies behind it. Raises DiskError. At start only."""
         self.write_out()

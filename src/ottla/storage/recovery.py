@@ -34,6 +34,7 @@ from ottla.storage.index import (
     open_index,
 )
 from ottla.storage.log import Opened
+from ottla.storage.resuming import resume
 from ottla.storage.scanning import batches, contains_batch
 from ottla.storage.segment import POSITION_MAX, Segment, stem
 from ottla.storage.settings import LogSettings
@@ -121,6 +122,15 @@ def open_log(
     if end < hints.recovery_point and not failed:
         work.found(Case.DAMAGED, directory, end)
         failed = True
+    if end < hints.start:
+        # Nothing above the start can be read: it was never synced and is lost (flush.policy=os), or
+        # damaged. The log goes on at its start: what comes now is not what was deleted.
+        if failed:
+            for segment in segments:
+                segment.close()
+        else:
+            _discard(work, segments, Case.BELOW_START)
+        segments, end = [], hints.start
     epochs = epochs_of(work, segments, end)
     find_aborted(work, names, segments)
     producers = producers_of(work, names, segments, end)
@@ -323,29 +333,39 @@ def _end_log(
     return damaged
 
 
-def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> int:
-    """Learn a segment from its batches and make its indexes anew; the end of the sound ones.
-
-    Checksums from `verify_from` on (None: nowhere): what lies before was on disk for certain.
-    A batch is sound if it follows: offsets go on, leader epochs don't fall.
-    """
-    size = segment.log.size()
-    indexes = (segment.offsets, segment.times)
-    for index in indexes:
-        index.clear()
-    # A stop that looked clean may have been believed up to here: forget what it said.
+def _forget(segment: Segment) -> None:
+    """It is read from its beginning; a stop that looked clean may have been believed up to here."""
+    segment.offsets.clear()
+    segment.times.clear()
     segment.size = 0
     segment.end = segment.base_offset
     segment.max_timestamp, segment.max_timestamp_offset = -1, int(segment.base_offset)
     segment.first_timestamp = None
+
+
+def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> int:
+    """Learn a segment from its batches and make its indexes anew; the end of the sound ones.
+
+    Checksums from `verify_from` on (None: nowhere): what lies before was on disk for certain, and
+    is not read again where the indexes lead to its end.
+    A batch is sound if it follows: offsets go on, leader epochs don't fall.
+    """
+    size = segment.log.size()
+    indexes = (segment.offsets, segment.times)
+    before = None
+    if verify_from is not None and segment.aborted is None:
+        before = resume(segment, verify_from)
+    if before is None:
+        _forget(segment)
     if segment.aborted is not None:
         work.aborted_unsound.add(segment.base_offset)
-    epoch = -1
+    epoch = -1 if before is None else before.leader_epoch
     checked: tuple[int, Offset] | None = None
     room_until: Offset | None = None
     if work.read_from is None:
-        work.read_from = segment.base_offset
-    for batch, position in batches(segment.log, 0, size, whole=verify_from is not None):
+        work.read_from = segment.end
+    whole = verify_from is not None
+    for batch, position in batches(segment.log, segment.size, size, whole=whole):
         if batch.base_offset < segment.end or batch.leader_epoch < epoch:
             # One of the two lies. If it is the one before, a look at it finds that out.
             room_until, checked = Offset(batch.base_offset), None

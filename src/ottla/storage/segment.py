@@ -180,6 +180,16 @@ class Segment:
         if self.max_timestamp > (-1 if last is None else last[0]):
             self.times.add(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
 
+    def resumed(self, batch: BatchView, position: int, first_timestamp: int) -> None:
+        """All up to `batch` at `position` is known, and that its indexes end with it."""
+        time = self.times.last
+        self.max_timestamp = -1 if time is None else time[0]
+        self.max_timestamp_offset = self.base_offset + (0 if time is None else time[1])
+        self.first_timestamp = first_timestamp
+        self._since_entry = batch.length
+        self.size = position + batch.length
+        self.end = Offset(batch.last_offset + 1)
+
     def opened(self) -> None:
         """What was on disk before is known now; what is appended from here on is warm."""
         last = self.offsets.last
