@@ -22,7 +22,7 @@ from ottla.protocol.messages.produce import (
 )
 from ottla.records.batch import BatchView
 from ottla.records.builder import NO_PRODUCER, Producer, build_batch
-from ottla.records.reader import Record
+from ottla.records.reader import Record, pairs_of
 from ottla.testing.simnode import Call, SimNode
 
 NOW_MS = 1_700_000_000_000
@@ -145,3 +145,20 @@ def batches(part: PartitionData) -> list[BatchView]:
 def stored(raw: bytes) -> bytes:
     """What of a batch stays as it was sent: all but base offset and leader epoch."""
     return raw[8:12] + raw[16:]
+
+
+def committed_values(node: SimNode, topic: str = "t", partition: int = 0) -> list[bytes]:
+    """Every value under read_committed, as a consumer sorts out what it was sent."""
+    want = Want(0, topic, partition, bytes_max=1 << 24)
+    part = get(node, want, isolation_level=1, max_bytes=1 << 24)
+    aborted = sorted((one.first_offset, one.producer_id) for one in part.aborted_transactions or ())
+    skipped: set[int] = set()
+    found: list[bytes] = []
+    for one in batches(part):
+        while aborted and aborted[0][0] <= one.base_offset:
+            skipped.add(aborted.pop(0)[1])
+        if one.is_control:
+            skipped.discard(one.producer_id)
+        elif one.producer_id not in skipped or not one.is_transactional:
+            found += [value or b"" for _, value in pairs_of(one)]
+    return found
