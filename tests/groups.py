@@ -46,6 +46,7 @@ class World:
     def __init__(self, **options: str) -> None:
         self.loop = SimLoop()
         self.config = broker_config({name.replace("_", "."): v for name, v in options.items()})
+        self.image = ClusterImage("c")
         self.journals = MemoryJournals(1)
         self.journal = self.journals.journals[0]
         self.ids = 0
@@ -53,7 +54,7 @@ class World:
 
     def start(self) -> None:
         def shard(number: int) -> GroupShard:
-            return GroupShard(number, self.config, lambda: ClusterImage("c"), self.loop, node)
+            return GroupShard(number, self.config, lambda: self.image, self.loop, node)
 
         node = Node(
             self._unique,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -36,6 +36,8 @@ QUEUED_MAX = 10_000
 AGAIN_S = 0.5
 """After this long a timer's decision that could not be written is made again."""
 _BATCH_OVERHEAD = 61 + 64
+_RECORD_OVERHEAD = 32
+"""The most that a record has beside its key and value."""
 
 
 class Shard(Protocol):
@@ -249,11 +251,7 @@ class Keeper(Generic[S]):
     def _write(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
         journal, shard, producer = self.journal, self.shard, decision.producer
         now_ms = self._clock.wall_ms()
-        for entries in self._batches(decision):
-            records = []
-            for entry in entries:
-                key, value = self._codec.encode(entry)
-                records.append(Record(key, value, now_ms))
+        for entries, records in self._batches(decision, now_ms):
             built = build_batch(
                 records,
                 codec=self._codec.compression(),
@@ -292,21 +290,24 @@ class Keeper(Generic[S]):
             return
         self.shard.end_transaction(ending.producer_id, ending.committed)
 
-    def _batches(self, decision: Decision[Any]) -> Iterable[Iterable[Entry]]:
-        """The entries, in as many batches as they need where they may be parted."""
+    def _batches(
+        self, decision: Decision[Any], now_ms: int
+    ) -> Iterator[tuple[Sequence[Entry], list[Record]]]:
+        """The entries and their records, in as many batches as they need where they may be
+        parted."""
+        records = [Record(*self._codec.encode(entry), now_ms) for entry in decision.entries]
         if decision.atomic:
-            return (decision.entries,)
-        batches: list[list[Entry]] = []
-        room = 0
-        for entry in decision.entries:
-            key, value = self._codec.encode(entry)
-            size = len(key) + len(value or b"") + _BATCH_OVERHEAD
-            if size > room:
-                batches.append([])
-                room = self.journal.batch_bytes_max - _BATCH_OVERHEAD
-            room -= size
-            batches[-1].append(entry)
-        return batches
+            yield decision.entries, records
+            return
+        begin, room = 0, self.journal.batch_bytes_max - _BATCH_OVERHEAD
+        left = room
+        for at, record in enumerate(records):
+            size = len(record.key or b"") + len(record.value or b"") + _RECORD_OVERHEAD
+            if size > left and at > begin:
+                yield decision.entries[begin:at], records[begin:at]
+                begin, left = at, room
+            left -= size
+        yield decision.entries[begin:], records[begin:]
 
     # --- what follows ----------------------------------------------------------------------
 

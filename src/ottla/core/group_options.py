@@ -46,6 +46,15 @@ GROUP_BYTES_MAX = Option(
     at_least=1024,
     at_most=INT_MAX,
 )
+GROUP_REGEX_BYTES_MAX = Option(
+    "group.regex.bytes.max",
+    16 << 20,
+    "How long the names of the topics may be, together, that the regular expressions of a consumer "
+    "group name; past it topics are passed over, the last by name, and the group's timeline says "
+    "so. Those of one expression are kept to what a record may hold. ottla's own.",
+    at_least=1024,
+    at_most=INT_MAX,
+)
 GROUP_REBALANCES_MAX = Option(
     "group.rebalances.per.minute.max",
     120,

@@ -35,7 +35,7 @@ from ottla.coordinator.group.consumer_member import (
 )
 from ottla.coordinator.group.draft import Draft, Note
 from ottla.coordinator.group.reconcile import Goal, Owned, reconcile
-from ottla.coordinator.group.regex import Regex, RegexError, Resolution
+from ottla.coordinator.group.regex import Regex, RegexError, Resolution, fitting, names_bytes
 from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.consumer_group_heartbeat import (
@@ -63,7 +63,11 @@ class Settings(Value):
     assignment_ms: int = 1000
     size_max: int = (1 << 31) - 1
     bytes_max: int = (1 << 31) - 1
-    """How much the members may say together."""
+    """How much the members may say together,"""
+    regex_bytes_max: int = (1 << 31) - 1
+    """how long the names of the topics may be that their expressions name,"""
+    record_bytes_max: int = (1 << 20) - 1024
+    """and how long those that one expression names: they stand in one record."""
     assignors: tuple[str, ...] = ("uniform", "range")
     can_join_classic: bool = True
     """Members that speak the classic protocol may join a consumer group."""
@@ -167,7 +171,10 @@ class ConsumerProtocol:
         is_behind = request.member_epoch != member.epoch
         if is_behind or _is_full(request) or outcome.assigned != member.assigned:
             response.assignment = _assignment(outcome.assigned)
-        return Decision(response, draft.entries, draft.effects)
+        # The targets of thousands of members are more than a batch may hold. Of what a crash keeps
+        # the group's next epoch comes first, and until its targets are all there they are computed
+        # anew.
+        return Decision(response, draft.entries, draft.effects, atomic=draft.is_whole)
 
     def _draft(self, request: ConsumerGroupHeartbeatRequest) -> Draft | Refusal:
         group_id, joins = request.group_id, request.member_epoch == 0
@@ -231,6 +238,8 @@ class ConsumerProtocol:
                 )
             draft.put_subscription(updated)
         changed = bump = updated.topics != member.topics
+        # In, and without a target: of its first heartbeat only the beginning was kept.
+        bump |= is_in and member.epoch == 0 and member.id not in draft.targets
         regexes = self._regexes(draft, member, updated)
         if isinstance(regexes, Refusal):
             return regexes
@@ -330,12 +339,21 @@ class ConsumerProtocol:
 
     def _take(self, draft: Draft, resolution: Resolution) -> bool:
         """Write down what the expressions name now."""
-        now_ms = self.clock.wall_ms()
+        now_ms, settings = self.clock.wall_ms(), self.settings(draft.group.id)
         differs = False
-        for regex in sorted(resolution.topics.keys() & draft.wanted_regexes()):
+        wanted = sorted(resolution.topics.keys() & draft.wanted_regexes())
+        others = (one.topics for regex, one in draft.regexes.items() if regex not in wanted)
+        room = settings.regex_bytes_max - sum(map(names_bytes, others))
+        for regex in wanted:
             before = draft.regexes.get(regex)
-            topics = frozenset(resolution.topics[regex])
+            found = resolution.topics[regex]
+            key_bytes = 4 * (len(regex) + len(draft.group.id))
+            topics = fitting(found, min(room, settings.record_bytes_max - key_bytes))
+            room -= names_bytes(topics)
             if before is None or before.topics != topics:
+                if len(topics) < len(found):
+                    what = f"{len(found) - len(topics)} of the {len(found)} topics of {regex!r}"
+                    draft.notes.append(("passed over", "", f"{what} (group.regex.bytes.max)"))
                 differs |= bool(topics) or before is not None
                 draft.put_regex(regex, Resolved(topics, resolution.version, now_ms))
         return differs
@@ -367,7 +385,7 @@ class ConsumerProtocol:
             draft.effects.append(Do(partial(self._resolved, group_id, topics)))
             draft.why = "a regular expression names other topics"
             self.tell(draft)
-            return Decision(None, draft.entries, draft.effects)
+            return Decision(None, draft.entries, draft.effects, atomic=False)
 
         return Schedule(("regex", group_id), 0.0, decide)
 

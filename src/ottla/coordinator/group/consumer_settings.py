@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 from ottla.cluster import keys
 from ottla.cluster.image import NO_SETTINGS
 from ottla.coordinator.group.consumer import Settings
-from ottla.core import group_options
+from ottla.core import group_options, topic_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ottla.cluster.image import ClusterImage
     from ottla.core.config import Config, Option
+
+
+_RECORD_OVERHEAD = 1024
+"""Of a batch and a record, and of a group's name."""
 
 
 class ConsumerSettings:
@@ -67,6 +71,8 @@ class ConsumerSettings:
             assignment_ms=assignment_ms,
             size_max=config[group_options.CONSUMER_MAX_SIZE],
             bytes_max=config[group_options.GROUP_BYTES_MAX],
+            regex_bytes_max=config[group_options.GROUP_REGEX_BYTES_MAX],
+            record_bytes_max=config[topic_options.MAX_MESSAGE_BYTES] - _RECORD_OVERHEAD,
             assignors=tuple(config[group_options.CONSUMER_ASSIGNORS].split(",")),
             can_join_classic=policy != "disabled",
             can_upgrade=policy in ("bidirectional", "upgrade"),

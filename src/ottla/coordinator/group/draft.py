@@ -52,6 +52,7 @@ class Draft:
         "epoch",
         "group",
         "image",
+        "is_whole",
         "notes",
         "why",
     )
@@ -62,6 +63,8 @@ class Draft:
         self.epoch = group.epoch
         self.entries: list[Entry] = []
         self.effects: list[Effect] = []
+        self.is_whole = False
+        """Whether a crash must keep all of the entries or none: else what follows mends it."""
         self.notes: list[Note] = []
         self.why = ""
         """Why there is a new epoch."""
@@ -143,6 +146,7 @@ class Draft:
 
     def replace(self, old: Member, new: Member) -> None:
         """Let a member take the place of another, with its target and its partitions."""
+        self.is_whole = True
         target = self.targets.get(old.id, NO_ASSIGNMENT)
         self.remove(old.id)
         self.put_subscription(new)
@@ -184,6 +188,7 @@ class Draft:
     def write_all(self) -> None:
         """Write down the whole group: it was of another kind before."""
         group = self.group
+        self.is_whole = True
         group.metadata_hash = self.metadata_hash()
         self.entries += (self._subscription(member) for member in group.members.values())
         self._put_epoch(group.metadata_hash)

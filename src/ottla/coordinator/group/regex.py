@@ -217,3 +217,21 @@ class Resolution:
             self.topics[regex.text].add(name)
         self._at += 1
         return regex.steps - before + 1
+
+
+def names_bytes(names: Iterable[str]) -> int:
+    """What names of topics take in a record."""
+    return sum(len(name) + 2 for name in names)
+
+
+def fitting(names: set[str], bytes_max: int) -> frozenset[str]:
+    """The first of the names, in their order, that are no more than that together."""
+    if names_bytes(names) <= bytes_max:
+        return frozenset(names)
+    kept = []
+    for name in sorted(names):
+        bytes_max -= len(name) + 2
+        if bytes_max < 0:
+            break
+        kept.append(name)
+    return frozenset(kept)

@@ -23,9 +23,9 @@ def counted(members: int) -> str:
 class Event(NamedTuple):
     """One thing that happened.
 
-    `kind` is joined, left, expired, replaced, rebalancing, completing, stable or empty. `member`
-    is "" where it is about the group. `took_ms` is how long the phase before it lasted, None where
-    there was none.
+    `kind` is joined, left, expired, replaced, passed over (topics), preparing or rebalancing,
+    completing, stable or empty. `member` is "" where it is about the group. `took_ms` is how long
+    the phase before it lasted, None where there was none.
     """
 
     at_ms: int

@@ -1,5 +1,7 @@
 """Consumer groups (KIP-848): members, targets, and the way from the one to the other."""
 
+from itertools import chain
+
 import pytest
 
 from ottla.coordinator.group.consumer_listing import describe_consumer_group
@@ -483,3 +485,48 @@ def test_a_group_that_is_emptied_says_so_in_its_timeline(world):
     world.join("a", "t")
     world.pass_ms(60_000)
     assert [event.kind for event in world.group.timeline.events()][-2:] == ["expired", "empty"]
+
+
+# --- what a batch may hold, and what a crash may keep -----------------------------------------
+
+
+def test_i36_a_crash_may_keep_any_beginning_of_what_a_heartbeat_wrote():
+    world = World({"t": 6})
+    whole = [0]
+
+    def settle(epochs):
+        """All beat until nothing changes; each says what it was given."""
+        owned = dict.fromkeys(epochs)
+        for _ in range(8):
+            for member_id, epoch in epochs.items():
+                joins = epoch == 0
+                told = {"rebalance_timeout_ms": 60_000, "subscribed_topic_names": ["t"]}
+                answer = world.beat(
+                    member_id, epoch, owned=owned[member_id] or {}, **(told if joins else {})
+                )
+                assert not answer.error_code, answer
+                epochs[member_id] = answer.member_epoch
+                owned[member_id] = given(answer) or owned[member_id]
+                whole.append(len(world.log))
+        return owned
+
+    settle({"a": 0, "b": 0, "c": 0})
+    log = list(world.log)
+    for kept in range(len(log) + 1):
+        world.log = log[:kept]
+        world.restart()
+        owned = settle({"a": 0, "b": 0, "c": 0})
+        assert sorted(chain(*(each["t"] for each in owned.values()))) == list(range(6)), kept
+        assert [len(each["t"]) for each in owned.values()] == [2, 2, 2], kept
+        assert world.group.state == "Stable", kept
+    assert len(set(whole)) > 5
+
+
+def test_names_that_a_regex_finds_are_passed_over_where_they_are_too_long_together():
+    world = World({f"topic-{number:03}": 1 for number in range(200)}, group_regex_bytes_max="1024")
+    answer = world.join("a", subscribed_topic_regex="topic-.*")
+    assert sorted(given(answer)) == [f"topic-{number:03}" for number in range(1024 // 11)]
+    (passed_over,) = (one for one in world.group.timeline.events() if one.kind == "passed over")
+    assert passed_over.text == "107 of the 200 topics of 'topic-.*' (group.regex.bytes.max)"
+    answer = world.join("b", subscribed_topic_regex="topic-00.*")
+    assert world.group.regexes["topic-00.*"].topics == frozenset(), "there is no room left"
