@@ -121,12 +121,15 @@ class PartitionTable:
 
         A log that no topic of the image owns is set aside under a name of its own and kept: its
         topic was deleted just before a crash, or the metadata is not that of this directory.
-        A directory whose partition.metadata is missing or can't be believed is its topic's.
+        A directory whose partition.metadata is damaged or lost is that of the topic so named, and
+        so is one that lost everything but its name in a crash.
         """
         for key, log in list(self.directory.logs.items()):
             topic = image.topics.get(key.topic)
+            empty = not log.segments and not log.failed
             if topic is not None and log.topic_id == NO_TOPIC_ID:
-                self.directory.adopt(log, topic.id)
+                if empty or key in self.directory.adoptable:
+                    self.directory.adopt(log, topic.id)
             if topic is None or topic.id != log.topic_id or key.partition >= len(topic.partitions):
                 aside = self.directory.set_aside(key)
                 _log.warning(

@@ -96,6 +96,9 @@ class LogDirectory:
         self.found: list[Found] = []
         self.rebuilt: list[str] = []
         """Files of the directory itself that could not be believed and were made anew."""
+        self.adoptable: set[TopicPartition] = set()
+        """Logs whose partition.metadata is damaged or lost, not only not durable yet: they are
+        those of the topic so named. What was never synced may be a deleted namesake's."""
         self._lock: Lock | None = None
         self._leaving: dict[TopicPartition, Pending[None]] = {}
         self._departing: list[_Departure] = []
@@ -198,6 +201,8 @@ class LogDirectory:
                 now_ms,
                 starts_certain,
             )
+            if topic_id == NO_TOPIC_ID and (metadata is not None or hints.recovery_point > 0):
+                self.adoptable.add(partition)
             settings = settings_for(partition, topic_id)
             opened, findings = open_log(self.disk, path, topic_id, settings, hints)
             self.found += [Found(partition, finding) for finding in findings]
@@ -406,7 +411,12 @@ class LogDirectory:
 
     def _checkpoint_steps(self) -> list[Step]:
         """Replace them all; one sync of the directory is enough for them."""
-        here = {name: log for name, log in self.logs.items() if log.on_disk}
+        # One without an id may be nobody's: with a recovery point it would pass for its topic's.
+        here = {
+            name: log
+            for name, log in self.logs.items()
+            if log.on_disk and (log.topic_id != NO_TOPIC_ID or name in self.adoptable)
+        }
         contents = {
             checkpoints.RECOVERY_POINTS: {name: log.recovery_point for name, log in here.items()},
             checkpoints.LOG_STARTS: self._starts(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ottla.core.model import Offset
+from ottla.core.ports import UnlinkFile
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
@@ -222,6 +223,18 @@ def test_an_empty_segment_after_a_cut_is_removed():
     _, findings = reopen(bench)
     assert cases(findings) == [Case.TORN_TAIL, Case.EMPTY_SEGMENT, Case.SNAPSHOT_AHEAD]
     assert bench.log.end == 1
+
+
+def test_a_log_that_lost_all_above_its_start_goes_on_at_its_start(bench):
+    bench.disk.kill()
+    for segment in bench.log.segments[1:]:
+        bench.disk.perform_now([UnlinkFile(file.path) for file in segment.files()])
+    hints = Hints(start=Offset(25))
+    opened, findings = open_log(bench.disk, "/data/t-0", TOPIC_ID, SETTINGS, hints)
+    assert Case.BELOW_START in cases(findings)
+    bench.log = bench.open(opened)
+    assert (bench.log.start, bench.log.end) == (25, 25)
+    assert bench.append(make_batch(), epoch=2) == 25
 
 
 def test_a_directory_without_segments_is_an_empty_log(bench):
