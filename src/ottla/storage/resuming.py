@@ -30,8 +30,10 @@ def resume(segment: Segment, certain: Offset) -> BatchView | None:
     """
     offsets = _columns(segment.offsets, OFFSET_ENTRY)
     times = _columns(segment.times, TIME_ENTRY)
-    if offsets is None or times is None or not times[1]:
+    if offsets is None or times is None or not (offsets[1] and times[1]):
         return None
+    if offsets[1][0] == 0 or times[0][0] == 0:
+        return None  # zeros rise from nothing; the first batch has no entry of its own
     below = min(times[1][-1], certain - segment.base_offset)
     count = bisect_left(offsets[0], below)
     size = segment.log.size()
