@@ -89,11 +89,12 @@ def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
             if isinstance(found, ErrorCode):
                 return Reply(FetchResponse(error_code=found, session_id=NO_SESSION, responses=[]))
             session, incremental = found, True
-            wanted = list(session.partitions.values())
-            if not wanted:
+            wanted = []  # what is awake, at each attempt
+            if not session.partitions:
                 sessions.end(session.id)
                 session = None
-    if len(wanted) > 1 and too_many(context, request, len(wanted)):
+    count = len(session.partitions) if incremental and session is not None else len(wanted)
+    if count > 1 and too_many(context, request, count):
         if session is not None:
             _shared(context).sessions.end(session.id)
         return _refused_whole(request, wanted, ErrorCode.INVALID_REQUEST)
@@ -134,7 +135,9 @@ class Fetch:
         "context",
         "deadline",
         "got",
+        "idle",
         "incremental",
+        "named",
         "replica_id",
         "request",
         "session",
@@ -166,6 +169,8 @@ class Fetch:
         """Bytes that this attempt has found."""
         self.urgent = False
         """Whether it must be answered at once, however little it is."""
+        self.idle: list[tuple[Wanted, Partition]] = []
+        """What this attempt has read to its end."""
         self.unread: frozenset[int] = _NONE
         """Partitions that the disk could not read, by id() of what is wanted of them."""
         self.warmings_count = 0
@@ -174,6 +179,11 @@ class Fetch:
         self.replica_id = body.replica_state.replica_id if state_since else body.replica_id
         self.deadline: float | None = None
         """Monotonic seconds; known once something has to be waited for."""
+        self.named = 0
+        """Up to which of the session's requests it counts."""
+        if session is not None:
+            self.named = session.named
+            session.read_as((body.isolation_level, self.replica_id))
 
     def attempt(self) -> Reply | Parked:
         """Read what is there: answer if it is enough, else park until it may be."""
@@ -181,7 +191,9 @@ class Fetch:
         watched: list[Partition] = []
         cold: list[tuple[Wanted, Partition, Cold]] = []
         self.got = 0
-        for wanted in self.wanted:
+        self.idle = []
+        session = self.session if self.incremental else None
+        for wanted in self.wanted if session is None else session.in_turn(self.named):
             data, partition = self._read(wanted, cold)
             read.append((wanted, data))
             if partition is None:
@@ -190,7 +202,9 @@ class Fetch:
                 watched.append(partition)
         if cold:
             return self._warm(read, cold)
-        if self.got >= self.body.min_bytes or self.urgent or not watched:
+        if self.got >= self.body.min_bytes or self.urgent:
+            return self._reply(read)
+        if not watched and (session is None or not session.any_asleep):
             return self._reply(read)
         left_s = self._left_s()
         if left_s <= 0:
@@ -209,6 +223,8 @@ class Fetch:
         self.waiter = waiter = ReadWaiter(missing, committed=self.committed)
         for partition in watched:
             waiter.watch(partition)
+        if session is not None:
+            session.waiters.add(waiter)
         return Parked(waiter.pending, self._woken, left_s, abandon=self._leave)
 
     def _left_s(self) -> float:
@@ -223,6 +239,8 @@ class Fetch:
     def _leave(self) -> None:
         assert self.waiter is not None, "only a parked fetch leaves"
         self.waiter.leave()
+        if self.session is not None:
+            self.session.waiters.discard(self.waiter)
         self.waiter = None
         _shared(self.context).parked -= 1
 
@@ -321,6 +339,8 @@ class Fetch:
             self.got = got + piece.slice.length  # so that no more is warmed than will be sent
         elif piece is not None:
             return _refusal(wanted, piece), None
+        elif self.session is not None:
+            self.idle.append((wanted, partition))
         return data, partition
 
     def _find(self, wanted: Wanted) -> Partition | ErrorCode:
@@ -345,6 +365,8 @@ class Fetch:
             if self.incremental:
                 read = told
             session.rotate(served)
+            for wanted, partition in self.idle:
+                session.sleep(wanted, partition)
         session_id = NO_SESSION if session is None else session.id
         return Reply(FetchResponse(session_id=session_id, responses=_by_topic(read)))
 

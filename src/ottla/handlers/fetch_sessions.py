@@ -2,6 +2,10 @@
 
 Owns the sessions, their epochs and which partitions an incremental answer may leave out. Must not
 read a log. A session is a cache: losing one costs its client a full fetch, nothing else.
+
+A partition with nothing more to say sleeps: no fetch looks at it until the partition itself wakes
+it, by a change of what a fetch would be told. So a fetch costs what is new, not what its session
+knows. The answers are those of looking at every partition, in the same order.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ from typing import TYPE_CHECKING
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ottla.core.ports import Clock
     from ottla.protocol.messages.fetch import FetchRequest, PartitionData
+    from ottla.replication.partition import Partition, ReadWaiter
 
 NO_SESSION = 0
 INITIAL_EPOCH = 0
@@ -26,14 +33,18 @@ class Wanted:
     """One partition that a fetch reads, and what its session last told the client of it."""
 
     __slots__ = (
+        "asleep_in",
         "bytes_max",
         "last_fetched_epoch",
         "leader_epoch",
         "offset",
         "partition",
+        "session",
+        "since",
         "told",
         "topic",
         "topic_id",
+        "turn",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917  # the fields of a fetch's partition
@@ -55,6 +66,32 @@ class Wanted:
         self.last_fetched_epoch = last_fetched_epoch
         self.told: tuple[int, int, int] | None = None
         """Error, high watermark and log start as last sent; None: nothing yet."""
+        self.session: Session | None = None
+        self.turn = 0
+        """The session reads what has the least first."""
+        self.since = 0
+        """Which of the session's requests named it."""
+        self.asleep_in: Partition | None = None
+        """Who wakes it; None while it is awake."""
+
+    def woken(self, partition: Partition, arrived: int, settled: int) -> None:
+        """Be looked at again: see `ottla.replication.partition.Sleeper`."""
+        self.asleep_in = None
+        session = self.session
+        assert session is not None, "only what is in a session sleeps"
+        session.awake.add(self)
+        for waiter in list(session.waiters):
+            if id(waiter) not in partition.readers:
+                waiter.watch(partition)
+                waiter.arrived(settled if waiter.committed else arrived)
+
+    def stop_sleeping(self) -> None:
+        """Without having been woken."""
+        partition, self.asleep_in = self.asleep_in, None
+        if partition is not None and partition.sleepers is not None:
+            partition.sleepers.discard(self)
+            if not partition.sleepers:
+                partition.sleepers = None
 
     @property
     def key(self) -> Key:
@@ -91,33 +128,116 @@ def wanted_by(request: FetchRequest) -> list[Wanted]:
 
 
 class Session:
-    """One client's partitions, in the order in which they will be read next."""
+    """One client's partitions. Those that may have something to say are `awake`."""
 
-    __slots__ = ("by_id", "epoch", "id", "last_used", "partitions")
+    __slots__ = (
+        "_manner",
+        "_turn",
+        "awake",
+        "by_id",
+        "ended",
+        "epoch",
+        "id",
+        "last_used",
+        "named",
+        "partitions",
+        "waiters",
+    )
 
     def __init__(self, session_id: int, wanted: list[Wanted], by_id: bool, now: float) -> None:
         self.id = session_id
         self.by_id = by_id
         self.epoch = 1
         self.last_used = now
-        self.partitions: dict[Key, Wanted] = {one.key: one for one in wanted}
+        self.ended = False
+        self.partitions: dict[Key, Wanted] = {}
+        self.awake: set[Wanted] = set()
+        self.waiters: set[ReadWaiter] = set()
+        """Of its parked fetches: they hear of what wakes."""
+        self.named = 0
+        """How many requests have changed what it reads."""
+        self._turn = 0
+        self._manner: object = None
+        self._take(wanted)
 
     def change(self, request: FetchRequest) -> None:
         """Take in what an incremental request adds, changes and forgets."""
-        for one in wanted_by(request):
-            known = self.partitions.get(one.key)
-            if known is not None:
-                one.told = known.told
-            self.partitions[one.key] = one
+        if request.topics:
+            self.named += 1
+        self._take(wanted_by(request))
         for topic in request.forgotten_topics_data:
             for index in topic.partitions:
-                self.partitions.pop((topic.topic, topic.topic_id, index), None)
+                one = self.partitions.pop((topic.topic, topic.topic_id, index), None)
+                if one is not None:
+                    self._drop(one)
+
+    def _take(self, wanted: Iterable[Wanted]) -> None:
+        for one in wanted:
+            known = self.partitions.get(one.key)
+            if known is not None:
+                self._drop(known)
+                one.told, one.turn = known.told, known.turn
+            else:
+                self._turn += 1
+                one.turn = self._turn
+            one.session = self
+            one.since = self.named
+            self.partitions[one.key] = one
+            self.awake.add(one)
+
+    def _drop(self, one: Wanted) -> None:
+        one.stop_sleeping()
+        self.awake.discard(one)
+
+    def read_as(self, manner: object) -> None:
+        """Say how a request reads: what has nothing to say to one may have to another."""
+        if manner != self._manner:
+            self._manner = manner
+            for one in self.partitions.values():
+                one.stop_sleeping()
+                self.awake.add(one)
+
+    def in_turn(self, named: int) -> list[Wanted]:
+        """What must be looked at, in the order in which it is read.
+
+        Not what was named by requests after the first `named`: they have answers of their own.
+        """
+        found = [one for one in self.awake if one.since <= named]
+        found.sort(key=_turn_of)
+        return found
 
     def rotate(self, served: list[Wanted]) -> None:
         """Read last, next time, what had data this time: no partition starves another."""
         for one in served:
-            if self.partitions.pop(one.key, None) is not None:
-                self.partitions[one.key] = one
+            self._turn += 1
+            one.turn = self._turn
+
+    def sleep(self, one: Wanted, partition: Partition) -> None:
+        """It has been told all there is, and there is nothing to read: see it when it changes."""
+        if self.ended or self.partitions.get(one.key) is not one:
+            return  # by a request that came while the fetch was waiting
+        self.awake.discard(one)
+        one.asleep_in = partition
+        if partition.sleepers is None:
+            partition.sleepers = set()
+        partition.sleepers.add(one)
+
+    @property
+    def any_asleep(self) -> bool:
+        return len(self.awake) < len(self.partitions)
+
+    def end(self) -> None:
+        """Let go of the partitions. A fetch that waits in it looks after itself from now on."""
+        self.ended = True
+        for one in self.partitions.values():
+            one.stop_sleeping()
+            self.awake.add(one)
+        for waiter in list(self.waiters):
+            waiter.arrived(waiter.missing)
+
+
+def _turn_of(one: Wanted) -> int:
+    return one.turn
 
 
 class Sessions:
@@ -193,6 +313,7 @@ class Sessions:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             self._partitions_count -= len(session.partitions)
+            session.end()
 
     def _evict(self, now: float) -> bool:
         oldest = next(iter(self._sessions.values()), None)

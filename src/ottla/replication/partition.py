@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ottla.cluster.names import is_internal
 from ottla.core.metrics import PartitionTally
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # Names of the module: to look a member up in an enum takes as long as to make an object.
 _NO_ERROR = ErrorCode.NONE
 _OUT_OF_RANGE = ErrorCode.OFFSET_OUT_OF_RANGE
+_A_LOT = 1 << 31  # more than any fetch can wait for
 
 
 class Appended:
@@ -87,6 +88,14 @@ class ReadWaiter:
         self.pending.abandon()
 
 
+class Sleeper(Protocol):
+    """Who has seen all that a partition has to say, and looks again when it has changed."""
+
+    def woken(self, partition: Partition, arrived: int, settled: int) -> None:
+        """Called once, and forgotten. Bytes that came, and those of them below the last stable
+        offset: more than anybody waits for, where there is something else to say at once."""
+
+
 class Partition:
     """A partition led by this node.
 
@@ -111,6 +120,7 @@ class Partition:
         "opening",
         "readers",
         "rules",
+        "sleepers",
         "stable_position",
         "stamps_time",
         "tally",
@@ -147,8 +157,10 @@ class Partition:
         if log.producers.unstable.first is not None:
             self._settle(self.high_position)
         self.readers: dict[int, ReadWaiter] = {}
+        self.sleepers: set[Sleeper] | None = None  # made when there is one: most have none
         self._committing: deque[tuple[Offset, Pending[None]]] = deque()
         log.on_flushed = self.flushed
+        log.on_start_moved = self.stir
 
     def configure(self, settings: PartitionSettings) -> None:
         """Take a topic's settings; they hold from the next batch on."""
@@ -326,12 +338,13 @@ class Partition:
         committing = self._committing
         while committing and committing[0][0] <= after.offset:
             committing.popleft()[1].complete(None)
-        if self.readers:
+        if self.readers or self.sleepers:
             # A new segment has no common origin with the last one: wake rather than reckon.
             arrived = _bytes_between(before, after)
             settled = _bytes_between(stable, self.stable_position)
             for waiter in list(self.readers.values()):
                 waiter.arrived(settled if waiter.committed else arrived)
+            self.stir(arrived, settled)
 
     def _settle(self, high: LogPosition) -> None:
         """Bring the last stable offset to where it is for this high watermark."""
@@ -392,6 +405,15 @@ class Partition:
         """There is something to say to those who wait for more: let them ask again."""
         for waiter in list(self.readers.values()):
             waiter.arrived(waiter.missing)
+        self.stir(_A_LOT, _A_LOT)
+
+    def stir(self, arrived: int = 0, settled: int = 0) -> None:
+        """Something that a fetch would be told has changed: see `Sleeper`. By what moves the high
+        watermark or the log's start, by a new leader epoch, and by `wake_readers`.
+        """
+        sleepers, self.sleepers = self.sleepers, None
+        for sleeper in sleepers or ():
+            sleeper.woken(self, arrived, settled)
 
     def close(self, *, deleted: bool = False) -> None:
         """Stop serving: whoever waits is told to look again, and finds the partition gone."""
@@ -409,4 +431,4 @@ def _bytes_between(before: LogPosition, after: LogPosition) -> int:
     """How much a bound has moved on; a lot, where it came to another segment."""
     if before.segment is after.segment:
         return after.position - before.position
-    return 1 << 31 if after.offset > before.offset else 0
+    return _A_LOT if after.offset > before.offset else 0

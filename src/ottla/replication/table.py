@@ -164,7 +164,9 @@ class PartitionTable:
             case TopicConfigChanged(topic_id, _, configs):
                 self._configure(topic_id, configs)
             case PartitionChanged(topic_id, _, number, _, now):
-                self._by_id[topic_id][number].leader_epoch = now.leader_epoch
+                partition = self._by_id[topic_id][number]
+                partition.leader_epoch = now.leader_epoch
+                partition.stir()
             case _:
                 pass  # nodes come and go elsewhere
 

@@ -87,6 +87,7 @@ class Log(Readable):
         "flushed",
         "on_disk",
         "on_flushed",
+        "on_start_moved",
         "producers",
         "recovery_point",
         "replacing",
@@ -121,6 +122,7 @@ class Log(Readable):
         self.replacing: Sequence[Segment] = ()
         """Segments whose files get other names just now: they stay where they are meanwhile."""
         self.on_flushed: Callable[[], None] = _nothing
+        self.on_start_moved: Callable[[], None] = _nothing
         self.end = self.flushed = opened.start if self._active is None else self._active.end
         self._move(self.start, self.flushed, self.end)
         if opened.failed:
@@ -429,6 +431,7 @@ class Log(Readable):
         if offset > self.start:
             self._move(offset, self.flushed, self.end)
             self.epochs.raise_start(offset)
+            self.on_start_moved()
 
     def drop_below(self, start: Offset) -> list[Segment]:
         """Let go of segments that lie wholly below `start`: those, closed; their files are there.

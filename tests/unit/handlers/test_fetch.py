@@ -5,17 +5,21 @@ What Kafka 4.3.1 answers was asked of a running one where a test says "as Kafka"
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ottla.cluster.changes import TopicDeleted
+from ottla.cluster.changes import PartitionChanged, TopicDeleted
 from ottla.core import options
 from ottla.core.model import LeaderEpoch, Offset
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.fetch import PartitionData, ReplicaState
+from ottla.replication.partition import Partition
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, get, produce, put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ONE = batch(b"x" * 100)
 SIZE = len(ONE)
@@ -420,6 +424,134 @@ def test_what_had_data_comes_last_next_time(connection: SimConnection) -> None:
         parts = session.go(**limit)
         firsts.append([part.partition_index for part in parts if part.records])
     assert sorted(map(tuple, firsts)) == [(0,), (0,), (1,), (1,)]
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the partitions that are read from now on."""
+    seen: list[int] = []
+    read = Partition.read
+
+    def noted(partition: Partition, *arguments: Any, **more: Any) -> Any:
+        seen.append(partition.key.partition)
+        return read(partition, *arguments, **more)
+
+    monkeypatch.setattr(Partition, "read", noted)
+    return seen
+
+
+def test_an_incremental_fetch_looks_at_what_has_changed_and_at_nothing_else(
+    node: SimNode, connection: SimConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.create_topic("u", 50)
+    session = Session(connection, *(Want(0, "u", number) for number in range(50)))
+    seen = looked_at(monkeypatch)
+    assert (session.go(), seen) == ([], [])
+    put(node, ONE, topic="u", partition=7)
+    (part,) = session.go()
+    assert (offsets(part), seen) == ([0], [7])
+    assert (session.go(Want(1, "u", 7)), seen) == ([], [7, 7]), "the client has moved on"
+    assert (session.go(), seen) == ([], [7, 7])
+    assert session.go(isolation_level=1) == []
+    assert len(seen) == 2 + 50, "what has nothing to say to one isolation level may to another"
+    node.partition("u", 9).stir()
+    assert (session.go(isolation_level=1), seen[52:]) == ([], [9])
+
+
+def test_what_sleeps_in_a_session_counts_for_its_fetch_that_waits(
+    node: SimNode, connection: SimConnection
+) -> None:
+    session = Session(connection, Want(10), Want(10, partition=1), Want(0, partition=2))
+    call = ask(connection, session=(session.id, 1), min_bytes=SIZE * 3, max_wait_ms=9000)
+    put(node, ONE, partition=2)
+    put(node, ONE)
+    assert not call.done
+    put(node, ONE, partition=2)
+    assert [offsets(part) for part in fetched(call)] == [[10], [0, 1]]
+    assert not any(node.partition("t", number).readers for number in range(3))
+
+
+def _raise_epoch(node: SimNode) -> None:
+    topic = node.image.topics["t"]
+    was = topic.partitions[0]
+    now = was.replace(leader_epoch=LeaderEpoch(was.leader_epoch + 1))
+    node.table.apply(PartitionChanged(topic.id, "t", 0, was, now))
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (lambda node: node.partition("t").log.set_start(Offset(4)), [(ErrorCode.NONE, 10, 10, 4)]),
+        (
+            lambda node: node.table.apply(TopicDeleted(node.image.topics["t"])),
+            [(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, -1, -1, -1)],
+        ),
+        (lambda node: node.partition("t").fail(), []),
+        (_raise_epoch, [(ErrorCode.FENCED_LEADER_EPOCH, -1, -1, -1)]),
+    ],
+    ids=["its start moves", "it is deleted", "its disk fails", "its leader epoch rises"],
+)
+def test_a_partition_that_slept_is_told_of_when(
+    node: SimNode, change: Callable[[SimNode], None], answer: list[tuple[ErrorCode, int, int, int]]
+) -> None:
+    session = Session(node.connect(), Want(10, epoch=node.partition("t").leader_epoch))
+    assert session.go() == []
+    change(node)
+    assert [told(part) for part in session.go()] == answer
+
+
+def test_a_deletion_ends_the_wait_of_a_fetch_whose_partitions_all_sleep(
+    node: SimNode, connection: SimConnection
+) -> None:
+    session = Session(connection, Want(10))
+    call = ask(connection, session=(session.id, 1), max_wait_ms=9000)
+    node.table.apply(TopicDeleted(node.image.topics["t"]))
+    node.settle()
+    assert fetched(call)[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+@pytest.mark.parametrize("how", ["ends", "is replaced", "forgets it", "names it anew"])
+def test_a_partition_keeps_nobody_whose_session(
+    node: SimNode, connection: SimConnection, how: str
+) -> None:
+    session = Session(connection, Want(10), Want(10, partition=1))
+    assert node.partition("t").sleepers
+    match how:
+        case "ends":
+            ask(connection, session=(session.id, -1))
+        case "is replaced":
+            ask(connection, session=(session.id, 0))
+        case "forgets it":
+            session.go(forget=(Want(),))
+        case _:
+            session.go(Want(0))
+    assert not node.partition("t").sleepers
+
+
+def test_a_fetch_that_waits_in_a_session_that_ends_goes_on_waiting(
+    node: SimNode, connection: SimConnection
+) -> None:
+    session = Session(connection, Want(10))
+    call = ask(connection, session=(session.id, 1), max_wait_ms=9000)
+    ask(node.connect(), session=(session.id, -1))
+    assert not call.done
+    put(node, ONE)
+    assert offsets(fetched(call)[0]) == [10]
+    assert not node.partition("t").sleepers
+
+
+def test_what_was_asked_for_while_a_fetch_waited_is_not_put_to_sleep_by_it(
+    node: SimNode, connection: SimConnection
+) -> None:
+    session = Session(connection, Want(10))
+    put(node, ONE, partition=1)
+    waiting = ask(connection, Want(10), session=(session.id, 1), max_wait_ms=500)
+    pipelined = connection.ask(fetch(Want(3), session=(session.id, 2)), 12)
+    node.settle()
+    node.advance(1)
+    assert fetched(waiting) == []
+    assert offsets(fetched(pipelined)[0]) == list(range(3, 10))
+    session.epoch = 3
+    assert offsets(session.go()[0]) == list(range(3, 10))
 
 
 def test_the_final_epoch_ends_a_session_and_begins_none(connection: SimConnection) -> None:

@@ -160,7 +160,11 @@ def test_what_was_served_is_read_last_next_time(sessions: Sessions) -> None:
     session = begun(sessions, 0, 1, 2)
     first = next(iter(session.partitions.values()))
     session.rotate([first])
-    assert [one.partition for one in session.partitions.values()] == [1, 2, 0]
+    assert [one.partition for one in session.in_turn(session.named)] == [1, 2, 0]
+    sessions.resume(incremental(session.id, 1, 0, 3), by_id=False)
+    assert [one.partition for one in session.in_turn(session.named)] == [1, 2, 0, 3], (
+        "it keeps its turn"
+    )
 
 
 def test_a_request_names_its_partitions_in_order() -> None:
