@@ -22,7 +22,7 @@ from functools import partial
 
 import pytest
 
-from ottla.core.model import NO_TOPIC_ID, Offset, TopicPartition
+from ottla.core.model import Offset, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.records.batch import BatchView
@@ -59,10 +59,7 @@ class Stepwise(History):
         super().start()
         for name, log in list(self.directory.logs.items()):
             assert log.topic_id not in self.gone, f"{name} was deleted and is back"
-            nobodys = log.topic_id == NO_TOPIC_ID and name not in self.directory.adoptable
-            if log.topic_id in self.deleting or (
-                nobodys and (log.segments or name not in self.models)
-            ):
+            if log.topic_id in self.deleting:
                 self.directory.logs.pop(name).close()
         logs = self.directory.logs
         self.directory.found = [one for one in self.directory.found if one.partition in logs]

@@ -18,7 +18,7 @@ from errno import EIO, ENOSPC
 
 import pytest
 
-from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId, TopicPartition
+from ottla.core.model import NO_TOPIC_ID, FileSlice, LeaderEpoch, Offset, TopicId, TopicPartition
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
@@ -104,8 +104,21 @@ class History:
         self.directory.open(
             lambda _: _Lock(), MetaProperties("c", 0, "d"), lambda _partition, _id: SETTINGS
         )
+        self.claim()
         self.disk.on_loop = True
         self.epoch += 1
+
+    def claim(self) -> None:
+        """Tell whose the logs without an id are, as `PartitionTable.load` does."""
+        for name, log in list(self.directory.logs.items()):
+            model = self.models.get(name)
+            if log.topic_id != NO_TOPIC_ID:
+                continue
+            empty = not log.segments and not log.failed
+            if model is not None and (empty or name in self.directory.adoptable):
+                self.directory.adopt(log, model.topic_id)
+            else:
+                self.directory.set_aside(name)
 
     def note_flushed(self) -> None:
         for name, log in self.directory.logs.items():

@@ -127,9 +127,9 @@ class PartitionTable:
         for key, log in list(self.directory.logs.items()):
             topic = image.topics.get(key.topic)
             empty = not log.segments and not log.failed
-            if topic is not None and log.topic_id == NO_TOPIC_ID:
-                if empty or key in self.directory.adoptable:
-                    self.directory.adopt(log, topic.id)
+            nameless = log.topic_id == NO_TOPIC_ID
+            if topic is not None and nameless and (empty or key in self.directory.adoptable):
+                self.directory.adopt(log, topic.id)
             if topic is None or topic.id != log.topic_id or key.partition >= len(topic.partitions):
                 aside = self.directory.set_aside(key)
                 _log.warning(
@@ -253,8 +253,8 @@ class PartitionTable:
     def _quarantined(partition: Partition, error: DiskError) -> None:
         """What lies below the damage is served; whoever waits for more learns of it now."""
         _log.error(
-            "%s is damaged: %s. From offset %d on reads are answered KAFKA_STORAGE_ERROR, and so is "
-            "every produce; the file is kept as it is. Try: ottla log verify",
+            "%s is damaged: %s. From offset %d on reads are answered KAFKA_STORAGE_ERROR, and "
+            "so is every produce; the file is kept as it is. Try: ottla log verify",
             partition.key,
             error,
             partition.log.damaged_at,
