@@ -5,7 +5,7 @@ Ends a producer's transaction in the partitions that are named: how an admin abo
 goes on to say Ongoing. This node's own coordinator writes its markers by the same way without a
 request. Answered once the markers are on disk.
 v2 transaction version (KIP-1228): by which rules a marker's epoch is judged
-Where Kafka 4.3.1 differs: a marker without producer, which it writes though it ends nothing.
+Not as Kafka: a marker without producer id or epoch is INVALID_REQUEST, not UNKNOWN_SERVER_ERROR.
 """
 
 from __future__ import annotations

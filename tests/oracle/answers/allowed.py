@@ -59,6 +59,14 @@ ALLOWED: tuple[Allowed, ...] = (
         TEXT,
     ),
     Allowed(
+        "markers-without-a-producer",
+        "H117: a marker without producer id or epoch is INVALID_REQUEST, which an admin can act on.",
+        "WriteTxnMarkers-*-h117-without-*",
+        "*error_code",
+        "unknown_server_error",
+        "invalid_request",
+    ),
+    Allowed(
         "null-records",
         "H31: Kafka's handler ends with a NullPointerException, and it never answers nor closes.",
         "Produce-*-h31-null",

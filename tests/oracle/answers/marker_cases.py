@@ -161,6 +161,12 @@ def h117_nothing_and_nowhere(peer: Peer, version: int) -> Any:
     return [mark(peer, version), mark(peer, version, nowhere), mark(peer, version, marker(7, 0))]
 
 
+@each(WRITE_MARKERS, 2, id=(-1, 0), epoch=(77, -1))
+def h117_without_a_producers(peer: Peer, version: int, given: tuple[int, int]) -> Any:
+    topic = peer.topic()
+    return [mark(peer, version, marker(*given, (topic, 0))), ends(peer, topic)]
+
+
 @each(WRITE_MARKERS, 1, 2, older=4, same=5, newer=6)
 def by_a_coordinator(peer: Peer, version: int, given: int) -> Any:
     topic = peer.topic()
