@@ -3,6 +3,8 @@
 Commits or aborts a producer's transaction: answered once it is durable how it ends; the partitions
 get their markers afterwards. Asked again, the same is answered again.
 v2 PRODUCER_FENCED · v3 flexible · v4 TRANSACTION_ABORTABLE · v5 the epoch to go on with (KIP-890)
+Where Kafka 4.3.1 differs: it takes a zombie's v5 for its own request come again when the producer
+after it has ended a transaction by v4 or less, and gives it that producer's epoch (I40).
 """
 
 from __future__ import annotations

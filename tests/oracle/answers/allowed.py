@@ -236,6 +236,14 @@ ALLOWED: tuple[Allowed, ...] = (
         WHOLE,
     ),
     Allowed(
+        "zombies-stay-fenced",
+        "I40: a producer that was replaced, and asks by EndTxn 5 for the end that a transaction of "
+        "version 1 of its successor had, is fenced; Kafka 4.3.1 takes that for its own request come "
+        "again, and gives it its successor's epoch.",
+        "EndTxn-*-h113-a-zombie-after-a-transaction-of-old",
+        "*ted.error_code *ted.producer_id *ted.producer_epoch",
+    ),
+    Allowed(
         "no-transactions-are-answered",
         "AddPartitionsToTxn for no transaction at all is answered with nothing; Kafka never "
         "answers, and nothing behind it on the connection.",

@@ -433,6 +433,20 @@ def by_the_rules_of_old_after_those_of_new(peer: Peer, version: int) -> Any:
     return answers
 
 
+@error(END, 5)
+def h113_a_zombie_after_a_transaction_of_old(peer: Peer, version: int) -> Any:
+    """It is one epoch behind a producer of version 1, and asks for the end that that one had."""
+    told = {}
+    for committed in (True, False):
+        zombie = begun(peer, f"-{committed}")
+        producer = begun(peer, f"-{committed}")
+        producer.add(3, (peer.topic(), 0))
+        producer.end(3, committed)
+        assert producer.described()["producer_epoch"] == producer.epoch == zombie.epoch + 1
+        told["committed" if committed else "aborted"] = zombie.end(version, committed)
+    return told
+
+
 @error(END, 3, 5)
 def h116_a_transaction_that_takes_too_long(peer: Peer, version: int) -> Any:
     """Aborted by the coordinator; its producer is fenced."""

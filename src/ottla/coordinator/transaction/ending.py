@@ -48,11 +48,14 @@ def _judge_bumping(found: Transaction, producer: Identity, committed: bool) -> E
     # First of all: the producer may already use the id and epoch that it has when this is over.
     if found.is_prepared:
         return ErrorCode.CONCURRENT_TRANSACTIONS
-    rests = found.state in (_S.COMPLETE_COMMIT, _S.COMPLETE_ABORT)
     is_same = found.epoch == producer.epoch
-    again = rests and found.epoch == producer.epoch + 1
+    # Only after an end that has raised the epoch is the epoch before it that of who asked for it.
+    # After one by the rules of version 1 it is a zombie's, and the next epoch is not its own:
+    # Kafka 4.3.1 gives it to the zombie, which then is the living producer to everybody.
+    bumped = found.version >= BUMPING and found.state in (_S.COMPLETE_COMMIT, _S.COMPLETE_ABORT)
+    again = bumped and found.epoch == producer.epoch + 1
     again_with_a_new_id = (
-        rests
+        bumped
         and found.previous_producer_id == producer.producer_id
         and producer.epoch == EXHAUSTED_EPOCH
         and found.epoch == 0

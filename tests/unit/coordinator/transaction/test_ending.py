@@ -137,6 +137,17 @@ def test_h115_i39_a_late_request_does_not_end_the_next_transaction(
     assert world.state() == "Ongoing"
 
 
+@pytest.mark.parametrize("committed", [True, False])
+def test_i40_a_zombie_of_version_2_does_not_become_the_classic_producer_after_it(
+    world: World, committed: bool
+) -> None:
+    """Its epoch is one below that of a transaction that has ended so, as if it had asked for it."""
+    zombie = world.begun()
+    producer = world.ongoing()
+    assert world.end(producer, committed, version=CLASSIC) == producer == next_epoch(zombie)
+    assert world.end(zombie, committed) is FENCED
+
+
 def test_a_client_may_go_from_old_transactions_to_new_ones_and_back(world: World) -> None:
     producer = world.ongoing()
     for version in (BUMPING, CLASSIC, CLASSIC, BUMPING, CLASSIC):
