@@ -57,6 +57,7 @@ from ottla.storage.checkpoints import (
 )
 from ottla.storage.directory import LogDirectory, WrongDirectory
 from ottla.storage.findings import Case, Finding
+from ottla.storage.scrub import Scrubber
 
 if TYPE_CHECKING:
     from ottla.host.cleaning import CleaningWorker
@@ -112,6 +113,7 @@ class Node:
         self.view: ClusterView | None = None
         self.context: Context | None = None
         self.listeners: Listeners | None = None
+        self.scrubber: Scrubber | None = None
         self.cleaner: Cleaner | None = None
         self.cleaning: CleaningWorker | None = None
         self.endpoints: list[Endpoint] = []
@@ -182,6 +184,7 @@ class Node:
         self.timers.after(_COMPACTS_AFTER_S, self._compact)
         store.start(self.loop.call_soon_threadsafe)
         self._checkpoint_later()
+        self._scrub()
         return self.endpoints
 
     def _compact(self) -> None:
@@ -193,6 +196,18 @@ class Node:
         ports = (self.clock, self.timers)
         self.cleaner = cleaner_of(self.table, self.config, ports, self.cleaning)
         self.cleaner.start()
+
+    def _scrub(self) -> None:
+        """Look for damage now and then; the first time long after the start."""
+        config = self.config
+        pace = (
+            lambda: config[options.SCRUB_INTERVAL_MS] / 1000,
+            lambda: int(config[options.SCRUB_BYTES_PER_S]),
+        )
+        self.scrubber = Scrubber(
+            self.disk, self.timers, self.directory.logs.values, pace, self.table.read_failed
+        )
+        self.scrubber.start()
 
     def _keep_room(self) -> None:
         """Delete what retention no longer covers, and mind how full the disk is."""
@@ -323,6 +338,8 @@ class Node:
             self.listeners.close()
         if self.cleaner is not None:
             self.cleaner.stop()
+        if self.scrubber is not None:
+            self.scrubber.stop()
         try:
             self.offload.close()
             if self.cleaning is not None:

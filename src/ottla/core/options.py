@@ -130,6 +130,25 @@ RETENTION_SETTLE_MS = Option(
     at_least=0,
     at_most=LONG_MAX,
 )
+SCRUB_INTERVAL_MS = Option(
+    "log.scrub.interval.ms",
+    7 * 24 * 3600 * 1000,
+    "How long after all logs were read through to look for damage they are read through again; the "
+    "first time within an hour of the start. 0: never. What a consumer asks for is checked before "
+    "it is first sent in any case. ottla's own.",
+    live=True,
+    at_least=0,
+    at_most=LONG_MAX,
+)
+SCRUB_BYTES_PER_S = Option(
+    "log.scrub.max.bytes.per.second",
+    2 << 20,
+    "How fast they are read then: 2 MiB a second take about a thousandth of a core and get through "
+    "a terabyte in six days. ottla's own.",
+    live=True,
+    at_least=1,
+    at_most=LONG_MAX,
+)
 RECOVERY_CHECKPOINT_MS = Option(
     "log.flush.offset.checkpoint.interval.ms",
     60_000,

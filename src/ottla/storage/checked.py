@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 AHEAD_BYTES = 2 << 20
 """How far a look goes at least, so that small reads don't each pay for one."""
+ANYWHERE = 1 << 63
+"""Past every offset: there may be holes anywhere."""
 _CHUNK = 1 << 20
 _SPANS_MAX = 256
 

@@ -29,6 +29,7 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.storage import checkpoints
+from ottla.storage.checked import ANYWHERE
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.findings import Finding
 from ottla.storage.log import Log, Opened
@@ -179,8 +180,10 @@ class LogDirectory:
         ):
             if offsets is None:
                 self.rebuilt.append(f"{self.path}/{name}")
-        # Not believed or not there, it costs another compaction.
-        self.cleaned = self._offsets(checkpoints.CLEANED) or {}
+        # Not believed or not there, it costs another compaction. Holes are then no damage anywhere.
+        cleaned = self._offsets(checkpoints.CLEANED)
+        self.cleaned = cleaned or {}
+        holes = Offset(0 if cleaned is not None else ANYWHERE)
         self._cleaned_listed = bool(self.cleaned)
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
@@ -197,7 +200,7 @@ class LogDirectory:
                 clean,
                 (recovery_points or {}).get(partition, Offset(0)),
                 (starts or {}).get(partition, Offset(0)),
-                self.cleaned.get(partition, Offset(0)),
+                self.cleaned.get(partition, holes),
                 now_ms,
                 starts_certain,
             )

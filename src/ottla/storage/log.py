@@ -285,6 +285,7 @@ class Log(Readable):
         self._new_files += files[:-3]
         segment = new_segment(self.end, files[-3:])
         segment.created_ms = self.clock.wall_ms()
+        segment.on_damage = self._quarantine
         if self._active is None:
             self._new_names.append(self.directory.rpartition("/")[0])
         else:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.aborted import Aborted
-from ottla.storage.checked import Cold
+from ottla.storage.checked import ANYWHERE, Cold
 from ottla.storage.index import NotResident
 from ottla.storage.segment import Damaged, Place, Segment
 
@@ -79,6 +79,7 @@ class Readable:
         self.segments[at:end] = [new]
         self._bases[at:end] = [new.base_offset]
         new.on_damage = self._quarantine
+        new.holes_until = ANYWHERE
         for segment in old:
             segment.close()
 

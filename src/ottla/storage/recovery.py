@@ -24,6 +24,7 @@ from ottla.core.value import Value
 from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, BatchView
 from ottla.records.crc import crc32c
 from ottla.storage.aborted import SUFFIX, AbortedIndex, open_aborted
+from ottla.storage.checked import ANYWHERE
 from ottla.storage.cleaner import swap
 from ottla.storage.derived import epochs_of, find_aborted, named_offsets, place_open, producers_of
 from ottla.storage.findings import Case, Finding
@@ -40,7 +41,6 @@ from ottla.storage.segment import POSITION_MAX, Segment, stem
 from ottla.storage.settings import LogSettings
 
 _FIRST = Offset(0)
-_ANYWHERE = 1 << 63
 
 
 class Hints(Value):
@@ -83,7 +83,7 @@ class Recovery:
     @property
     def holes_until(self) -> int:
         """Below this offset compaction may have left holes."""
-        return _ANYWHERE if self.settings.compacted else self.hints.cleaned
+        return ANYWHERE if self.settings.compacted else self.hints.cleaned
 
     def may_lack(self, expected: int, offset: int) -> bool:
         """Whether a batch at `offset` can come where `expected` would: compaction leaves holes."""

@@ -295,6 +295,9 @@ class Segment:
             self.offsets.clear()  # a rotten index: do without (I29)
             return
         self.spans.add(region.start, seen.end, seen.next_offset)
+        if not seen.sound and region.limit > self.checked_from:
+            # In what this process wrote: from now on only what was looked at is served of it.
+            self.checked_from, self.checked_end = region.limit, Offset(region.offset_limit)
         if not seen.sound and (self.damage is None or seen.end < self.damage):
             self.damage = seen.end
             if self.on_damage is not None:
