@@ -2,15 +2,18 @@
 
 A restart of the coordinator may come between any two steps; requests may be delayed, repeated and
 overtaken. I36: no two members work on one partition. I37: once all is quiet, all get their share.
-The members are the model: what each believes that it may work on.
+The members are the model: what each believes that it may work on. Some speak the classic protocol;
+the group stays one of the new protocol, as `tests/unit` sees to groups that change their kind.
 """
 
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+from ottla.coordinator.group.consumer_group import ConsumerGroup
 from ottla.protocol.errors import ErrorCode
-from tests.unit.coordinator.group.consumer_world import World, given
+from tests.unit.coordinator.group.consumer_world import given
+from tests.unit.coordinator.group.test_mixed_groups import Mixed
 
 TOPICS = ("t", "u")
 FENCED = (
@@ -77,12 +80,66 @@ class Client:
         self.epoch, self.owned, self.told = 0, set(), None
 
 
+class ClassicClient(Client):
+    """A member of the classic protocol that rebalances cooperatively (KIP-429): what it has to
+    give up it gives up before it joins again, and says at each join what it still has."""
+
+    def __init__(self, name: str, topics: tuple[str, ...]) -> None:
+        super().__init__(name, topics, None)
+        self.is_to_join = True
+        self.until_ms: int | None = None
+        """By when it must have joined again."""
+
+    def turn(self, world: Mixed) -> None:
+        """A heartbeat, or where it must another join and what comes of that."""
+        if not self.is_to_join:
+            error = world.classic_beat(self.name, self.epoch)
+            if error not in (ErrorCode.NONE, ErrorCode.REBALANCE_IN_PROGRESS):
+                self.drop()
+                return
+            self.heard_ms = world.clock.ms
+            if error:
+                self.is_to_join = True
+                self.until_ms = self.until_ms or world.clock.ms + REBALANCE_MS
+            return
+        owned: dict[str, list[int]] = {}
+        for topic, number in sorted(self.owned):
+            owned.setdefault(topic, []).append(number)
+        answer = world.classic_join(
+            self.name,
+            owned,
+            topics=list(self.topics),
+            session_timeout_ms=SESSION_MS,
+            rebalance_timeout_ms=REBALANCE_MS,
+        )
+        if answer.error_code:
+            self.drop()
+            return
+        self.until_ms = None
+        self.heard_ms, self.epoch = world.clock.ms, answer.generation_id
+        told = world.classic_sync(self.name, self.epoch)
+        if isinstance(told, ErrorCode):
+            assert told == ErrorCode.REBALANCE_IN_PROGRESS
+            return
+        self.told = {(topic, number) for topic, numbers in told.items() for number in numbers}
+        self.is_to_join = bool(self.owned - self.told)
+        self.owned |= set() if self.is_to_join else self.told
+
+    def revoke(self) -> None:
+        if self.told is not None:
+            self.owned &= self.told
+
+    def drop(self) -> None:
+        super().drop()
+        self.is_to_join, self.until_ms = True, None
+
+
 class ConsumerGroups(RuleBasedStateMachine):
     clients = Bundle("clients")
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World({"t": 4, "u": 3})
+        self.world = Mixed({"t": 4, "u": 3}, group_consumer_migration_policy="upgrade")
         self.all: list[Client] = []
         self.late: list[tuple[str, int, dict]] = []
         self.count = 0
@@ -103,6 +160,21 @@ class ConsumerGroups(RuleBasedStateMachine):
         self.send(client)
         return client
 
+    @rule(target=clients, topics=st.sampled_from([("t",), ("u",), ("t", "u")]))
+    def join_by_the_classic_protocol(self, topics):
+        if not self.is_begun() or sum(client.is_alive for client in self.all) >= 6:
+            return multiple()
+        self.count += 1
+        client = ClassicClient(f"m{self.count}", topics)
+        self.all.append(client)
+        self.send(client)
+        return client
+
+    def is_begun(self):
+        """Whether a member of the classic protocol would join a consumer group."""
+        group = self.world.shard.groups.get("g")
+        return isinstance(group, ConsumerGroup) and not group.is_empty
+
     @rule(client=clients)
     def beat(self, client):
         self.send(client)
@@ -115,7 +187,7 @@ class ConsumerGroups(RuleBasedStateMachine):
 
     @rule(client=clients)
     def beat_and_lose_the_answer(self, client):
-        if client.is_alive:
+        if client.is_alive and not isinstance(client, ClassicClient):
             self.world.beat(client.name, client.epoch, **client.request())
             client.says_all = True
 
@@ -123,6 +195,8 @@ class ConsumerGroups(RuleBasedStateMachine):
     def subscribe_to_other_topics(self, client, topics):
         if client.is_alive and client.epoch:
             client.topics = topics
+            if isinstance(client, ClassicClient):
+                client.is_to_join = True
             self.send(client, subscribed_topic_names=list(topics))
 
     @rule(client=clients)
@@ -131,7 +205,10 @@ class ConsumerGroups(RuleBasedStateMachine):
             epoch = -1 if client.instance is None else -2
             client.is_alive = False
             client.drop()
-            self.world.beat(client.name, epoch, instance_id=client.instance)
+            if isinstance(client, ClassicClient):
+                self.world.classic_leave(client.name)
+            else:
+                self.world.beat(client.name, epoch, instance_id=client.instance)
 
     @rule(client=clients)
     def die(self, client):
@@ -143,7 +220,7 @@ class ConsumerGroups(RuleBasedStateMachine):
 
         One that joins is not sent twice by a client that could be told of its epoch meanwhile.
         """
-        if client.is_alive and client.epoch:
+        if client.is_alive and client.epoch and not isinstance(client, ClassicClient):
             self.late.append((client.name, client.epoch, client.request()))
 
     @rule()
@@ -153,7 +230,10 @@ class ConsumerGroups(RuleBasedStateMachine):
             self.world.beat(name, epoch, **fields)
 
     def send(self, client: Client, **fields):
-        if client.is_alive:
+        if isinstance(client, ClassicClient):
+            if client.is_alive and self.is_begun():
+                client.turn(self.world)
+        elif client.is_alive:
             answer = self.world.beat(client.name, client.epoch, **{**client.request(), **fields})
             client.hear(answer, self.world.clock.ms)
 
@@ -174,6 +254,10 @@ class ConsumerGroups(RuleBasedStateMachine):
     def change_topics(self, t, u):
         have = len(self.world.image.topics["t"].partitions)
         self.world.set_topics({"t": max(t, have), **({"u": u} if u else {})})
+        for client in self.all:
+            # It tells of topics by name, so that it can't have anything of one that is gone.
+            if not u and isinstance(client, ClassicClient):
+                client.owned = {one for one in client.owned if one[0] != "u"}
 
     def members(self):
         group = self.world.shard.groups.get("g")
@@ -182,7 +266,9 @@ class ConsumerGroups(RuleBasedStateMachine):
     def give_up_what_nobody_confirms(self):
         """A client that wasn't answered for a session, or did not give up in time, stops."""
         for client in self.all:
-            if self.world.clock.ms - client.heard_ms >= REBALANCE_MS:
+            until_ms = client.until_ms if isinstance(client, ClassicClient) else None
+            late = until_ms is not None and self.world.clock.ms >= until_ms
+            if late or self.world.clock.ms - client.heard_ms >= REBALANCE_MS:
                 client.drop()
 
     # --- what must hold --------------------------------------------------------------------
@@ -209,14 +295,14 @@ class ConsumerGroups(RuleBasedStateMachine):
     @invariant()
     def i36_no_two_living_members_work_on_one_partition(self):
         worked = [one for client in self.all if client.is_alive for one in client.owned]
-        assert len(worked) == len(set(worked)), [(c.name, c.epoch, c.owned) for c in self.all]
+        assert len(worked) == len(set(worked)), [(c.name, c.epoch, *c.owned) for c in self.all]
 
     def teardown(self):
         """I37: nothing more goes wrong, so within some heartbeats all have their share."""
         self.late.clear()
         living = [client for client in self.all if client.is_alive]
         self.world.pass_ms(1)
-        for _ in range(12):
+        for _ in range(24):  # two turns of a classic member for each of a new one
             self.world.pass_ms(5000)
             for client in living:
                 if self.world.clock.ms - client.heard_ms >= REBALANCE_MS:

@@ -211,6 +211,7 @@ class MixedGroups:
             member.epoch < group.assignment_epoch
             or member.state is MemberState.UNREVOKED
             or (member.state is MemberState.UNRELEASED and not group.waits_for_release(member))
+            or _is_stuck(group)
         ):
             error = ErrorCode.REBALANCE_IN_PROGRESS
             effects += self._join_timer(group, member)
@@ -361,6 +362,17 @@ class MixedGroups:
         if group is not None and not group.is_live:
             self._rounds.start(turn, group)
         return turn.decision(None)
+
+
+def _is_stuck(group: ConsumerGroup) -> bool:
+    """Whether targets are to be computed that nobody's heartbeat will have computed.
+
+    Where a group may not become a classic one only such members may be left in it. In Kafka what
+    the others had is nobody's then, until somebody joins.
+    """
+    return group.epoch > group.assignment_epoch and all(
+        member.classic is not None for member in group.members.values()
+    )
 
 
 def _supports(

@@ -28,8 +28,14 @@ OLD = Caller("old", "/127.0.0.1", 5)
 ALL = write_assignment([("t", [0, 1, 2, 3])], 1)
 
 
-def subscription(topics: list[str], owned: list[int], version: int = 1) -> bytes:
-    held = [OwnedPartitions(topic="t", partitions=owned)] if owned else []
+Owned = tuple[int, ...] | dict[str, list[int]]
+"""Partitions of topic t, or of several."""
+
+
+def subscription(topics: list[str], owned: Owned, version: int = 1) -> bytes:
+    by_topic = owned if isinstance(owned, dict) else {"t": list(owned)}
+    held = [OwnedPartitions(topic=topic, partitions=each) for topic, each in by_topic.items()]
+    held = [each for each in held if each.partitions]
     told = ConsumerProtocolSubscription(topics=topics, owned_partitions=held)
     return version.to_bytes(2, "big") + b"".join(
         encoder(ConsumerProtocolSubscription, version)(told)
@@ -46,8 +52,8 @@ class Mixed(World):
             return reply.result()
         return reply
 
-    def ask_to_join(self, member: str = "", owned: tuple[int, ...] = (), **fields: Any) -> Any:
-        metadata = subscription(fields.pop("topics", ["t"]), list(owned))
+    def ask_to_join(self, member: str = "", owned: Owned = (), **fields: Any) -> Any:
+        metadata = subscription(fields.pop("topics", ["t"]), owned)
         protocols = [JoinGroupRequestProtocol(name="range", metadata=metadata)]
         told = {
             "group_id": GROUP,
@@ -59,7 +65,7 @@ class Mixed(World):
         }
         return self.shard.join_group(JoinGroupRequest(**(told | fields)), OLD)
 
-    def classic_join(self, member: str = "", owned: tuple[int, ...] = (), **fields: Any) -> Any:
+    def classic_join(self, member: str = "", owned: Owned = (), **fields: Any) -> Any:
         answer = self.answered(self.ask_to_join(member, owned, **fields))
         if answer.error_code == ErrorCode.MEMBER_ID_REQUIRED:
             return self.classic_join(answer.member_id, owned, **fields)
@@ -327,3 +333,19 @@ def test_what_consumers_say_is_read_in_every_version(version):
 @pytest.mark.parametrize("data", [b"", b"\0", b"\xff\xff", b"\0\1", b"\0\0\x7f\xff\xff\xff"])
 def test_what_is_no_subscription_is_none(data):
     assert read_subscription(data) is None
+
+
+@pytest.mark.parametrize("kind_of_world", [Mixed, Restarting])
+def test_i37_classic_members_alone_get_what_the_last_one_of_the_new_protocol_had(kind_of_world):
+    world = kind_of_world({"t": 4}, group_consumer_migration_policy="upgrade")
+    world.join("new", "t")
+    old = world.classic_join()
+    generation = old.generation_id
+    assert world.classic_sync(old.member_id, generation) == {}
+    world.beat("new", -1)
+    assert world.kind() is ConsumerGroup, "it may not become a classic one"
+    assert world.classic_beat(old.member_id, generation) == ErrorCode.REBALANCE_IN_PROGRESS
+    again = world.classic_join(old.member_id)
+    told = world.classic_sync(old.member_id, again.generation_id)
+    assert told == {"t": [0, 1, 2, 3]}
+    assert world.classic_beat(old.member_id, again.generation_id) == ErrorCode.NONE
