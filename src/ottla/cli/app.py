@@ -289,6 +289,17 @@ def log_verify(options: arguments.LogVerify) -> int:
     return command_verify.run(options)
 
 
+@command(log, "compact")
+def log_compact(options: arguments.LogCompact) -> int:
+    """Keep of each key only the latest record, in a directory that no broker has open.
+
+    The logs are opened as at a broker's start, and what is compacted becomes smaller for good.
+    """
+    from ottla.cli import log_compact as command_compact
+
+    return command_compact.run(options)
+
+
 @command(bench, "produce")
 def bench_produce(options: bench_arguments.BenchProduce) -> int:
     """What it costs to take records, one at a time to 1 MiB at a time."""
@@ -319,6 +330,14 @@ def bench_codec(options: bench_arguments.BenchCodec) -> int:
     from ottla.cli import bench as command_bench
 
     return command_bench.codec(options)
+
+
+@command(bench, "compact")
+def bench_compact(options: bench_arguments.BenchCompact) -> int:
+    """What it costs to compact a log, for each byte in it."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.compact(options)
 
 
 @command(bench, "start")

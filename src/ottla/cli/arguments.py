@@ -420,6 +420,22 @@ class LogDump:
 
 
 @dataclass(kw_only=True)
+class LogCompact:
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="A data directory, for its compacted topics, or a partition's directory in one.",
+            show_default=False,
+        ),
+    ]
+    buffer_mib: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Memory for the keys of one round.")
+    ] = 128
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class LogVerify:
     path: Annotated[
         str,

@@ -138,6 +138,18 @@ def codec(options: arguments.BenchCodec) -> int:
     return 0
 
 
+def compact(options: arguments.BenchCompact) -> int:
+    """`ottla bench compact`."""
+    from ottla.bench import compacting as measured
+
+    timings = list(measured.measure(options.size_mib, options.rounds))
+    if options.json:
+        sys.stdout.write("".join(object_line(one.as_json()) for one in timings))
+    else:
+        _print_table(measured.rows(timings), measured.EXPLANATION)
+    return 0
+
+
 def start(options: arguments.BenchStart) -> int:
     """`ottla bench start`."""
     from ottla.bench import start as measured

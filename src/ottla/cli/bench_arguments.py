@@ -104,6 +104,15 @@ class BenchCodec:
 
 
 @dataclass(kw_only=True)
+class BenchCompact:
+    rounds: Rounds = 3
+    size_mib: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Size of the log, not compressed.")
+    ] = 128
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class BenchStart:
     rounds: Rounds = 7
     json: AsJson = False
