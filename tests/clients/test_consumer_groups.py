@@ -110,7 +110,7 @@ def shared(count: int, *members: Member) -> Callable[[], bool]:
 def committed(member: Member, topic: str, partitions: int) -> int:
     """What the group has committed, over all partitions."""
     wanted = [TopicPartition(topic, number) for number in range(partitions)]
-    return sum(max(one.offset, 0) for one in member.consumer.committed(wanted, timeout=10))
+    return sum(max(one.offset, 0) for one in member.consumer.committed(wanted, timeout=30))
 
 
 def names() -> tuple[str, str]:

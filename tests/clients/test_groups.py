@@ -163,7 +163,7 @@ class Group:
         from confluent_kafka.admin import AdminClient
 
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        return admin.describe_consumer_groups([self.name])[self.name].result(10)
+        return admin.describe_consumer_groups([self.name])[self.name].result(30)
 
 
 @EVERY_KIND
