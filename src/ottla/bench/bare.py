@@ -48,6 +48,8 @@ class _Peer:
             count = self.socket.recv_into(self.view[self.fill :])
         except BlockingIOError:
             return []
+        except ConnectionError:  # a client that went away with answers unread
+            return None
         if count == 0:
             return None
         self.fill += count
@@ -84,7 +86,7 @@ def _serve_produce(peer: _Peer, frames: list[memoryview], out: int, at: int, ans
 
 def _push(peer: _Peer, out: int, slice_bytes: int, answer: bytes) -> bool:
     """Send what is owed; True if something is left."""
-    with contextlib.suppress(BlockingIOError):
+    with contextlib.suppress(BlockingIOError, ConnectionError):  # of the latter `take` learns too
         while peer.owed or peer.pieces:
             if peer.owed:
                 del peer.owed[: peer.socket.send(peer.owed)]

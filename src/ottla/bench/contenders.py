@@ -10,8 +10,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import IO
 
 from ottla.bench import pump, usage
 
@@ -20,6 +22,8 @@ BASE_OPTIONS = ("flush.policy=os", "log.segment.delete.delay.ms=0")
 before the next one begins."""
 
 BARE = "bare loop"
+_DYING_S = 0.5
+_LAST_LINES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,13 @@ class Contender:
     kind: str = "ottla"  # or "bare", "peer"
     acks: int = 1
     idempotent: bool = False
+    running: Running | None = None
+    """Where it was started here: asked for its last words when it is gone."""
+
+    def explain(self, failure: Exception) -> str:
+        """A failed measurement in a sentence: with what the broker said, if it has ended."""
+        words = None if self.running is None else self.running.last_words()
+        return str(failure) if words is None else f"{words} ({failure})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +113,62 @@ def find_variants(names: Sequence[str]) -> list[Variant]:
     return [known[name] for name in names]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Running:
-    """A broker that was started here."""
+    """A process that was started here. It writes its log into a file: a pipe that nobody reads
+    would stop it once it is full."""
 
     process: subprocess.Popen[str]
     address: tuple[str, int]
-    options: Sequence[str] = field(default_factory=list)
+    said: IO[str]
+    told: bool = False
+    """Whether its end has been told already."""
 
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def last_words(self) -> str | None:
+        """That it has ended though nobody ended it, and how; None while it runs."""
+        try:
+            # A connection is refused a moment before its process is gone.
+            code = self.process.wait(timeout=_DYING_S)
+        except subprocess.TimeoutExpired:
+            return None
+        self.told = True
+        return _how_it_ended(self.process, code, self.said)
+
+
+def _how_it_ended(process: subprocess.Popen[str], code: int, said: IO[str]) -> str:
+    assert isinstance(process.args, list), process.args
+    name = "ottla serve" if "serve" in process.args else "the bare loop"
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    said.seek(0)
+    lines = said.read().strip().splitlines()[-_LAST_LINES:]
+    return f"{name} {how}; it said: {' / '.join(lines) or 'nothing'}"
+
+
+def _spawn(
+    command: list[str], ready: str, environment: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[str], IO[str], re.Match[str]]:
+    """A process, once it has said what fits `ready`. Raises pump.LoadFailed with what it said."""
+    with contextlib.ExitStack() as stack:
+        said = stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+        assert process.stdout is not None
+        found = re.search(ready, process.stdout.readline())
+        if found is None:
+            process.stdout.close()
+            process.terminate()  # if it has not ended by itself, which is what it closed stdout by
+            raise pump.LoadFailed(_how_it_ended(process, process.wait(), said))
+        stack.pop_all()
+    return process, said, found
 
 
 def start(
@@ -125,34 +181,32 @@ def start(
     command = [sys.executable, "-m", "ottla", "serve", "--data-dir", directory]
     command += ["--listen", "127.0.0.1:0"]
     command += [part for option in (*BASE_OPTIONS, *options) for part in ("-o", option)]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    ready = re.search(r"ready on (\S+):(\d+)", process.stdout.readline())
-    if ready is None:
-        process.kill()
-        said = process.communicate()[1].strip().splitlines()
-        raise pump.LoadFailed(f"ottla serve did not start: {said[-1] if said else 'no word'}")
-    return Running(process, (ready[1], int(ready[2])), options)
+    process, said, ready = _spawn(command, r"ready on (\S+):(\d+)", environment)
+    return Running(process, (ready[1], int(ready[2])), said)
 
 
 def stop(running: Running, *, kill: bool = False) -> None:
-    """End it, in order or as `kill -9` does, and wait until it is gone."""
+    """End it, in order or as `kill -9` does, and wait until it is gone.
+
+    Raises pump.LoadFailed if it has ended before, and nobody was told.
+    """
+    ended = running.process.poll() is not None
+    words = running.last_words() if ended and not running.told else None
     if kill:
         running.process.kill()
     else:
         running.process.terminate()
     try:
-        running.process.communicate(timeout=60)
+        running.process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         running.process.kill()
-        running.process.communicate()
+        running.process.wait()
+    running.told = True
+    running.said.close()
+    if running.process.stdout is not None:
+        running.process.stdout.close()
+    if words is not None:
+        raise pump.LoadFailed(words)
 
 
 @contextlib.contextmanager
@@ -174,14 +228,12 @@ def bare_loop(
     """The bare loop for one shape (see bare.py); ended afterwards."""
     path = f"{folder}/bare" if writes else "-"
     command = [sys.executable, "-m", "ottla.bench.bare", path]
-    command += [str(answer_bytes), str(slice_bytes)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            port = int(process.stdout.readline())
-            yield Contender(BARE, ("127.0.0.1", port), process.pid, "bare")
-        finally:
-            process.kill()
+    process, said, ready = _spawn([*command, str(answer_bytes), str(slice_bytes)], r"(\d+)")
+    running = Running(process, ("127.0.0.1", int(ready[1])), said)
+    try:
+        yield Contender(BARE, running.address, process.pid, "bare", running=running)
+    finally:
+        stop(running, kill=True)
 
 
 def variant_contender(variant: Variant, running: Running) -> Contender:
@@ -191,4 +243,5 @@ def variant_contender(variant: Variant, running: Running) -> Contender:
         running.pid,
         acks=variant.acks,
         idempotent=variant.idempotent,
+        running=running,
     )

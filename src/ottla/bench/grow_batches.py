@@ -6,7 +6,7 @@ import tempfile
 
 from ottla.bench import contenders, rounds
 from ottla.bench.contenders import BARE, Variant
-from ottla.bench.growth import Column, Growth, Limits, Say, sizes
+from ottla.bench.growth_table import Column, Growth, Limits, Say, sizes
 from ottla.bench.shapes import Shape
 
 _RECORDS_MAX = 10_000

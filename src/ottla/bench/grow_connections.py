@@ -9,7 +9,7 @@ import tempfile
 import time
 
 from ottla.bench import asking, contenders, idle, pump, sample, usage, wire
-from ottla.bench.growth import Column, Growth, Limits, Say, sizes
+from ottla.bench.growth_table import Column, Growth, Limits, Say, sizes
 
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 _OPTIONS = (

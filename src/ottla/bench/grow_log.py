@@ -7,7 +7,7 @@ import tempfile
 import time
 
 from ottla.bench import asking, contenders, filling, sample, wire
-from ottla.bench.growth import Column, Growth, Limits, Say
+from ottla.bench.growth_table import Column, Growth, Limits, Say
 from ottla.protocol.messages import fetch, list_offsets
 
 _TOPIC = "log"

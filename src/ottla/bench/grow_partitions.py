@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from ottla.bench import asking, contenders, pump, sample, shapes, stats, usage, wire
-from ottla.bench.growth import Column, Growth, Limits, Say, sizes
+from ottla.bench.growth_table import Column, Growth, Limits, Say, sizes
 from ottla.protocol.messages import fetch, metadata, produce
 
 _TOPIC = "many"

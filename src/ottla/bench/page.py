@@ -33,6 +33,7 @@ from ottla.bench import (
     usage,
 )
 from ottla.bench.contenders import Peer
+from ottla.bench.growth_table import Limits
 from ottla.bench.rounds import Line, Say, Settings
 from ottla.core.version import __version__
 
@@ -156,9 +157,7 @@ def _groups(plan: Plan, say: Say) -> Body:
 
 def _grown(name: str) -> Callable[[Plan, Say], Body]:
     def measured(plan: Plan, say: Say) -> Body:
-        limits = growth.Limits(
-            plan.partitions, plan.connections, plan.log_mib, seconds=plan.seconds / 2
-        )
+        limits = Limits(plan.partitions, plan.connections, plan.log_mib, seconds=plan.seconds / 2)
         [found] = growth.measure([name], limits, say)
         plan.plots.mkdir(exist_ok=True)
         file = plan.plots / f"growth-{name}.svg"

@@ -119,7 +119,8 @@ class Settings:
 
 def measure(contender: Contender, shape: Shape, drive: Drive, settings: Settings) -> Cost:
     """One load on one contender. Raises pump.LoadFailed."""
-    usage.touch_memory(settings.touched_mib)  # each time: deleted files have given theirs back
+    # Each time: deleted files have given theirs back. In pieces as large as the load's.
+    usage.touch_memory(settings.touched_mib, shapes.batch_bytes(shape))
     before = usage.cpu(contender.pid) if contender.pid is not None else None
     seen = drive()
     cpu = resident = None
@@ -202,7 +203,7 @@ def run_shape(
             try:
                 cost = _one(line.contender, shape, folder, settings, warming=turn == 0)
             except (pump.LoadFailed, OSError) as failure:
-                line.failed, line.costs = str(failure), []
+                line.failed, line.costs = line.contender.explain(failure), []
                 continue
             if turn:
                 line.costs.append(cost)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ottla.bench import asking, pump, wire
+from ottla.bench import asking, pump, usage, wire
 from ottla.protocol.messages import (
     api_versions,
     fetch,
@@ -150,6 +150,13 @@ _API: dict[str, tuple[Callable[[str, int], Message], int, Callable[[str], int | 
     "find_coordinator": (_find_coordinator, 3, lambda _: 13),
 }
 """The request, its version, and where its answer has the error code, if at one place."""
+
+
+def batch_bytes(shape: Shape) -> int:
+    """About how large one write to a log is; of librdkafka, which gathers messages, at most."""
+    if shape.kind == "librdkafka":
+        return usage.TOUCHED_PIECE_BYTES
+    return shape.records_count * shape.value_bytes
 
 
 def records(shape: Shape, timestamp_ms: int, producer: Producer = NO_PRODUCER) -> bytes:

@@ -220,9 +220,10 @@ def growth(options: arguments.BenchGrowth) -> int:
 
     from ottla.bench import growth as measured
     from ottla.bench import plot, stats
+    from ottla.bench.growth_table import Limits
 
     saying = Saying()
-    limits = measured.Limits(
+    limits = Limits(
         partitions=options.partitions,
         connections=options.connections,
         log_mib=options.log_mib,

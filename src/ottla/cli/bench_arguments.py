@@ -67,7 +67,7 @@ class BenchLoad:
             show_default=False,
         ),
     ] = field(default_factory=list)
-    touch: Touch = 768
+    touch: Touch = 640
     check_client: Annotated[
         bool,
         typer.Option(

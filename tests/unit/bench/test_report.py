@@ -5,7 +5,7 @@ import pytest
 from ottla.bench import budgets, guard, page, plot, report, rounds, run
 from ottla.bench.contenders import BARE, Contender
 from ottla.bench.grow_log import steps
-from ottla.bench.growth import Column, Growth, sizes
+from ottla.bench.growth_table import Column, Growth, sizes
 from ottla.bench.pump import Measured
 from ottla.bench.shapes import PRODUCE
 from ottla.bench.usage import Cpu

@@ -1,5 +1,6 @@
 """What the kernel says about a process is read as it is meant."""
 
+import io
 import os
 
 import pytest
@@ -50,3 +51,22 @@ def test_this_process_has_memory_and_is_its_own_family():
 def test_the_machine_is_one_line():
     assert "\n" not in usage.machine()
     assert "Python" in usage.machine()
+
+
+@pytest.mark.parametrize("piece_bytes", [100, 16 << 10, 1 << 20])
+def test_memory_is_touched_in_pieces_as_large_as_the_loads(monkeypatch, piece_bytes):
+    written = []
+
+    class File(io.RawIOBase):
+        def write(self, data):
+            written.append(len(data))
+
+    monkeypatch.setattr(usage.tempfile, "TemporaryFile", lambda **_: File())
+    usage.touch_memory(20, piece_bytes)
+    assert set(written) == {4096, max(4096, piece_bytes)}
+    assert sum(written) == 20 << 20
+
+
+def test_no_memory_is_touched_if_none_is_asked_for(monkeypatch):
+    monkeypatch.setattr(usage.tempfile, "TemporaryFile", None)
+    usage.touch_memory(0)
