@@ -45,7 +45,7 @@ def script(text):
 
 
 def test_a_broker_that_ends_before_it_is_ready_is_quoted():
-    with pytest.raises(pump.LoadFailed, match="ended with exit code 1; it said: .*ZeroDiv"):
+    with pytest.raises(pump.LoadFailed, match=r"ended with exit code 1; it said: .*ZeroDiv"):
         script("1/0")
 
 
