@@ -197,6 +197,9 @@ class ProducerStates:
         state = self._states.get(producer_id)
         if state is not None and state.transaction is not None and state.epoch == epoch:
             return None
+        if state is not None and state.epoch == epoch and state.batches:
+            # A batch that comes again, after its transaction, is no gap for those behind it.
+            sequence = max(sequence, state.batches[-1].last_sequence + 1)
         verification = self._verifying.get(producer_id)
         if verification is None:
             verification = self._verifying[producer_id] = Verification(epoch, sequence, bumps)

@@ -107,6 +107,13 @@ def test_the_lowest_sequence_is_that_of_the_newest_epoch(states):
     assert states.check(sent(6, epoch=2), verification) is OUT_OF_ORDER
 
 
+def test_a_batch_that_comes_again_after_its_transaction_holds_up_no_later_one(states):
+    states.update(sent(0, at=0))
+    states.update(marker(at=1))
+    assert states.check(sent(0), verified(states, sent(0), bumps=False)) == Duplicate(0, 1000)
+    assert states.check(sent(1), verified(states, sent(1), bumps=False)) is None
+
+
 def test_by_the_new_rules_a_producer_without_state_begins_at_sequence_0(states):
     verification = verified(states, sent(4))
     assert states.check(sent(4), verification) is OUT_OF_ORDER
