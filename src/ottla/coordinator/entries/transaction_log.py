@@ -7,6 +7,7 @@ not know what an entry means. Source: the message definitions of Kafka's transac
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct as Packing
 
 from ottla.coordinator.decision import Entry
@@ -50,10 +51,17 @@ _VERSION = Packing(">h")
 def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
     """The key and the value of the record, None for a tombstone. Raises CodecError."""
     key, value = entry
-    written = _VERSION.pack(key.KEY) + _bytes(key, 0)
+    assert isinstance(key, TransactionLogKey), entry
+    written = _key(key.transactional_id)
     if value is None:
         return written, None
     return written, _VERSION.pack(WRITTEN_VERSION) + _bytes(value, WRITTEN_VERSION)
+
+
+@lru_cache(maxsize=4096)  # a transaction writes three entries under the same key
+def _key(transactional_id: str) -> bytes:
+    key = TransactionLogKey(transactional_id=transactional_id)
+    return _VERSION.pack(key.KEY) + _bytes(key, 0)
 
 
 def _bytes(message: t.Message, version: int) -> bytes:
