@@ -1,7 +1,7 @@
 """Loading: a journal replayed into a shard, in pieces that keep nobody waiting.
 
 Owns where the replay stands. What can't be read is passed over and counted, as kinds of entries
-that are not known are: one bad entry must not cost all groups of a shard. Must not change a shard
+that are not known are: one bad entry must not cost all that a shard knows. Must not change a shard
 but by `replay` and `end_transaction`.
 """
 
@@ -76,7 +76,7 @@ class Loading:
                 try:
                     found = found.result()
                 except DiskError as error:
-                    _log.error("groups could not be loaded: %s", error)
+                    _log.error("a coordinator's log could not be loaded: %s", error)
                     found = ErrorCode.COORDINATOR_NOT_AVAILABLE
             if isinstance(found, ErrorCode):
                 yield found
