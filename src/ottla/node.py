@@ -425,7 +425,7 @@ def _tell_finding(partition: TopicPartition, finding: Finding) -> None:
         finding.case.value,
         finding.path,
         finding.position,
-        "; try: ottla log verify" if level == logging.ERROR else "",
+        "; try: ottla log repair" if level == logging.ERROR else "",
         extra={"fields": {"event": "recovery", "case": finding.case.name.lower()}},
     )
 

@@ -289,6 +289,17 @@ def log_verify(options: arguments.LogVerify) -> int:
     return command_verify.run(options)
 
 
+@command(log, "repair")
+def log_repair(options: arguments.LogRepair) -> int:
+    """Say what damage costs, and with --cut or --skip bring damaged partitions back at that price.
+
+    Changes nothing without one of the two; what is given up is kept in a directory aside.
+    """
+    from ottla.cli import log_repair as command_repair
+
+    return command_repair.run(options)
+
+
 @command(log, "compact")
 def log_compact(options: arguments.LogCompact) -> int:
     """Keep of each key only the latest record, in a directory that no broker has open.

@@ -436,6 +436,25 @@ class LogCompact:
 
 
 @dataclass(kw_only=True)
+class LogRepair:
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="A data directory, or a partition's directory.",
+            show_default=False,
+        ),
+    ]
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Give up everything from the first damage on.")
+    ] = False
+    skip: Annotated[
+        bool, typer.Option("--skip", help="Give up only what is damaged; offsets will be missing.")
+    ] = False
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class LogVerify:
     path: Annotated[
         str,

@@ -93,6 +93,32 @@ def walk_segment(data: Data, base_offset: int, next_offset: int, torn_from: int 
     return walk
 
 
+def sound_ranges(data: Data, least: int, before: int | None) -> Iterator[tuple[int, int, int, int]]:
+    """Runs of sound batches: (first byte, end, first offset, last offset), in order.
+
+    `least` is the smallest offset that may come; all end below `before`, the next segment's.
+    """
+    view = memoryview(data)
+    begin = at = 0
+    first = last = least - 1
+    while at < len(view):
+        if _fault(view, at) is None:
+            batch = BatchView(view, at)
+            if batch.base_offset >= least and (before is None or batch.last_offset < before):
+                first = batch.base_offset if begin == at else first
+                last, least = batch.last_offset, batch.last_offset + 1
+                at += batch.length
+                continue
+        if at > begin:
+            yield begin, at, first, last
+        following = _next_sound(data, view, at + 1, least)
+        if following is None:
+            return
+        begin = at = following
+    if at > begin:
+        yield begin, at, first, last
+
+
 def _fault(view: memoryview, at: int) -> str | None:
     """Why there is no whole, unharmed batch at `at`."""
     left = len(view) - at

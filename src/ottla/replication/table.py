@@ -254,7 +254,7 @@ class PartitionTable:
         """What lies below the damage is served; whoever waits for more learns of it now."""
         _log.error(
             "%s is damaged: %s. From offset %d on reads are answered KAFKA_STORAGE_ERROR, and "
-            "so is every produce; the file is kept as it is. Try: ottla log verify",
+            "so is every produce; the file is kept as it is. Try: ottla log repair",
             partition.key,
             error,
             partition.log.damaged_at,

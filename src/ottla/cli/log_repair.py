@@ -1,0 +1,230 @@
+"""`ottla log repair`: say what damage costs, and bring a damaged partition back at that price.
+
+Owns the two ways of doing it: `--cut` gives up everything from the damage on, `--skip` only the
+damaged bytes. Changes nothing without one of the two, nor while a broker has the directory open.
+What is given up is kept: the files as they were lie in a directory aside, which brokers pass over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.log_checks import sound_ranges
+from ottla.cli.log_files import PartitionFiles, mapped, partitions_under
+from ottla.cli.render import counted, object_line
+from ottla.core.model import Offset, TopicPartition
+from ottla.host.lock import DirectoryInUse, lock_directory
+from ottla.storage import checkpoints
+from ottla.storage.segment import stem
+
+if TYPE_CHECKING:
+    from ottla.cli import arguments
+
+_DERIVED = (".index", ".timeindex", ".txnindex")
+
+
+@dataclass(slots=True)
+class Damage:
+    """Bytes of a segment that are no batch. Offsets and positions are exclusive at their ends."""
+
+    partition: str
+    segment: int
+    position: int
+    end: int
+    offset: int
+    offset_end: int
+    """Where sound batches go on; the same as `cut_end` if none do."""
+    cut_end: int
+    """One more than the last offset that is known to have been there."""
+
+    def lost(self, how: str) -> int:
+        """Offsets that one of the two ways gives up."""
+        return (self.offset_end if how == "skip" else self.cut_end) - self.offset
+
+
+def run(options: arguments.LogRepair) -> int:
+    """Print the damage and what each way costs; 1 if there is some and nothing was asked for.
+
+    Raises BadInput where there is no log, CommandError where a broker has the directory.
+    """
+    if options.cut and options.skip:
+        raise BadInput("--cut and --skip exclude each other: choose one")
+    how = "cut" if options.cut else "skip" if options.skip else ""
+    partitions, _ = partitions_under(options.path)
+    directories = {os.path.dirname(os.path.abspath(files.path)) for files in partitions}
+    locks = []
+    try:
+        locks = [lock_directory(path) for path in directories] if how else []
+        found = [(files, list(damage_of(files))) for files in partitions]
+        for files, damages in found:
+            _tell(damages, how, as_json=options.json)
+            if how and damages:
+                _repair(files, damages, how, as_json=options.json)
+    except (DirectoryInUse, OSError) as error:
+        raise CommandError(f"{options.path} can't be repaired: {error}") from error
+    finally:
+        for lock in locks:
+            lock.release()
+    count = sum(len(damages) for _, damages in found)
+    if not count and not options.json:
+        sys.stdout.write("nothing to repair\n")
+    return 1 if count and not how else 0
+
+
+def damage_of(files: PartitionFiles) -> Iterator[Damage]:
+    """What is damaged, in order. A tail that the next start cuts by itself is none."""
+    bases = files.segments()
+    expected = bases[0] if bases else 0
+    found: list[Damage] = []
+    for base, after in zip(bases, [*bases[1:], None], strict=True):
+        data = mapped(files.file(base, ".log"))
+        at = 0
+        expected = max(expected, base)
+        for begin, end, first, last in sound_ranges(data, expected, after):
+            if begin > at:
+                found.append(Damage(files.name, base, at, begin, expected, first, 0))
+            at, expected = end, last + 1
+        if at < len(data) and (after is not None or expected < files.synced_until):
+            known = expected if after is None else max(after, expected)
+            if after is None and files.synced_until < 1 << 62:
+                known = files.synced_until
+            found.append(Damage(files.name, base, at, len(data), expected, known, 0))
+            expected = known
+    for one in found:
+        one.cut_end = max(expected, one.offset_end)
+        yield one
+
+
+def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
+    for one in damages:
+        if as_json:
+            sys.stdout.write(object_line(asdict(one)))
+            continue
+        sys.stdout.write(
+            f"{one.partition}: {one.segment:020}.log is damaged from byte {one.position:,} to "
+            f"{one.end:,}: offset {one.offset} on\n"
+        )
+    if damages and not how and not as_json:
+        skipped = sum(one.lost("skip") for one in damages)
+        sys.stdout.write(
+            f"  --cut gives up {counted(damages[0].lost('cut'), 'offset')} from "
+            f"{damages[0].offset} on; --skip gives up {counted(skipped, 'offset')} and keeps what "
+            "lies behind. What is given up is kept in a directory aside\n"
+        )
+
+
+def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bool) -> None:
+    above = os.path.dirname(os.path.abspath(files.path))
+    aside = _new_directory(above, files.name)
+    # Without the marker the next start reads the logs; without it a half done repair is one more
+    # unclean stop, and can be done again.
+    _remove(os.path.join(above, checkpoints.CLEAN_MARKER))
+    _sync(above)
+    touched = {one.segment for one in damages}
+    if how == "cut":
+        first = damages[0]
+        touched = {base for base in files.segments() if base >= first.segment}
+    for base in sorted(touched, reverse=True):
+        source = f"{stem(files.path, base)}.log"
+        kept = os.path.join(aside, os.path.basename(source))
+        shutil.copyfile(source, kept)
+        _sync(kept)
+    _sync(aside)
+    if how == "cut":
+        _cut(files, damages[0], sorted(touched))
+        end = damages[0].offset
+    else:
+        for base in sorted(touched):
+            _skip(files, base, [one for one in damages if one.segment == base])
+        end = damages[-1].cut_end
+        if damages[-1].offset_end == end:
+            end = damages[-1].offset
+    _note(above, TopicPartition(files.topic, files.partition), Offset(end), holes=how == "skip")
+    if not as_json:
+        lost = sum(one.lost("skip") for one in damages) if how == "skip" else damages[0].lost("cut")
+        sys.stdout.write(
+            f"  {counted(lost, 'offset')} given up; the damaged files are kept in {aside}\n"
+        )
+
+
+def _cut(files: PartitionFiles, damage: Damage, bases: list[int]) -> None:
+    for base in reversed(bases):
+        _drop_derived(files, base)
+        path = f"{stem(files.path, base)}.log"
+        if base == damage.segment and damage.position:
+            os.truncate(path, damage.position)
+            _sync(path)
+        elif base == damage.segment == bases[0] and base == files.segments()[0]:
+            os.truncate(path, 0)
+            _sync(path)
+        else:
+            _remove(path)
+    _sync(files.path)
+
+
+def _skip(files: PartitionFiles, base: int, damages: list[Damage]) -> None:
+    path = f"{stem(files.path, base)}.log"
+    data = mapped(path)
+    with open(f"{path}.tmp", "wb") as file:
+        at = 0
+        for one in damages:
+            file.write(data[at : one.position])
+            at = one.end
+        file.write(data[at:])
+    _sync(f"{path}.tmp")
+    _drop_derived(files, base)
+    os.replace(f"{path}.tmp", path)
+    _sync(files.path)
+
+
+def _drop_derived(files: PartitionFiles, base: int) -> None:
+    """Indexes are made anew at the next start."""
+    for suffix in _DERIVED:
+        _remove(stem(files.path, base) + suffix)
+
+
+def _note(above: str, partition: TopicPartition, end: Offset, *, holes: bool) -> None:
+    """Where the log ends now, and that offsets are missing below: neither is damage any more."""
+    for name in (checkpoints.RECOVERY_POINTS, checkpoints.CLEANED)[: 1 + holes]:
+        path = os.path.join(above, name)
+        raw = b""
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                raw = file.read()
+        offsets = checkpoints.decode_offsets(raw) or {}
+        before = offsets.get(partition, Offset(0))
+        is_point = name == checkpoints.RECOVERY_POINTS
+        offsets[partition] = min(before, end) if is_point else max(before, end)
+        with open(f"{path}.tmp", "wb") as file:
+            file.write(checkpoints.encode_offsets(offsets))
+        _sync(f"{path}.tmp")
+        os.replace(f"{path}.tmp", path)
+    _sync(above)
+
+
+def _new_directory(above: str, name: str) -> str:
+    for number in range(1, 1 << 20):
+        path = os.path.join(above, f"{name}.damaged{number}-stray")
+        if not os.path.exists(path):
+            os.mkdir(path)
+            return path
+    raise AssertionError("no directory has a million of these")
+
+
+def _remove(path: str) -> None:
+    if os.path.exists(path):
+        os.remove(path)
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

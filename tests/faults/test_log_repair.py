@@ -1,0 +1,113 @@
+"""`ottla log repair` on real files: what it says, what it gives up, and that the log serves again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ottla.cli.arguments import LogRepair
+from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.log_repair import run
+from ottla.host.lock import lock_directory
+from ottla.records.batch import BatchView
+from tests.sim.test_every_damaged_byte import HURT, WELL, World, image
+
+SEGMENT = "/data/hurt-0/00000000000000000000.log"
+
+
+def batches(content: bytes) -> list[bytes]:
+    found, at = [], 0
+    while at < len(content):
+        length = BatchView(memoryview(content), at).length
+        found.append(content[at : at + length])
+        at += length
+    return found
+
+
+@pytest.fixture(params=["clean", "unclean"])
+def stop(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def data(tmp_path: Path, stop: str) -> Path:
+    """A data directory whose eleventh batch has a byte gone wrong."""
+    files = dict(image(stop).files)
+    raw = bytearray(files[SEGMENT])
+    raw[sum(map(len, batches(bytes(raw))[:10])) + 63] ^= 1
+    files[SEGMENT] = bytes(raw)
+    for path, content in files.items():
+        file = tmp_path / path.removeprefix("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return tmp_path / "data"
+
+
+def contents(data: Path) -> dict[str, bytes]:
+    return {
+        f"/{file.relative_to(data.parent)}": file.read_bytes()
+        for file in data.rglob("*")
+        if file.is_file()
+    }
+
+
+def repair(data: Path, **how: bool) -> int:
+    return run(LogRepair(path=str(data), **how))
+
+
+def test_without_being_told_how_it_only_says_what_it_would_cost(data, capsys):
+    before = contents(data)
+    assert repair(data) == 1
+    assert contents(data) == before
+    said = capsys.readouterr().out
+    assert "hurt-0: 00000000000000000000.log is damaged from byte" in said
+    assert "--cut gives up" in said
+    assert "well" not in said
+
+
+@pytest.mark.parametrize("how", ["cut", "skip"])
+def test_a_repaired_partition_serves_what_was_not_given_up(data, stop, how, capsys):
+    damaged = (data / "hurt-0/00000000000000000000.log").read_bytes()
+    assert repair(data, **{how: True}) == 0
+    assert "kept in" in capsys.readouterr().out
+    whole = batches(image(stop).contents[HURT])
+    kept = whole[:10] if how == "cut" else whole[:10] + whole[11:]
+    for _ in range(2):
+        world = World(contents(data))
+        for key, expected in ((HURT, b"".join(kept)), (WELL, image(stop).contents[WELL])):
+            served, failed = world.read(world.directory.logs[key])
+            assert not failed, key
+            assert served == expected, key
+        world.append(world.directory.logs[HURT], whole[0], 5)
+        world.directory.release()
+    evidence = [file for file in data.glob("hurt-0.damaged1-stray/*") if file.suffix == ".log"]
+    assert damaged in [file.read_bytes() for file in evidence]
+    assert repair(data) == 0
+    assert "nothing to repair" in capsys.readouterr().out
+
+
+def test_what_is_not_damaged_is_not_touched(tmp_path, capsys):
+    for path, content in image("unclean").files.items():
+        file = tmp_path / path.removeprefix("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    before = contents(tmp_path / "data")
+    assert repair(tmp_path / "data", cut=True) == 0
+    after = contents(tmp_path / "data")
+    assert {path: after[path] for path in before} == before
+    assert "nothing to repair" in capsys.readouterr().out
+
+
+def test_it_keeps_its_hands_off_a_directory_in_use(data):
+    lock = lock_directory(str(data))
+    try:
+        with pytest.raises(CommandError, match="in use"):
+            repair(data, cut=True)
+    finally:
+        lock.release()
+
+
+def test_it_wants_one_way_or_the_other(data):
+    with pytest.raises(BadInput):
+        repair(data, cut=True, skip=True)
