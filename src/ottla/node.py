@@ -40,12 +40,14 @@ from ottla.host.descriptors import descriptors_max, open_files_max, raise_descri
 from ottla.host.disk import OsDisk
 from ottla.host.lock import DirectoryInUse, DirectoryLock, lock_directory
 from ottla.host.offload import WorkerOffload
+from ottla.host.residency import residency
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.host.timers import TimerWheel
 from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
 from ottla.replication.retention import Retention
 from ottla.replication.room import Room
 from ottla.replication.table import PartitionTable
+from ottla.server.admin import Admin
 from ottla.server.driver import Service
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
 from ottla.server.poller import Loop, new_loop
@@ -117,6 +119,7 @@ class Node:
         self.cleaner: Cleaner | None = None
         self.cleaning: CleaningWorker | None = None
         self.endpoints: list[Endpoint] = []
+        self.admin: Admin | None = None
         self._lock: DirectoryLock | None = None
         self._opened = False
 
@@ -264,6 +267,25 @@ class Node:
             hosts.setdefault(listener.endpoint.port, []).append(listener.endpoint.host)
         for port, names in hosts.items():
             self.endpoints += listeners.listen(names, port)
+        self._listen_to_watchers(context)
+
+    def _listen_to_watchers(self, context: Context) -> None:
+        """Serve figures, if asked to. A broker that can't be watched serves all the same."""
+        self.admin = Admin(self.loop, context, residency)
+        if not self.config[options.ADMIN_LISTENER]:
+            return
+        [listener, *_] = parse_listeners(self.config[options.ADMIN_LISTENER], "admin.listener")
+        host, port = listener.endpoint.host, listener.endpoint.port
+        try:
+            where = self.admin.listen(host, port)
+        except OSError as error:
+            _log.warning(
+                "no figures at http://%s (%s); choose another place with admin.listener",
+                listener.endpoint,
+                error.strerror,
+            )
+        else:
+            _log.info("figures at http://%s/stats and /metrics", where)
 
     def _advertised(self, endpoint: Endpoint) -> Endpoint:
         """What a client that came by `endpoint` is told: what was configured, else the same."""
@@ -336,6 +358,8 @@ class Node:
         """
         if self.listeners is not None:
             self.listeners.close()
+        if self.admin is not None:
+            self.admin.close()
         if self.cleaner is not None:
             self.cleaner.stop()
         if self.scrubber is not None:

@@ -172,13 +172,16 @@ def _spawn(
 
 
 def start(
-    directory: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    directory: str,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    module: str = "ottla",
 ) -> Running:
     """`ottla serve` on a free port; returns when it is ready. Raises pump.LoadFailed.
 
-    `environment` is in addition to this process's own.
+    `environment` is in addition to this process's own; `module` is what Python runs.
     """
-    command = [sys.executable, "-m", "ottla", "serve", "--data-dir", directory]
+    command = [sys.executable, "-m", module, "serve", "--data-dir", directory]
     command += ["--listen", "127.0.0.1:0"]
     command += [part for option in (*BASE_OPTIONS, *options) for part in ("-o", option)]
     process, said, ready = _spawn(command, r"ready on (\S+):(\d+)", environment)
@@ -211,10 +214,13 @@ def stop(running: Running, *, kill: bool = False) -> None:
 
 @contextlib.contextmanager
 def own_broker(
-    directory: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    directory: str,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    module: str = "ottla",
 ) -> Iterator[Running]:
     """A broker that is stopped afterwards. Raises pump.LoadFailed."""
-    running = start(directory, options, environment)
+    running = start(directory, options, environment, module)
     try:
         yield running
     finally:

@@ -182,6 +182,14 @@ def topic_delete(options: arguments.TopicDelete) -> int:
     return topics.delete(options)
 
 
+@command(app, "top")
+def top_(options: arguments.Top) -> int:
+    """Watch a running broker: rates, the seven techniques, requests, topics, lag of groups."""
+    from ottla.cli import top
+
+    return top.show(options)
+
+
 @command(app, "cluster")
 def cluster(options: arguments.Cluster) -> int:
     """Describe the cluster. Its id, nodes and controller, and what the broker serves."""
@@ -397,6 +405,14 @@ def bench_techniques(options: bench_arguments.BenchTechniques) -> int:
     from ottla.cli import bench as command_bench
 
     return command_bench.techniques(options)
+
+
+@command(bench, "counters")
+def bench_counters(options: bench_arguments.BenchCounters) -> int:
+    """What the figures of `ottla top` cost: a broker that counts beside one that does not."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.counters(options)
 
 
 @command(bench, "check")

@@ -288,6 +288,18 @@ class GroupList(Connection):
 
 
 @dataclass(kw_only=True)
+class Top:
+    admin: Annotated[
+        str, typer.Argument(metavar="[HOST:PORT]", help="What the broker's --admin says.")
+    ] = "127.0.0.1:9644"
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="S", help="Seconds between two looks.")
+    ] = 1.0
+    once: Annotated[bool, typer.Option("--once", help="Look once, and leave.")] = False
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class GroupDescribe(Connection):
     group: Group
     timeline: Annotated[

@@ -318,6 +318,21 @@ def techniques(options: arguments.BenchTechniques) -> int:
     return 0
 
 
+def counters(options: arguments.BenchCounters) -> int:
+    """`ottla bench counters`."""
+    from ottla.bench import counters as measured
+    from ottla.bench.rounds import Settings
+
+    saying = Saying()
+    with explained():
+        found = measured.measure(
+            Settings(rounds=options.rounds, seconds=options.seconds, touched_mib=256), saying
+        )
+    saying.clear()
+    _print_table(measured.rows(found), measured.EXPLANATION)
+    return 0
+
+
 def check(options: arguments.BenchCheck) -> int:
     """`ottla bench check`: informs, and fails nothing by the clock."""
     from ottla.bench import guard

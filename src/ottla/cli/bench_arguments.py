@@ -270,3 +270,9 @@ class BenchCompare:
         ),
     ] = False
     json: AsJson = False
+
+
+@dataclass(kw_only=True)
+class BenchCounters:
+    rounds: Rounds = 7
+    seconds: Seconds = 1.0

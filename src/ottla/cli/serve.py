@@ -17,6 +17,7 @@ from ottla.cli.errors import BadInput, CommandError, nearest
 
 DATA_DIR = "./ottla-data"
 LISTEN = ("127.0.0.1:9092", "[::1]:9092")
+ADMIN = "127.0.0.1:9644"
 LOG_FORMATS = ("text", "json")
 WILDCARDS = frozenset({"", "*", "0.0.0.0", "::"})
 
@@ -32,6 +33,8 @@ Options:
                          [default: {LISTEN[0]} and {LISTEN[1]}]
   --advertise HOST:PORT  The address that clients are told to connect to.
                          [default: where it listens]
+  --admin HOST:PORT      Where `ottla top`, Prometheus and you find figures, over HTTP; empty:
+                         nowhere. [default: {ADMIN}, without --listen]
   --config FILE          Options from FILE: TOML, or Kafka's own .properties.
   -o KEY=VALUE           Set one option by Kafka's name, such as -o num.partitions=3; may be
                          given several times. Sizes are in bytes, times in milliseconds.
@@ -53,6 +56,7 @@ VALUED = {
     "--data-dir": "DIR",
     "--listen": "HOST:PORT",
     "--advertise": "HOST:PORT",
+    "--admin": "HOST:PORT",
     "--config": "FILE",
     "-o": "KEY=VALUE",
     "--log-format": "json",
@@ -64,6 +68,7 @@ class Arguments:
     """What was typed behind `serve`, in the order of typing, not yet understood."""
 
     __slots__ = (
+        "admin",
         "advertise",
         "config",
         "data_dir",
@@ -78,6 +83,7 @@ class Arguments:
         self.data_dir: str | None = None
         self.listen: list[str] = []
         self.advertise: str | None = None
+        self.admin: str | None = None
         self.config: str | None = None
         self.options: dict[str, str] = {}
         self.log_format = "text"
@@ -91,7 +97,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.help:
         sys.stdout.write(HELP)
         return 0
-    given = settle(arguments)
+    given = watchable(settle(arguments))
     from ottla.host import logs  # `--help` needs none of these
 
     as_json = arguments.log_format == "json"
@@ -160,6 +166,8 @@ def _take(arguments: Arguments, name: str, value: str) -> None:
         arguments.listen.append(value)
     elif name == "--advertise":
         arguments.advertise = value
+    elif name == "--admin":
+        arguments.admin = value
     elif name == "--config":
         arguments.config = value
     elif name == "--log-format":
@@ -201,7 +209,14 @@ def settle(arguments: Arguments) -> dict[str, str]:
         given["listeners"] = _listeners(arguments.listen)
     if arguments.advertise is not None:
         given["advertised.listeners"] = _listeners([arguments.advertise], "--advertise")
+    if arguments.admin is not None:
+        given["admin.listener"] = _address(arguments.admin, "--admin") if arguments.admin else ""
     return given
+
+
+def watchable(given: dict[str, str]) -> dict[str, str]:
+    """With a place for figures, for the one broker of a machine that is told no place at all."""
+    return given if "listeners" in given else {"admin.listener": ADMIN, **given}
 
 
 def data_dir(given: Mapping[str, str]) -> str:

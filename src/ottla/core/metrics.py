@@ -70,9 +70,10 @@ class ApiTally:
 class PartitionTally:
     """What one partition took in and gave out since the node started."""
 
-    __slots__ = ("batches", "bytes_in", "bytes_out", "codecs", "cold", "fetches")
+    __slots__ = ("batches", "bytes_in", "bytes_out", "codecs", "cold", "fetches", "first_offset")
 
-    def __init__(self) -> None:
+    def __init__(self, first_offset: int = 0) -> None:
+        self.first_offset = first_offset  # where the log ended then
         self.batches = 0
         self.bytes_in = 0
         self.codecs = [0] * CODECS  # batches of each

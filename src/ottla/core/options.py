@@ -56,6 +56,14 @@ ADVERTISED_LISTENERS = Option(
     listed=True,
     nullable=True,
 )
+ADMIN_LISTENER = Option(
+    "admin.listener",
+    "",
+    "HOST:PORT that answers HTTP: /metrics for Prometheus, /stats as JSON, /health. Empty: none; "
+    "`ottla serve` without any listener named takes 127.0.0.1:9644. There is no authentication. "
+    "`--admin` sets it. ottla's own.",
+    nullable=True,
+)
 BROKER_RACK = Option("broker.rack", "", "The rack this node stands in; empty: none.", nullable=True)
 
 # --- data ----------------------------------------------------------------------------------

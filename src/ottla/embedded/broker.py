@@ -269,6 +269,15 @@ class Broker:
         """
         return self._do(self._inside().group_timeline(group))
 
+    # --- watching --------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """What the node has counted so far: what /stats of a served broker says, as a dict.
+
+        docs/metrics.md describes it.
+        """
+        return self._now_running().stats()
+
     # --- offsets ---------------------------------------------------------------------------
 
     def offsets(self, topic: str, partition: int = 0) -> Offsets:

@@ -109,6 +109,15 @@ class Running:
         finally:
             future.cancel()  # does nothing to one that is done
 
+    def stats(self) -> dict[str, Any]:
+        """The node's figures. Raises RuntimeError when it has stopped, TimeoutError as `call`."""
+        self.check()
+        with self._guard:
+            admin = self.node.admin if self.node is not None and self._open else None
+        if admin is None:
+            raise RuntimeError(_NOT_RUNNING)
+        return admin.report()
+
     def check(self) -> None:
         """Raises RuntimeError in a process forked from the node's."""
         if self.pid != os.getpid():

@@ -151,7 +151,7 @@ class Partition:
         self.on_read_error = on_read_error
         self.committed_by_sync = committed_by_sync
         self.deleted = False
-        self.tally = PartitionTally()
+        self.tally = PartitionTally(log.end)
         # What survived the start is on disk: recovery has synced what it kept.
         self.high_position = self.stable_position = log.end_position()
         if log.producers.unstable.first is not None:

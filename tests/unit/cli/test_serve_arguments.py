@@ -110,3 +110,16 @@ def test_the_form_of_the_log_is_text_unless_json_is_asked_for() -> None:
     assert serve.parse(["--log-format", "json"]).log_format == "json"
     with pytest.raises(BadInput, match="--log-format takes text or json, not 'xml'"):
         serve.parse(["--log-format=xml"])
+
+
+def test_a_broker_that_is_told_no_place_shows_figures_at_the_usual_one():
+    assert serve.watchable({})["admin.listener"] == serve.ADMIN
+    assert serve.watchable({"admin.listener": ""}) == {"admin.listener": ""}
+    assert serve.watchable({"listeners": "x"}) == {"listeners": "x"}
+
+
+def test_the_place_for_figures_is_an_address_or_nothing():
+    assert given("--admin", "127.0.0.1:9")["admin.listener"] == "127.0.0.1:9"
+    assert given("--admin", "")["admin.listener"] == ""
+    with pytest.raises(BadInput, match="--admin takes HOST:PORT"):
+        given("--admin", "9")

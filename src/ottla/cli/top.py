@@ -1,0 +1,289 @@
+"""`ottla top`: what a running broker does, second by second, and by which technique.
+
+Owns the screen. The figures are those of /stats (docs/metrics.md); a rate is the difference of
+two of them over the time between.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.render import table
+from ottla.host.terminal import BOLD, DIM, painted
+
+if TYPE_CHECKING:
+    from ottla.cli import arguments
+
+Report = Mapping[str, Any]
+_PATIENCE_S = 10.0
+_ANSWER_BYTES_MAX = 256 << 20
+_CLEAR, _HOME = "\x1b[2J", "\x1b[H\x1b[J"
+
+
+def show(options: arguments.Top) -> int:
+    """Until Ctrl-C; once, where nobody watches or --once is given."""
+    address = _address(options.admin)
+    before, seconds = fetched(address), 0.0
+    watched = sys.stdout.isatty() and not options.once
+    try:
+        if watched:
+            sys.stdout.write(_CLEAR)
+        while True:
+            begun = time.monotonic()
+            time.sleep(options.interval)
+            now = fetched(address)
+            seconds = time.monotonic() - begun
+            if options.json:
+                sys.stdout.write(json.dumps(now) + "\n")
+            else:
+                _print(screen(now, before, seconds), watched=watched)
+            sys.stdout.flush()
+            if not watched:
+                return 0
+            before = now
+    except KeyboardInterrupt:
+        return 0
+
+
+def _print(lines: list[str], *, watched: bool) -> None:
+    """On a terminal as much as fits on it, in the place of what was there."""
+    if watched:
+        height = shutil.get_terminal_size().lines
+        sys.stdout.write(_HOME)
+        lines = lines[: height - 1]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise BadInput(f"ottla top takes HOST:PORT, not {text!r}; try: ottla top 127.0.0.1:9644")
+    return text
+
+
+def fetched(address: str) -> Report:
+    """The report of the broker that answers there. Raises CommandError."""
+    from http.client import HTTPConnection, HTTPException  # most commands need none
+
+    connection = HTTPConnection(address, timeout=_PATIENCE_S)
+    try:
+        connection.request("GET", "/stats")
+        answer = connection.getresponse()
+        body = answer.read(_ANSWER_BYTES_MAX)
+        if answer.status != 200:
+            raise CommandError(f"http://{address}/stats answers {answer.status} {answer.reason}")
+        found: Report = json.loads(body)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise CommandError(
+            f"no figures at http://{address}/stats ({reason}); is the broker started with "
+            f"`ottla serve --admin {address}`?"
+        ) from None
+    finally:
+        connection.close()
+    if "sequential_io" not in found:
+        raise CommandError(f"http://{address}/stats is not ottla's")
+    return found
+
+
+# --- the screen ------------------------------------------------------------------------------
+
+
+def screen(now: Report, before: Report, seconds: float) -> list[str]:
+    """All lines, the most important first. Rates are over `seconds`."""
+    return [
+        *_head(now, before, seconds),
+        "",
+        *_techniques(now, before, seconds),
+        "",
+        *_requests(now, before, seconds),
+        "",
+        *_topics(now, before, seconds),
+        *_groups(now),
+    ]
+
+
+def _title(text: str) -> str:
+    return painted(text, BOLD, sys.stdout)
+
+
+def _head(now: Report, before: Report, seconds: float) -> list[str]:
+    broker, process = now["broker"], now["process"]
+    cpu = (process["cpu_s"] - before["process"]["cpu_s"]) / seconds
+    memory = process["resident_bytes"]
+    lag = now["loop"]["turn_time"]
+    who = f"ottla {broker['version']}, node {broker['node_id']}, up {_span(broker['uptime_s'])}"
+    state = "" if broker["log_directory_online"] else "   THE LOG DIRECTORY IS OFFLINE"
+    bytes_in = _rate(now, before, seconds, "sequential_io", "appended_bytes")
+    records = _rate(now, before, seconds, "batching", "records")
+    return [
+        f"{_title(who)}   CPU {cpu:.0%}   "
+        f"{'' if memory is None else size(memory) + ' of memory'}{state}",
+        f"in {size(bytes_in)}/s, {records:,.0f} records/s   "
+        f"out {size(_sum_rate(now, before, seconds, 'bytes_out'))}/s   "
+        f"a turn of the loop takes {_ms(lag['p50_s'])}, at most {_ms(lag['max_s'])}",
+    ]
+
+
+def _techniques(now: Report, before: Report, seconds: float) -> list[str]:
+    io, durable, offsets = now["sequential_io"], now["durability"], now["offsets"]
+    writes = _rate(now, before, seconds, "sequential_io", "writes")
+    syncs = _rate(now, before, seconds, "durability", "file_syncs")
+    records, policy = now["batching"]["records"], now["broker"]["flush_policy"]
+    rows = {
+        "sequential I/O": f"{writes:,.0f} writes/s, each at the end of its file; "
+        f"{io['writes_per_mb']:,.1f} for a MB",
+        "zero-copy": _zero_copy(now["zero_copy"]),
+        "page cache": _page_cache(now["page_cache"]),
+        "batching": _batching(now["batching"], now["opened_batches"]),
+        "partitions": _partitions(now["partitions"]),
+        "offsets": f"{offsets['groups']:,} groups keep {offsets['positions']:,} positions, and no "
+        f"acknowledgement for any of {records:,} records",
+        "durability": f"{syncs:,.0f} syncs/s, {durable['records_per_sync']:,.1f} records each "
+        f"(flush.policy={policy})",
+    }
+    return [_title("techniques"), *(f"  {name:<15} {said}" for name, said in rows.items())]
+
+
+def _zero_copy(sent: Mapping[str, int]) -> str:
+    both = sent["sendfile_bytes"] + sent["copied_bytes"]
+    share = _share(sent["sendfile_bytes"], both)
+    return f"{share} of {size(both)} by sendfile, the rest copied (slices of at most 16 KiB)"
+
+
+def _page_cache(cache: Mapping[str, Any]) -> str:
+    cached, logs = cache["cached_bytes"], cache["log_bytes"]
+    if cached is None:
+        known = "how much of the logs is cached is not known here"
+    else:
+        share = _share(cached, logs)
+        known = f"{share} of {size(logs)} of logs cached by the kernel, nothing by the broker"
+    return f"{known}; {cache['fetches_warm_share']:.1%} of reads found it there"
+
+
+def _batching(batching: Mapping[str, Any], opened: Mapping[str, int]) -> str:
+    codecs = [
+        f"{name} {count / batching['batches']:.0%}"
+        for name, count in batching["batches_by_codec"].items()
+    ]
+    ratios = batching["compression_ratio_sampled"]
+    packed = [f"{name} makes {ratio:.1f} B into 1" for name, ratio in ratios.items()]
+    count = sum(number for reason, number in opened.items() if reason != "statistics")
+    said = [
+        f"{batching['records_per_batch']:,.1f} records in a batch",
+        ", ".join(codecs) or "no batch yet",
+        *packed,
+        f"{count:,} opened",
+    ]
+    return "; ".join(said)
+
+
+def _partitions(partitions: Sequence[Mapping[str, Any]]) -> str:
+    busiest = max(partitions, key=lambda one: one["load_share"], default=None)
+    if busiest is None:
+        return "none yet"
+    name = f"{busiest['topic']}-{busiest['partition']}"
+    return f"{len(partitions):,}; {name} has {busiest['load_share']:.0%} of the load"
+
+
+def _requests(now: Report, before: Report, seconds: float) -> list[str]:
+    counted = {one["api"]: one["requests"] for one in before["requests"]}
+    rows: list[Sequence[str]] = [("REQUESTS", "/S", "MEAN", "P99", "CPU", "TOTAL")]
+    for one in sorted(now["requests"], key=lambda one: -one["requests"]):
+        time_, timed = one["time"], one["time"]["timed"]
+        rows.append(
+            (
+                one["api"],
+                f"{(one['requests'] - counted.get(one['api'], 0)) / seconds:,.0f}",
+                _ms(time_["mean_s"]) if timed else "-",
+                _ms(time_["p99_s"]) if timed else "-",
+                _ms(one["cpu_s"] / timed) if timed else "-",
+                f"{one['requests']:,}",
+            )
+        )
+    return _table(rows)
+
+
+def _topics(now: Report, before: Report, seconds: float) -> list[str]:
+    sums, were = _by_topic(now), _by_topic(before)
+    rows: list[Sequence[str]] = [("TOPICS", "IN/S", "RECORDS/S", "OUT/S", "SIZE", "CACHED", "LOAD")]
+    for topic, one in sorted(sums.items(), key=lambda item: -item[1]["load_share"]):
+        was = were.get(topic, {})
+        per_s = {
+            name: (one[name] - was.get(name, 0)) / seconds
+            for name in ("bytes_in", "records_in", "bytes_out")
+        }
+        rows.append(
+            (
+                topic,
+                size(per_s["bytes_in"]),
+                f"{per_s['records_in']:,.0f}",
+                size(per_s["bytes_out"]),
+                size(one["size_bytes"]),
+                _share(one["cached_bytes"], one["size_bytes"]),
+                f"{one['load_share']:.0%}",
+            )
+        )
+    return _table(rows)
+
+
+def _groups(now: Report) -> list[str]:
+    lags = now["offsets"]["lag"]
+    if not lags:
+        return []
+    rows = [("GROUPS", "TOPIC", "LAG")]
+    rows += [(one["group"], one["topic"], f"{one['lag']:,}") for one in lags]
+    return ["", *_table(rows)]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    first, *rest = (line.rstrip("\n") for line in table(rows))
+    return [painted(first, DIM, sys.stdout), *rest]
+
+
+def _by_topic(report: Report) -> dict[str, dict[str, float]]:
+    sums: dict[str, dict[str, float]] = {}
+    names = ("bytes_in", "records_in", "bytes_out", "size_bytes", "cached_bytes", "load_share")
+    for one in report["partitions"]:
+        mine = sums.setdefault(one["topic"], dict.fromkeys(names, 0))
+        for name in names:
+            mine[name] += one[name] or 0
+    return sums
+
+
+def _rate(now: Report, before: Report, seconds: float, part: str, name: str) -> float:
+    # A broker that was started again counts from 0.
+    return max(0.0, float(now[part][name] - before[part][name])) / seconds
+
+
+def _sum_rate(now: Report, before: Report, seconds: float, name: str) -> float:
+    total, was = (sum(one[name] for one in report["partitions"]) for report in (now, before))
+    return max(0.0, float(total - was)) / seconds
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:,.1f} ms"
+
+
+def _span(seconds: float) -> str:
+    minutes, left = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}"
+
+
+def size(count: float) -> str:
+    """Bytes for a reader: 12 B, 1.5 kB, 230 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if count >= 100 or unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

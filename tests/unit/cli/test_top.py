@@ -1,0 +1,111 @@
+"""The screen of `ottla top`: rates between two reports, and what each technique did."""
+
+import copy
+
+import pytest
+
+from ottla.cli import top
+from ottla.cli.errors import BadInput, CommandError
+
+TIME = {"timed": 1, "sum_s": 5e-5, "mean_s": 5e-5, "p50_s": 6.4e-5, "p99_s": 2e-3, "max_s": 2e-3}
+
+
+@pytest.fixture
+def before():
+    return {
+        "broker": {
+            "version": "1",
+            "node_id": 0,
+            "uptime_s": 61.0,
+            "flush_policy": "commit",
+            "log_directory_online": True,
+        },
+        "process": {"cpu_s": 1.0, "resident_bytes": 30_000_000},
+        "sequential_io": {"appended_bytes": 0, "writes": 0, "writes_per_mb": 10.0},
+        "zero_copy": {"sendfile_bytes": 75, "copied_bytes": 25},
+        "page_cache": {"log_bytes": 200, "cached_bytes": 100, "fetches_warm_share": 1.0},
+        "batching": {
+            "records": 0,
+            "batches": 4,
+            "records_per_batch": 2.5,
+            "batches_by_codec": {"lz4": 4},
+            "compression_ratio_sampled": {"lz4": 3.0},
+        },
+        "opened_batches": {"statistics": 9, "record.validation": 2},
+        "offsets": {"groups": 1, "positions": 3, "lag": [{"group": "g", "topic": "t", "lag": 12}]},
+        "durability": {"file_syncs": 0, "records_per_sync": 2.0},
+        "loop": {"turn_time": TIME},
+        "requests": [{"api": "Produce", "requests": 0, "cpu_s": 4e-5, "time": TIME}],
+        "partitions": [
+            {
+                "topic": "t",
+                "partition": 1,
+                "bytes_in": 0,
+                "records_in": 0,
+                "bytes_out": 0,
+                "size_bytes": 200,
+                "cached_bytes": 100,
+                "load_share": 1.0,
+            }
+        ],
+    }
+
+
+@pytest.fixture
+def now(before):
+    later = copy.deepcopy(before)
+    later["process"]["cpu_s"] = 1.5
+    later["sequential_io"]["appended_bytes"] = 4_000_000
+    later["batching"]["records"] = 10_000
+    later["requests"][0]["requests"] = 200
+    later["partitions"][0]["bytes_in"] = 4_000_000
+    return later
+
+
+def line(lines, start):
+    [found] = [one for one in lines if one.strip().startswith(start)]
+    return found
+
+
+def test_rates_are_differences_over_the_time_between(now, before):
+    lines = top.screen(now, before, 2.0)
+    assert "CPU 25%" in lines[0]
+    assert "in 2.0 MB/s, 5,000 records/s" in lines[1]
+    assert line(lines, "Produce").split()[1] == "100"
+
+
+def test_every_technique_has_a_line(now, before):
+    lines = top.screen(now, before, 1.0)
+    assert "75% of 100 B by sendfile" in line(lines, "zero-copy")
+    assert "50% of 200 B of logs cached by the kernel" in line(lines, "page cache")
+    assert "2.5 records in a batch; lz4 100%" in line(lines, "batching")
+    assert "2 opened" in line(lines, "batching")  # those that nobody asked this page for
+    assert "t-1 has 100% of the load" in line(lines, "partitions")
+    assert "keep 3 positions" in line(lines, "offsets")
+    assert line(lines, "g ").split() == ["g", "t", "12"]
+
+
+def test_a_broker_that_was_started_again_has_no_negative_rate(now, before):
+    assert "in 0 B/s, 0 records/s" in top.screen(before, now, 1.0)[1]
+
+
+def test_a_kernel_that_tells_nothing_is_not_taken_for_an_empty_cache(now, before):
+    now["page_cache"]["cached_bytes"] = now["partitions"][0]["cached_bytes"] = None
+    assert "not known here" in line(top.screen(now, before, 1.0), "page cache")
+
+
+def test_a_place_where_nobody_tells_is_named_with_what_to_do():
+    with pytest.raises(CommandError, match=r"ottla serve --admin 127\.0\.0\.1:1"):
+        top.fetched("127.0.0.1:1")
+
+
+def test_an_address_without_a_port_is_refused():
+    with pytest.raises(BadInput, match=r"127\.0\.0\.1:9644"):
+        top._address("localhost")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (230e6, "230 MB")]
+)
+def test_sizes_are_said_in_few_digits(count, said):
+    assert top.size(count) == said
