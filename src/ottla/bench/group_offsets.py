@@ -6,6 +6,8 @@ Owns the groups that commit and the brokers that load. Must not extrapolate: wha
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +27,9 @@ Say = Callable[[str], None]
 
 BUDGET_PER_CPU_S, BUDGET_LOAD_S = 10_000.0, 10.0
 WHOLE = 1_000_000
+BUDGET_COMPACTED_S = 1.0
 _CONNECTIONS = 16
+_AGAIN_PARTITIONS, _AT_ONCE = 10, 50
 _LOADED_GROUPS, _WIDE_GROUPS = 64, 1000
 _ANSWERS_MAX = 1 << 30
 _WARM_UP_S, _COMMIT_SECONDS_MAX, _LOAD_DEADLINE_S = 5.0, 600.0, 300.0
@@ -192,16 +196,41 @@ def _write_wide(address: tuple[str, int], topic: str, count: int) -> list[str]:
     return groups
 
 
-def _loading(count: int, *, wide: bool) -> tuple[float, float]:
+def _write_again(address: tuple[str, int], topic: str, count: int) -> list[str]:
+    """A thousand groups commit ten partitions each, over and over: most of the log is old."""
+    groups = [f"again-{place}" for place in range(_WIDE_GROUPS)]
+    frames = [commit(group, topic, range(_AGAIN_PARTITIONS)) for group in groups]
+    each = max(count // _AGAIN_PARTITIONS // len(groups), 1)
+    for at in range(0, len(groups), _AT_ONCE):
+        some = frames[at : at + _AT_ONCE]
+        load = pump.Load(some, 4, error_at(topic), _COMMIT_SECONDS_MAX, each * len(some))
+        if pump.run(address, load).answers < each * len(some):
+            raise pump.LoadFailed("not all commits were written")
+    return groups
+
+
+_WRITERS = {"narrow": _write_narrow, "wide": _write_wide, "compacted": _write_again}
+
+
+def _compact(directory: str) -> None:
+    """As an operator would, with nobody on the directory. Raises LoadFailed."""
+    command = [sys.executable, "-m", "ottla", "log", "compact", directory]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise pump.LoadFailed(f"the log was not compacted: {done.stderr.strip()}")
+
+
+def _loading(count: int, kind: str) -> tuple[float, float]:
     """CPU and wall seconds from a broker's start until all groups are there. Raises LoadFailed."""
-    partitions_count = count // _WIDE_GROUPS if wide else _LOADED_GROUPS
+    partitions_count = count // _WIDE_GROUPS if kind == "wide" else _LOADED_GROUPS
     topic = "committed"
     with tempfile.TemporaryDirectory(prefix="ottla-groups-") as folder:
         with contenders.own_broker(f"{folder}/data") as running:
             asking.create_topic(running.address, topic, partitions_count)
             _find(running.address, "committed")
-            write = _write_wide if wide else _write_narrow
-            groups = write(running.address, topic, count)
+            groups = _WRITERS[kind](running.address, topic, count)
+        if kind == "compacted":
+            _compact(f"{folder}/data")
         begun = time.perf_counter()
         with contenders.own_broker(f"{folder}/data") as running:
             there = _until_loaded(running.address, groups, topic)
@@ -213,13 +242,17 @@ def _loading(count: int, *, wide: bool) -> tuple[float, float]:
 
 
 def measure_loading(count: int, say: Say) -> list[Figure]:
-    """Both kinds of log, once each. Raises LoadFailed."""
+    """All kinds of log, once each. Raises LoadFailed."""
     figures = []
-    for wide, kind in ((False, "64 groups, one a request"), (True, "all of other partitions")):
-        say(f"groups: loading {count:,} commits, {kind}")
-        cpu_s, wall_s = _loading(count, wide=wide)
-        name = f"loading {count:,} commits, {kind}"
-        budget = BUDGET_LOAD_S if count == WHOLE else None
+    for kind, text, limit_s in (
+        ("narrow", "64 groups, one a request", BUDGET_LOAD_S),
+        ("wide", "all of other partitions", BUDGET_LOAD_S),
+        ("compacted", "1,000 groups, after ottla log compact", BUDGET_COMPACTED_S),
+    ):
+        say(f"groups: loading {count:,} commits, {text}")
+        cpu_s, wall_s = _loading(count, kind)
+        name = f"loading {count:,} commits, {text}"
+        budget = limit_s if count == WHOLE else None
         figures += [
             Figure(f"{name}: wall", "s", spreads({OURS: [wall_s]}), budget),
             Figure(f"{name}: CPU", "s", spreads({OURS: [cpu_s]})),
