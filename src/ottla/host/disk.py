@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from errno import EBADF, EMFILE, ENFILE
+from functools import partial
+from itertools import groupby
 from queue import SimpleQueue
 from typing import TypeVar, cast
 
@@ -45,6 +47,7 @@ SYNC_THREADS_MAX = 8
 """A file each, up to this many: 4 files take 0.4 ms instead of 0.9 by one thread, 100 take 7
 instead of 18, and the waiting costs less CPU."""
 WARM_THREADS_MAX = 4
+_TOGETHER = (SyncFile, ReplaceFile, SyncDirectory)
 _WARM_CHUNK = 1 << 20
 
 
@@ -190,9 +193,33 @@ class OsDisk:
         return OsFile(path, self.open_files, nowait=not self._portable)
 
     def perform_now(self, steps: Sequence[Step]) -> list[File]:
-        created = self._perform_all(steps)
+        created: list[File] = []
+        try:
+            for kind, group in groupby(steps, type):
+                if kind in _TOGETHER:
+                    self._sync_all(list(group))
+                else:
+                    created += self._perform_all(list(group))
+        except DiskError:
+            for file in created:
+                file.close()
+            raise
         self.open_files.trim()
         return created
+
+    def _sync_all(self, steps: Sequence[Step]) -> None:
+        """Steps of one kind that sync depend on nothing among them: several at a time."""
+        threads_max = min(self._sync_threads_max, len(steps) // 4)
+        calls = [partial(self._perform, step, []) for step in steps]
+        job = _Job(calls, [], threads_max + 1)
+        threads = [threading.Thread(target=job.work) for _ in range(threads_max)]
+        for thread in threads:
+            thread.start()
+        job.work()
+        for thread in threads:
+            thread.join()
+        if job.error is not None:
+            raise job.error
 
     def _perform_all(self, steps: Sequence[Step]) -> list[File]:
         created: list[File] = []

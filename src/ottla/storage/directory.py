@@ -25,6 +25,7 @@ from ottla.core.ports import (
     ReplaceFile,
     Step,
     SyncDirectory,
+    SyncFile,
     Timers,
     UnlinkFile,
 )
@@ -39,6 +40,7 @@ from ottla.storage.rounds import FlushPolicy, Rounds
 from ottla.storage.segment import stem
 from ottla.storage.settings import LogSettings
 
+_LOGS_AT_ONCE = 100
 _DELETE = "-delete"
 _DELETED = ".deleted"
 _STRAY = "-stray"
@@ -464,14 +466,10 @@ class LogDirectory:
             self.release()
 
     def _finish(self, broker_epoch: int) -> None:
-        steps: list[Step] = []
-        sound = True
-        for log in self.logs.values():
-            if log.failed:
-                sound = False
-            else:
-                steps += log.closing_steps()
-        self.disk.perform_now(steps)
+        sound = all(not log.failed for log in self.logs.values())
+        logs = [log for log in self.logs.values() if not log.failed]
+        for at in range(0, len(logs), _LOGS_AT_ONCE):
+            self._complete(logs[at : at + _LOGS_AT_ONCE])
         for log in self.logs.values():
             if not log.failed:
                 log.all_synced()
@@ -480,6 +478,14 @@ class LogDirectory:
             marker = checkpoints.encode_clean_marker(broker_epoch)
             steps.append(ReplaceFile(f"{self.path}/{checkpoints.CLEAN_MARKER}", marker))
         self.disk.perform_now(steps)
+
+    def _complete(self, logs: list[Log]) -> None:
+        """Make logs durable together: the disk takes many syncs at a time."""
+        kinds: dict[type, list[Step]] = {SyncFile: [], ReplaceFile: [], SyncDirectory: []}
+        for log in logs:
+            for step in log.closing_steps():
+                kinds[type(step)].append(step)
+        self.disk.perform_now([step for steps in kinds.values() for step in steps])
 
     def release(self) -> None:
         """Close all files and give up the lock, whatever state the logs are in."""

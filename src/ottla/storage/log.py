@@ -62,12 +62,15 @@ class Opened(Value):
     producers: ProducerStates | None = None
     failed: bool = False
     on_disk: bool = False
+    complete: bool = False
+    """Whether its files are as a clean stop leaves them."""
 
 
 class Log(Readable):
     """One partition's log. Without segments until its first append."""
 
     __slots__ = (
+        "_complete_at",
         "_flushed_at",
         "_index_entries_max",
         "_new_files",
@@ -125,6 +128,8 @@ class Log(Readable):
         self.on_start_moved: Callable[[], None] = _nothing
         self.end = self.flushed = opened.start if self._active is None else self._active.end
         self._move(self.start, self.flushed, self.end)
+        # While nothing changes a log that was opened after a clean stop, stopping takes nothing.
+        self._complete_at = (self._active, self.end) if opened.complete else None
         if opened.failed:
             self.damaged_at = self.end
         self.epochs.raise_start(self.start)
@@ -478,10 +483,11 @@ class Log(Readable):
     def closing_steps(self) -> list[Step]:
         """Complete the files; the steps make all of it durable, producers' snapshot included.
 
-        Raises DiskError. Only while nothing else runs: at stop.
+        Raises DiskError. Only while nothing else runs: at stop. Their order is that of the kinds:
+        syncs of files, replacements, syncs of directories.
         """
         active = self._active
-        if active is None:
+        if active is None or (active, self.end) == self._complete_at:
             return []
         active.seal()
         files = [file for segment in (*self._rolled, active) for file in segment.files()]

@@ -139,7 +139,10 @@ def open_log(
         _make_durable(work)
     start = _start(segments, hints.start, end)
     certain = hints.recovery_point if failed else end
-    opened = Opened(topic_id, start, certain, segments, epochs, producers, failed, True)
+    closed = hints.clean and not work.edits and f"{end:020d}.snapshot" in names
+    opened = Opened(
+        topic_id, start, certain, segments, epochs, producers, failed, True, closed and not failed
+    )
     return opened, work.findings
 
 
@@ -307,6 +310,7 @@ def _verify(work: Recovery, segments: list[Segment]) -> bool:
             return _end_log(work, segments, at, expected, sound)
         if at + 1 < len(segments):
             segment.seal()
+            work.touched += segment.files()  # a later recovery believes the indexes of closed ones
     return False
 
 
@@ -328,6 +332,7 @@ def _end_log(
     else:
         work.found(Case.TORN_TAIL, path, sound)
         segment.log.truncate(sound)
+        work.touched.append(segment.log)
         _discard(work, segments[keep:])
     del segments[keep:]
     return damaged
@@ -395,12 +400,13 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
         segment.checked_from, segment.checked_end = checked
     if room_until is not None:
         segment.checked_end = room_until
-    work.touched += segment.files()
+    if verify_from is None or segment.end > verify_from:
+        work.touched += segment.files()
     return segment.size
 
 
 def _make_durable(work: Recovery) -> None:
-    steps: list[Step] = [SyncFile(file) for file in work.touched]
+    steps: list[Step] = [SyncFile(file) for file in dict.fromkeys(work.touched)]
     steps += work.edits
     if steps:
         work.disk.perform_now([*steps, SyncDirectory(work.directory)])

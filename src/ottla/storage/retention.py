@@ -17,6 +17,8 @@ from ottla.storage.segment import Segment
 STEP_MAX_MS = 10_000
 """The wall clock may differ by this much from what time has passed before it has jumped."""
 
+_STOPPED_MAX_MS = 86_400_000
+
 
 class RetentionClock:
     """The time that retention goes by: the wall clock, unless that has jumped ahead.
@@ -25,7 +27,9 @@ class RetentionClock:
     then, it is believed. A wall clock that is behind is followed at once, since that keeps more.
     """
 
-    __slots__ = ("_clock", "_jumped", "_offset_ms", "_since_s", "_uptime", "settle_ms")
+    __slots__ = (
+        "_clock", "_jumped", "_offset_ms", "_since_s", "_started", "_uptime", "settle_ms",
+    )  # fmt: skip
 
     def __init__(
         self, clock: Clock, uptime: Uptime, settle_ms: int, last_known_ms: int | None
@@ -41,6 +45,7 @@ class RetentionClock:
         self._jumped: int | None = None
         """The offset that the wall clock has had since `_since_s`, if it is another one."""
         self._since_s = 0.0
+        self._started = False
 
     def _boot_ms(self) -> int:
         return int(self._uptime.since_boot() * 1000)
@@ -55,6 +60,7 @@ class RetentionClock:
 
         To be called more often than it could drift by ten seconds: every few minutes.
         """
+        starting, self._started = not self._started, True
         now_s = self._uptime.since_boot()
         offset_ms = self._clock.wall_ms() - self._boot_ms()
         ahead_ms = offset_ms - self._offset_ms
@@ -66,6 +72,8 @@ class RetentionClock:
             self._jumped, self._since_s = offset_ms, now_s
             if ahead_ms < 0:
                 return f"the wall clock has gone back by {_hours(-ahead_ms)}"
+            if starting and ahead_ms < _STOPPED_MAX_MS:
+                return None  # as long as a node may be stopped without anybody wondering
             return (
                 f"the wall clock is ahead of the time that has passed by {_hours(ahead_ms)}: "
                 f"retention goes by the time before that until it has been steady for "

@@ -214,3 +214,35 @@ def test_what_was_on_its_way_out_is_removed_at_the_next_start(world):
 )  # fmt: skip
 def test_a_directory_name_says_which_partition_it_is(name, partition):
     assert partition_of(name) == partition
+
+
+def test_a_log_that_nothing_changed_since_a_clean_stop_takes_no_sync_to_stop_again(world):
+    directory = world.start()
+    world.append(directory)
+    world.settle()
+    directory.stop(1)
+    directory = world.start()
+    world.disk.log.clear()
+    directory.stop(2)
+    assert [path for _, path in world.disk.log if "/t-0" in path] == []
+    directory = world.start()
+    assert directory.was_clean
+    world.append(directory)
+    world.disk.log.clear()
+    directory.stop(3)
+    assert ("sync", "/data/t-0/00000000000000000000.log") in world.disk.log
+    assert world.start().logs[T0].end == 2
+
+
+def test_a_log_that_was_on_disk_takes_no_sync_to_open_after_a_crash(world):
+    directory = world.start()
+    for _ in range(3):
+        world.append(directory)
+    world.settle()
+    directory.checkpoint()
+    world.settle()
+    for _ in range(2):  # the first start may have had to make the indexes
+        world.disk.kill()
+        world.disk.log.clear()
+        world.start()
+    assert [path for _, path in world.disk.log if "/t-0" in path] == []
