@@ -1,0 +1,187 @@
+"""AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, DescribeTransactions, ListTransactions on a node.
+
+Expectations are what Apache Kafka 4.3.1 answers; field by field: tests/oracle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ottla.handlers import list_transactions
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
+from ottla.protocol.messages.add_partitions_to_txn import (
+    AddPartitionsToTxnRequest,
+    AddPartitionsToTxnTopic,
+    AddPartitionsToTxnTransaction,
+)
+from ottla.protocol.messages.describe_transactions import DescribeTransactionsRequest
+from ottla.protocol.messages.end_txn import EndTxnRequest
+from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
+from ottla.protocol.messages.list_transactions import ListTransactionsRequest
+from ottla.testing.simnode import SimNode
+
+
+@pytest.fixture
+def node() -> SimNode:
+    node = SimNode(7, transaction_state_log_num_partitions="3", request_partitions_max="20")
+    node.create_topic("t", 3)
+    return node
+
+
+def ask(node: SimNode, body: Any, version: int) -> Any:
+    connection = node.connect()
+    answer = node.answer(connection.ask(body, version))
+    connection.close()
+    return answer
+
+
+def begun(node: SimNode, name: str) -> int:
+    answer = ask(
+        node, InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=60_000), 5
+    )
+    assert (answer.error_code, answer.producer_epoch) == (0, 0)
+    return int(answer.producer_id)
+
+
+def transaction(
+    name: str, producer_id: int, *numbers: int, topic: str = "t", **more: Any
+) -> AddPartitionsToTxnTransaction:
+    topics = [AddPartitionsToTxnTopic(name=topic, partitions=list(numbers))]
+    return AddPartitionsToTxnTransaction(
+        transactional_id=name, producer_id=producer_id, topics=topics, **more
+    )
+
+
+def told(answer: Any) -> dict[str, list[int]]:
+    """The codes of each transaction's partitions."""
+    return {
+        one.transactional_id: [
+            part.partition_error_code
+            for topic in one.topic_results
+            for part in topic.results_by_partition
+        ]
+        for one in answer.results_by_transaction
+    }
+
+
+def states(answer: Any) -> dict[str, str]:
+    return {one.transactional_id: one.transaction_state for one in answer.transaction_states}
+
+
+def test_each_transaction_of_a_request_has_an_answer_of_its_own(node: SimNode) -> None:
+    ids = [begun(node, name) for name in "abc"]
+    asked = [
+        transaction("a", ids[0], 0, 1),
+        transaction("b", ids[1], 0, 7),
+        transaction("c", ids[0], 2),
+        transaction("a", ids[0], 0, 2, verify_only=True),
+    ]
+    answer = ask(node, AddPartitionsToTxnRequest(transactions=asked), 5)
+    codes = [
+        [part.partition_error_code for part in one.topic_results[0].results_by_partition]
+        for one in answer.results_by_transaction
+    ]
+    assert codes == [
+        [0, 0],
+        [ErrorCode.OPERATION_NOT_ATTEMPTED, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION],
+        [ErrorCode.INVALID_PRODUCER_ID_MAPPING],
+        [0, ErrorCode.TRANSACTION_ABORTABLE],
+    ]
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_h28_so_many_partitions_and_no_more(node: SimNode, count: int) -> None:
+    one = transaction("a", begun(node, "a"), *([0] * (count - 1)))
+    codes = told(ask(node, AddPartitionsToTxnRequest(transactions=[one]), 5))["a"]
+    assert set(codes) == {0 if count == 20 else ErrorCode.INVALID_REQUEST}
+
+
+@pytest.mark.parametrize("version", range(5))
+def test_adding_offsets_makes_their_topic_where_it_is_not_there(
+    node: SimNode, version: int
+) -> None:
+    producer_id = begun(node, "a")
+    assert "__consumer_offsets" not in node.view.image.topics
+    request = AddOffsetsToTxnRequest(
+        transactional_id="a", producer_id=producer_id, producer_epoch=0, group_id="g"
+    )
+    assert ask(node, request, version).error_code == 0
+    answer = ask(node, DescribeTransactionsRequest(transactional_ids=["a"]), 0)
+    (topic,) = answer.transaction_states[0].topics
+    assert topic.topic == "__consumer_offsets"
+    assert topic.partitions == [node.context.groups.partition_for("g")]
+
+
+@pytest.mark.parametrize("version", range(6))
+def test_h113_a_zombie_is_told_in_a_code_that_it_knows(node: SimNode, version: int) -> None:
+    request = EndTxnRequest(
+        transactional_id="a", producer_id=begun(node, "a"), producer_epoch=5, committed=True
+    )
+    known = ErrorCode.INVALID_PRODUCER_EPOCH if version < 2 else ErrorCode.PRODUCER_FENCED
+    answer = ask(node, request, version)
+    assert answer.error_code == known
+    assert (answer.producer_id, answer.producer_epoch) == (-1, -1)
+
+
+def test_transactions_are_listed_across_all_shards(node: SimNode) -> None:
+    ids = {name: begun(node, name) for name in ("a", "b", "c", "d")}
+    one = transaction("b", ids["b"], 0)
+    ask(node, AddPartitionsToTxnRequest(transactions=[one]), 5)
+    assert states(ask(node, ListTransactionsRequest(), 2)) == {
+        "a": "Empty",
+        "b": "Ongoing",
+        "c": "Empty",
+        "d": "Empty",
+    }
+    only = ask(node, ListTransactionsRequest(state_filters=["Ongoing", "Asleep"]), 2)
+    assert states(only) == {"b": "Ongoing"}
+    assert only.unknown_state_filters == ["Asleep"]
+
+
+def test_nothing_is_listed_where_nobody_ever_asked_for_a_transaction(node: SimNode) -> None:
+    answer = ask(node, ListTransactionsRequest(), 2)
+    assert (answer.error_code, answer.transaction_states) == (0, [])
+    assert "__transaction_state" not in node.view.image.topics
+
+
+def test_h110_a_pattern_is_matched_a_slice_at_a_time(
+    node: SimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        begun(node, f"job-{number}")
+    turns: list[None] = []
+    monkeypatch.setattr(list_transactions, "SLICE_STEPS", 12)
+    soon = node.loop.soon
+    monkeypatch.setattr(node.loop, "soon", lambda call: (turns.append(None), soon(call))[1])
+    answer = ask(node, ListTransactionsRequest(transactional_id_pattern="job-[2-5]"), 2)
+    assert sorted(states(answer)) == ["job-2", "job-3", "job-4", "job-5"]
+    assert len(turns) >= 4
+
+
+def test_a_client_that_goes_while_a_pattern_is_matched_leaves_nothing_behind(
+    node: SimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        begun(node, f"job-{number}")
+    monkeypatch.setattr(list_transactions, "SLICE_STEPS", 1)
+    connection = node.connect()
+    connection.ask(ListTransactionsRequest(transactional_id_pattern="job.*"), 2)
+    connection.close()
+    node.settle()
+    assert states(ask(node, ListTransactionsRequest(), 2)).keys() == {
+        f"job-{number}" for number in range(9)
+    }
+
+
+def test_once_the_topic_of_transactions_is_deleted_nothing_is_known(node: SimNode) -> None:
+    producer_id = begun(node, "a")
+    node.delete_topic("__transaction_state")
+    node.settle()
+    request = EndTxnRequest(
+        transactional_id="a", producer_id=producer_id, producer_epoch=0, committed=True
+    )
+    assert ask(node, request, 5).error_code == ErrorCode.INVALID_PRODUCER_ID_MAPPING
+    assert begun(node, "a") > producer_id
