@@ -164,7 +164,11 @@ RECOVERY_CHECKPOINT_MS = Option(
     at_least=0,
     at_most=INT_MAX,
 )
-CLEANER_ENABLE = Option("log.cleaner.enable", True, "Whether logs are compacted at all.")
+CLEANER_ENABLE = Option(
+    "log.cleaner.enable",
+    True,
+    "Whether logs are compacted at all, in a worker process of their own.",
+)
 CLEANER_BACKOFF_MS = Option(
     "log.cleaner.backoff.ms",
     15_000,
@@ -176,7 +180,8 @@ CLEANER_BACKOFF_MS = Option(
 CLEANER_BUFFER_BYTES = Option(
     "log.cleaner.dedupe.buffer.size",
     134_217_728,
-    "Memory for the keys of one compaction.",
+    "Memory for the keys of one compaction, about 32 bytes for each; more keys take several "
+    "rounds. Less than 1 MiB is taken as 1 MiB.",
     live=True,
     at_most=LONG_MAX,
 )
