@@ -139,6 +139,23 @@ class World:
         assert self.partition.log.end == end, "stored twice"
         assert isinstance(outcome, Appended) or outcome in REFUSALS
 
+    def gap(self, client: Client) -> None:
+        """One batch of a transaction was lost on the way."""
+        if client.is_open:
+            client.sequence += 1
+            outcome = self.append(client.batch(10), None)
+            client.sequence -= 1
+            assert outcome is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+
+    def briefly(self, client: Client) -> None:
+        """A transaction of one batch, at whose end it may or may not be on the disk."""
+        self.produce(client)
+        self.node.steps(self.chance.randrange(8))
+        self.check()
+        self.end(client)
+        self.node.steps(self.chance.randrange(4))
+        self.check()
+
     def zombie(self, client: Client) -> None:  # I40
         if client.epoch == 0:
             return
@@ -210,6 +227,7 @@ class World:
     # --- dying
 
     def die(self) -> None:
+        before = len(self.log)
         self.note_acked()
         match self.chance.randrange(3):
             case 0 if self.policy == "commit":
@@ -224,10 +242,12 @@ class World:
         end = self.partition.log.end
         assert self.acked <= end <= len(self.log), "something acknowledged is gone"
         del self.log[end:]
+        goes_on = end == before and self.chance.random() < 0.5
         for client in self.clients:
             client.late = None
             client.replay = None
-            self.end(client, bump=True)  # what it had begun is over, as after an error
+            if not goes_on:
+                self.end(client, bump=True)  # what it had begun is over, as after an error
         self.check()
 
     def note_acked(self) -> None:
@@ -270,7 +290,9 @@ class World:
             if one.what in ("data", "plain") and one.offset not in taken_back
         ]
         # To read what is cold takes time, in which more may become stable.
-        assert [offset for offset in self.read(start) if offset < stable] == expected
+        found = self.read(start)
+        assert all(offset < partition.last_stable for offset in found)
+        assert [offset for offset in found if offset < stable] == expected
 
     def read(self, offset: int) -> list[int]:
         found: list[int] = []
@@ -310,13 +332,15 @@ class World:
                 self.produce,
                 self.plain,
                 self.again,
+                self.gap,
+                self.briefly,
                 self.zombie,
                 self.leave_late,
                 self.arrive,
                 self.end,
                 self.replay,
             ],
-            [6, 2, 2, 1, 2, 3, 4, 2],
+            [6, 2, 2, 1, 2, 1, 2, 3, 4, 2],
         )[0]
         doing(client)
         match self.chance.randrange(12):
