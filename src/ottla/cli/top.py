@@ -154,7 +154,7 @@ def _techniques(now: Report, before: Report, seconds: float) -> list[str]:
 def _zero_copy(sent: Mapping[str, int]) -> str:
     both = sent["sendfile_bytes"] + sent["copied_bytes"]
     share = _share(sent["sendfile_bytes"], both)
-    return f"{share} of {size(both)} by sendfile, the rest copied (slices of at most 16 KiB)"
+    return f"{share} of {size(both)} by sendfile, the rest copied (slices of at most 32 KiB)"
 
 
 def _page_cache(cache: Mapping[str, Any]) -> str:

@@ -24,8 +24,8 @@ PORTABLE = sys.platform != "linux" or os.environ.get("OTTLA_PORTABLE") in ("1", 
 _MSG_MORE: int = getattr(socket, "MSG_MORE", 0)
 _SEND_BYTES_MAX = 1 << 20  # per turn of the loop, so that one fast reader does not hold up others
 _PIECE_BYTES = 128 << 10  # read and sent at once where there is no sendfile
-_INLINE_BYTES_MAX = 16 << 10  # a slice up to this is read and joined to the bytes around it
-_INLINE_BYTES_TOGETHER = 64 << 10  # of one send
+_INLINE_BYTES_MAX = 32 << 10  # a slice up to this is read and joined to the bytes around it
+_INLINE_BYTES_TOGETHER = 128 << 10  # of one send
 
 
 class SliceCutShort(Exception):
