@@ -1,7 +1,7 @@
 """DescribeProducers, key 61, versions 0 to 0.
 
-Who has written to a partition of late: the idempotent producers that its log remembers (KIP-664).
-Without transactions none has one open: its start is -1, and so is the coordinator's epoch.
+Who has written to a partition of late: the producers that its log remembers (KIP-664). Where one has
+a transaction open its start is told, else -1; the coordinator's epoch is that of the last marker.
 """
 
 from __future__ import annotations

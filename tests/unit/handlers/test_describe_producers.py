@@ -6,8 +6,9 @@ from typing import Any
 
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.describe_producers import DescribeProducersRequest, TopicRequest
-from ottla.records.batch import BatchView
+from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
 from ottla.records.builder import Producer, build_batch
+from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.records.reader import Record
 from tests.unit.handlers.node import FakeLog, FakeNode, topic_image
 
@@ -37,6 +38,31 @@ def test_each_producer_has_its_epoch_its_last_sequence_and_its_last_timestamp() 
     assert found == [(7, 0, 3, 6), (8, 3, 1, 6)]
     for one in partition.active_producers:
         assert (one.coordinator_epoch, one.current_txn_start_offset) == (-1, -1)
+
+
+def test_an_open_transaction_is_told_with_its_start_and_a_marker_with_its_coordinator() -> None:
+    node = FakeNode(topic_image("a", 1))
+    log = FakeLog()
+    node.partition("a", 0, log)
+    for offset, pid in enumerate((7, 8)):
+        who = Producer(pid, 0, 0)
+        raw = build_batch(
+            [Record()], base_offset=offset, producer=who, attributes=TRANSACTIONAL_BIT
+        )
+        log.producers.update(BatchView(memoryview(raw)))
+    marker = EndMarker(ControlType.COMMIT, 5)
+    log.producers.update(BatchView(memoryview(build_end_marker(marker, 7, 1, 99, 2))))
+    (topic,) = asked(node, ("a", [0]))
+    told = {
+        one.producer_id: (one.producer_epoch, one.last_sequence, one.last_timestamp)
+        for one in topic.partitions[0].active_producers
+    }
+    assert told == {8: (0, 0, -1), 7: (1, -1, 99)}
+    starts = {
+        one.producer_id: (one.coordinator_epoch, one.current_txn_start_offset)
+        for one in topic.partitions[0].active_producers
+    }
+    assert starts == {8: (-1, 1), 7: (5, -1)}
 
 
 def test_what_is_not_there_is_unknown_and_only_an_unknown_topic_is_explained() -> None:
