@@ -1,7 +1,7 @@
 """DescribeProducers, key 61, versions 0 to 0.
 
-Who has written to a partition of late: the producers that its log remembers (KIP-664). Where one has
-a transaction open its start is told, else -1; the coordinator's epoch is that of the last marker.
+Who has written to a partition of late: the producers that its log remembers (KIP-664). Where one
+has a transaction open its start is told, else -1; the coordinator's epoch is its last marker's.
 """
 
 from __future__ import annotations
