@@ -67,10 +67,10 @@ def delete_topic(address: Address, name: str) -> None:
 
 
 @contextlib.contextmanager
-def new_topic(address: Address, partitions_count: int) -> Iterator[str]:
+def new_topic(address: Address, partitions_count: int, **configs: str) -> Iterator[str]:
     """A topic that is gone afterwards."""
     name = f"load-{os.getpid():x}-{time.monotonic_ns():x}"
-    create_topic(address, name, partitions_count)
+    create_topic(address, name, partitions_count, **configs)
     try:
         yield name
     finally:

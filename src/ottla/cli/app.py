@@ -415,6 +415,14 @@ def bench_counters(options: bench_arguments.BenchCounters) -> int:
     return command_bench.counters(options)
 
 
+@command(bench, "cold")
+def bench_cold(options: bench_arguments.BenchCold) -> int:
+    """What a reader of old records does to a producer and a consumer that are in a hurry."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.cold(options)
+
+
 @command(bench, "check")
 def bench_check(options: bench_arguments.BenchCheck) -> int:
     """Compare the hot path with a recorded ratio to the bare loop. Fails nothing."""

@@ -333,6 +333,22 @@ def counters(options: arguments.BenchCounters) -> int:
     return 0
 
 
+def cold(options: arguments.BenchCold) -> int:
+    """`ottla bench cold`."""
+    from ottla.bench import cold as measured
+
+    saying = Saying()
+    with explained():
+        wanted = measured.Wanted(options.mib, options.rate, options.rounds, peers(options.peer))
+        found = measured.measure(wanted, saying)
+    saying.clear()
+    if options.json:
+        sys.stdout.write("".join(object_line(one) for one in measured.as_json(found)))
+    else:
+        _print_table(measured.rows(found), measured.EXPLANATION)
+    return 0
+
+
 def check(options: arguments.BenchCheck) -> int:
     """`ottla bench check`: informs, and fails nothing by the clock."""
     from ottla.bench import guard

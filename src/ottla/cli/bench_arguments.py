@@ -276,3 +276,17 @@ class BenchCompare:
 class BenchCounters:
     rounds: Rounds = 7
     seconds: Seconds = 1.0
+
+
+@dataclass(kw_only=True)
+class BenchCold:
+    mib: Annotated[
+        int,
+        typer.Option(min=64, metavar="MIB", help="How much is read; 10240 is the budget's 10 GB."),
+    ] = 2048
+    rate: Annotated[
+        float, typer.Option(min=1, metavar="MB/S", help="How fast, from either place.")
+    ] = 200.0
+    rounds: Rounds = 3
+    peer: Peers = field(default_factory=list)
+    json: AsJson = False
