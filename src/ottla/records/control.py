@@ -41,6 +41,10 @@ class ControlType(IntEnum):
     COMMIT = 1
 
 
+_TYPES = (ControlType.ABORT, ControlType.COMMIT)
+"""By number: to ask the enum takes as long as to read the marker."""
+
+
 class EndMarker(NamedTuple):
     """How a transaction ended, and the epoch of the coordinator that said so."""
 
@@ -98,8 +102,8 @@ def end_marker_of(batch: BatchView) -> EndMarker | None:
         fields = _RECORD.unpack_from(batch.view, HEADER.size)
         before_key, key_version, type_, before_value, _, coordinator_epoch, rest = fields
         usual = before_key == _BEFORE_KEY and before_value == _BEFORE_VALUE and rest == _NO_HEADERS
-        if usual and key_version == _VERSION and type_ in (ControlType.ABORT, ControlType.COMMIT):
-            return EndMarker(ControlType(type_), coordinator_epoch)
+        if usual and key_version == _VERSION and 0 <= type_ < len(_TYPES):
+            return EndMarker(_TYPES[type_], coordinator_epoch)
     record = next(records_of(batch, _CONTROL_MAX), None)
     if record is None:
         return None
