@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ottla.bench.contenders import Contender, Peer, Variant
 from ottla.bench.rounds import Say
 from ottla.host.residency import residency
 
+Topics = tuple[str, str, int]
+"""The name of the old one, that of the new, and where the old one ends."""
 KINDS = ("page cache", "disk")
 AT_MOST = 1.2
 _READER_STARTS_S = 0.5
@@ -51,6 +54,10 @@ class Found:
     read_mb_s: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     failed: str = ""
 
+    @property
+    def name(self) -> str:
+        return "ottla" if self.contender.kind == "ottla" else self.contender.name
+
     def ratios(self, which: int) -> stats.Spread | None:
         """Disk over page cache; `which`: 0 the producer's, 1 the consumer's."""
         slow, quick = ([pair[which] for pair in self.p99_ms[k]] for k in reversed(KINDS))
@@ -74,30 +81,31 @@ def measure(wanted: Wanted, say: Say) -> list[Found]:
         ottla = contenders.variant_contender(Variant(""), running)
         who = [Found(ottla), *(Found(peer.contender()) for peer in wanted.peers)]
         with contextlib.ExitStack() as stack:
-            ready = []
-            for one in who:
-                name = "ottla" if one.contender is ottla else one.contender.name
-                try:
-                    topics = stack.enter_context(_topics(one.contender, wanted, name, say))
-                except (pump.LoadFailed, OSError) as failure:
-                    if one.contender is ottla:
-                        raise
-                    one.failed = str(failure)
-                else:
-                    ready.append((one, topics, name))
-            for turn in range(wanted.rounds):
-                for one, topics, name in ready:
-                    for kind in KINDS:
-                        say(f"cold: {name}, round {turn + 1} of {wanted.rounds}, {kind}")
-                        _round(one, topics, kind, wanted)
+            ready = [
+                (one, topics)
+                for one in who
+                if (topics := _prepared(stack, one, wanted, say)) is not None
+            ]
+            for turn, (one, topics), kind in product(range(wanted.rounds), ready, KINDS):
+                say(f"cold: {one.name}, round {turn + 1} of {wanted.rounds}, {kind}")
+                _round(one, topics, kind, wanted)
     return who
 
 
+def _prepared(stack: contextlib.ExitStack, one: Found, wanted: Wanted, say: Say) -> Topics | None:
+    """Its topics; None for a peer that can't be measured, which then says why."""
+    try:
+        return stack.enter_context(_topics(one.contender, wanted, one.name, say))
+    except (pump.LoadFailed, OSError) as failure:
+        if one.contender.kind == "ottla":
+            raise
+        one.failed = str(failure)
+        return None
+
+
 @contextlib.contextmanager
-def _topics(
-    contender: Contender, wanted: Wanted, name: str, say: Say
-) -> Iterator[tuple[str, str, int]]:
-    """A topic of old records and one for new: their names, and the end of the old one."""
+def _topics(contender: Contender, wanted: Wanted, name: str, say: Say) -> Iterator[Topics]:
+    """A topic of old records and one for new."""
     address = contender.address
     with (
         asking.new_topic(address, 1, segment_bytes=str(_SEGMENT_BYTES)) as old,
@@ -141,7 +149,7 @@ def _prepare(files: Sequence[Path], kind: str) -> float:
     return sum(known) / whole if whole and known else float("nan")
 
 
-def _round(one: Found, topics: tuple[str, str, int], kind: str, wanted: Wanted) -> None:
+def _round(one: Found, topics: Topics, kind: str, wanted: Wanted) -> None:
     old, new, end = topics
     pid = one.contender.pid
     if pid is None:
@@ -183,7 +191,7 @@ def rows(found: Sequence[Found]) -> list[list[str]]:
         ["", "produce p99 ms", "ratio", "consume p99 ms", "ratio", "read MB/s", "cached", "≤ 1.2"]
     ]
     for one in found:
-        name = "ottla" if one.contender.kind == "ottla" else one.contender.name
+        name = one.name
         if one.failed:
             table.append([f"{name}: not measured: {one.failed}", *[""] * 7])
             continue
