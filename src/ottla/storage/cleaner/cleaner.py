@@ -168,8 +168,12 @@ class Cleaner:
 
     def done(self, candidate: Candidate, known_to: Offset) -> None:
         """A round is over: write down how far, and look at once whether there is more to do."""
+        log = candidate.log
+        if log.closed or self._directory.logs.get(candidate.partition) is not log:
+            self.given_up()  # a namesake is not compacted by that
+            return
         self.rounds_count += 1
-        self._complained.discard(candidate.log)
+        self._complained.discard(log)
         noted = self._directory.note_cleaned(candidate.partition, known_to)
 
         def finish() -> None:
@@ -190,6 +194,7 @@ class Cleaner:
         """A round came to nothing."""
         log = candidate.log
         if self._stopped or log.closed:
+            self.given_up()
             return
         self._failing.add(log)
         if failure.lasting:
@@ -264,6 +269,7 @@ class _Going:
             if log.closed:  # deleted meanwhile, or the node is stopping: the next start goes on
                 for file in files:
                     file.close()
+                self._cleaner.given_up()
                 return
             segment = cleaned.segment(files)
             segment.created_ms = group[-1].created_ms
@@ -289,11 +295,13 @@ class _Going:
             try:
                 settling.result()
             except DiskError as error:
-                if not (log.closed or self._cleaner.stopped):
-                    self._cleaner.on_disk_error(error)
-                    self._cleaner.failed(self._candidate, Failure(str(error), lasting=True))
+                if log.closed or self._cleaner.stopped:
+                    self._cleaner.given_up()
+                    return
+                self._cleaner.on_disk_error(error)
+                self._cleaner.failed(self._candidate, Failure(str(error), lasting=True))
                 return
-            works = [swap.removal_steps(one) for one in old]
+            works = [swap.removal_steps(file.path for file in one.files()) for one in group]
             self._directory.removals.add(works, log.settings.file_delete_delay_ms / 1000)
             self._next()
 
@@ -303,6 +311,7 @@ class _Going:
         """Remove what was written for nothing; what remained would make a later swap doubtful."""
         log = self._log
         if log.closed or self._cleaner.stopped:
+            self._cleaner.given_up()  # the files go with the directory, or at the next start
             return
         steps = swap.discard_steps(log.directory, group[0].base_offset)
         discarding = log.disk.perform(steps)

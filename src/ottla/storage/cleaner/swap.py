@@ -72,9 +72,9 @@ def settle_steps(directory: str, cleaned: Cleaned, old: Iterable[str]) -> list[S
     ]
 
 
-def removal_steps(old: str) -> list[Step]:
-    """What removes a file that `settle_steps` has set aside, some time later."""
-    return [UnlinkFile(f"{old}{DELETED}")]
+def removal_steps(old: Iterable[str]) -> list[Step]:
+    """What removes files that `settle_steps` has set aside, some time later."""
+    return [UnlinkFile(f"{one}{DELETED}") for one in old]
 
 
 def discard_steps(directory: str, base_offset: int) -> list[Step]:
