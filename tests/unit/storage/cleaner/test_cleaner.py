@@ -1,0 +1,229 @@
+"""The cleaner of a log directory: which logs it gets to, and what it makes of what goes wrong."""
+
+from __future__ import annotations
+
+from errno import EIO, ENOSPC
+
+import pytest
+
+from ottla.core.model import LeaderEpoch, Offset, TopicId, TopicPartition
+from ottla.records.batch import BatchView
+from ottla.records.builder import build_batch
+from ottla.records.reader import Record, read_batches, records_of
+from ottla.storage.checkpoints import CLEANED, MetaProperties, decode_offsets
+from ottla.storage.cleaner.cleaner import Cleaner, Failure, Limits
+from ottla.storage.directory import LogDirectory
+from ottla.storage.log import Log
+from ottla.storage.settings import LogSettings
+from ottla.testing.simcleaning import SimWork
+from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simloop import SimLoop
+
+SETTINGS = LogSettings(
+    segment_bytes=1000, compacted=True, min_cleanable_ratio=0.01, file_delete_delay_ms=5000
+)
+ONE, TWO = TopicPartition("one", 0), TopicPartition("two", 0)
+EPOCH = LeaderEpoch(1)
+
+
+class Lock:
+    def release(self) -> None:
+        pass
+
+
+class World:
+    """A directory on a simulated disk, and its cleaner."""
+
+    def __init__(self) -> None:
+        self.disk = SimDisk(1)
+        self.loop = SimLoop()
+        self.directory = LogDirectory("/data", self.disk, self.loop, self.loop, "commit")
+        self.directory.open(
+            lambda _: Lock(), MetaProperties("c", 0, "d"), lambda _name, _id: SETTINGS
+        )
+        self.disk.on_loop = True
+        self.work = SimWork(self.disk, self.loop)
+        self.limits = Limits(True, 15_000, 1 << 20, 1e300, 1 << 20)
+        self.failures: list[tuple[TopicPartition, Failure]] = []
+        self.cleaner = Cleaner(
+            self.directory,
+            (self.loop, self.loop),
+            self.work,
+            lambda name: [self.directory.logs[name].flushed_position()],
+            lambda: self.limits,
+        )
+        self.cleaner.on_failure = lambda name, failure: self.failures.append((name, failure))
+        self.cleaner.start()
+
+    def settle(self) -> None:
+        while self.loop.turn() or self.disk.busy:
+            self.disk.step()
+
+    def look(self) -> None:
+        """As long as the cleaner rests between two looks."""
+        self.loop.advance(15)
+        self.settle()
+
+    def log(self, name: TopicPartition, rounds: int = 6) -> Log:
+        """With a record of the same key and about 900 bytes in each of its segments."""
+        log = self.directory.logs.get(name)
+        if log is None:
+            log = self.directory.create(name, TopicId(name.topic.encode().ljust(16)), SETTINGS)
+        for number in range(rounds):
+            raw = build_batch([Record(b"k", bytes([number]) * 900, 1000)])
+            batch = BatchView(memoryview(bytearray(raw)))
+            while (pending := log.prepare(len(raw), EPOCH, 1000)) is not None:
+                while not pending.done:
+                    self.disk.step()
+                pending.result()
+            log.append(batch, EPOCH)
+        self.settle()
+        return log
+
+    def offsets(self, log: Log) -> list[int]:
+        """Of the records that are left."""
+        self.disk.on_loop = False
+        raw = b"".join(segment.log.read(0, segment.size) for segment in log.segments)
+        self.disk.on_loop = True
+        return [record.offset for batch in read_batches(raw) for record in records_of(batch)]
+
+    def names(self, name: TopicPartition) -> list[str]:
+        self.disk.on_loop = False
+        found = self.disk.names(f"/data/{name}")
+        self.disk.on_loop = True
+        return found
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_all_logs_that_are_due_are_compacted_and_then_the_worker_may_rest(world):
+    logs = [world.log(ONE), world.log(TWO)]
+    world.look()
+    assert [world.offsets(log) for log in logs] == [[4, 5], [4, 5]]
+    assert world.cleaner.rounds_count == 2
+    assert world.work.rests_count == 1
+    assert world.directory.cleaned == {ONE: 5, TWO: 5}
+    world.look()
+    assert world.cleaner.rounds_count == 2  # nothing to do
+
+
+def test_what_was_compacted_is_written_down_and_the_old_files_go_later(world):
+    world.log(ONE)
+    world.look()
+    world.disk.on_loop = False
+    assert decode_offsets(world.disk.read_file(f"/data/{CLEANED}")) == {ONE: 5}
+    assert any(name.endswith(".deleted") for name in world.names(ONE))
+    for _ in range(10):
+        world.look()
+    assert not [name for name in world.names(ONE) if name.endswith((".deleted", ".swap"))]
+
+
+def test_a_log_without_the_policy_is_left_alone(world):
+    log = world.log(ONE)
+    log.settings = SETTINGS.replace(compacted=False)
+    world.look()
+    assert world.offsets(log) == list(range(6))
+
+
+def test_nothing_is_compacted_where_that_is_switched_off(world):
+    log = world.log(ONE)
+    world.limits = world.limits.replace(enabled=False)
+    world.look()
+    assert world.offsets(log) == list(range(6))
+    world.limits = world.limits.replace(enabled=True)
+    world.look()
+    assert world.offsets(log) == [4, 5]
+
+
+def test_a_worker_that_ends_is_complained_of_once_and_the_round_is_done_again(world):
+    log = world.log(ONE)
+    for _ in range(2):
+        world.work.ends = True
+        world.look()
+        assert world.offsets(log) == list(range(6))
+    assert [(name, failure.lasting) for name, failure in world.failures] == [(ONE, False)]
+    world.look()
+    assert world.offsets(log) == [4, 5]
+    assert not [name for name in world.names(ONE) if name.endswith(".cleaned")]
+
+
+def test_a_full_disk_leaves_the_log_as_it_is_and_nothing_beside_it(world):
+    log = world.log(ONE)
+    world.disk.faults = [Fault("write", ENOSPC, path=".cleaned")]
+    world.look()
+    assert world.offsets(log) == list(range(6))
+    assert not [name for name in world.names(ONE) if name.endswith(".cleaned")]
+    assert not world.cleaner.uncleanable
+    world.look()
+    assert world.offsets(log) == [4, 5]
+
+
+def test_a_damaged_log_is_left_alone_and_the_others_are_compacted(world):
+    damaged, sound = world.log(ONE), world.log(TWO)
+    world.disk.on_loop = False
+    damaged.segments[1].log.write(b"x", 100)
+    world.disk.on_loop = True
+    world.look()
+    world.look()
+    assert [(name, failure.lasting) for name, failure in world.failures] == [(ONE, True)]
+    assert "wrong checksum" in world.failures[0][1].text
+    assert list(world.cleaner.uncleanable) == [damaged]
+    assert world.offsets(sound) == [4, 5]
+
+
+def test_a_topic_that_is_deleted_in_the_midst_of_it_holds_up_nobody(world):
+    for steps in range(40):
+        name = TopicPartition(f"gone-{steps}", 0)
+        world.log(name)
+        world.loop.advance(16)
+        for _ in range(steps):
+            if not world.loop.turn():
+                world.disk.step()
+        world.directory.delete(name)
+        world.settle()
+        assert name not in world.directory.cleaned
+    world.look()
+    log = world.log(ONE)
+    world.look()
+    assert world.offsets(log) == [4, 5]
+    assert not world.failures
+
+
+def test_records_that_are_deleted_in_the_midst_of_it_stay_deleted(world):
+    for steps in range(40):
+        name = TopicPartition(f"t-{steps}", 0)
+        log = world.log(name)
+        world.loop.advance(16)
+        for _ in range(steps):
+            if not world.loop.turn():
+                world.disk.step()
+        world.directory.move_start(log, Offset(5))
+        world.settle()
+        world.look()
+        assert log.start == 5
+        assert world.offsets(log)[-1] == 5
+        bases = [segment.base_offset for segment in log.segments]
+        there = {name for name in world.names(name) if name.endswith(".log")}
+        assert there == {f"{base:020d}.log" for base in bases}
+    assert not world.failures
+
+
+def test_a_segment_that_can_not_be_put_in_its_place_ends_the_directory_not_the_log(world):
+    log = world.log(ONE)
+    told: list[int | None] = []
+    world.cleaner.on_disk_error = lambda error: told.append(error.errno)
+    world.disk.faults = [Fault("rename", EIO, path=".timeindex.swap")]
+    world.look()
+    assert told == [EIO]
+    assert world.offsets(log) == [1, 2, 3, 4, 5]  # the first segment's: it was certain by then
+    assert list(world.cleaner.uncleanable) == [log]
+
+
+def test_after_a_stop_nothing_more_is_begun(world):
+    log = world.log(ONE)
+    world.cleaner.stop()
+    world.look()
+    assert world.offsets(log) == list(range(6))
