@@ -7,7 +7,8 @@ not open a file: what lies in the page cache is found out elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ottla.core.model import FileSlice
@@ -17,6 +18,7 @@ from ottla.records.compress import CODEC_NAMES
 from ottla.storage.checked import Cold
 
 if TYPE_CHECKING:
+    from ottla.coordinator.group.offsets import Plain
     from ottla.core.metrics import Durations
     from ottla.handlers.context import Context
     from ottla.replication.partition import Partition
@@ -73,19 +75,22 @@ def lags(context: Context) -> list[Report]:
 
     The first LAGS_MAX that are found; a position that was deleted under a group counts as 0.
     """
-    found: list[Report] = []
-    for shard in context.groups.loaded_shards():
-        for group, topics in shard.offsets.groups.items():
-            for topic, committed in topics.items():
-                if len(found) == LAGS_MAX:
-                    return found
-                lag = 0
-                for number, place in committed.items():
-                    partition = context.table.get(topic, number)
-                    if not isinstance(partition, ErrorCode):
-                        lag += max(0, partition.high_watermark - place[0])
-                found.append({"group": group, "topic": topic, "lag": lag})
-    return found
+    every = (
+        {"group": group, "topic": topic, "lag": _lag(context, topic, committed)}
+        for shard in context.groups.loaded_shards()
+        for group, topics in shard.offsets.groups.items()
+        for topic, committed in topics.items()
+    )
+    return list(islice(every, LAGS_MAX))
+
+
+def _lag(context: Context, topic: str, committed: Mapping[int, Plain]) -> int:
+    lag = 0
+    for number, place in committed.items():
+        partition = context.table.get(topic, number)
+        if not isinstance(partition, ErrorCode):
+            lag += max(0, partition.high_watermark - place[0])
+    return lag
 
 
 def durations(found: Durations) -> Report:
