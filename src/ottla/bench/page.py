@@ -26,6 +26,7 @@ from ottla.bench import (
     growth,
     idle,
     plot,
+    pump,
     report,
     run,
     start,
@@ -187,10 +188,26 @@ BUDGETS = "budgets"
 """Made of what the other sections measured, now or before."""
 
 
-def write(file: str, names: Sequence[str], plan: Plan, say: Say) -> Iterator[tuple[str, float]]:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A section that was measured, or why it was not: then the page keeps what it had."""
+
+    name: str
+    number: int
+    of: int
+    seconds: float
+    failed: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.number} of {self.of}: {self.name}, {self.seconds:.0f} s"
+        return f"{text}; FAILED: {self.failed}" if self.failed else text
+
+
+def write(file: str, names: Sequence[str], plan: Plan, say: Say) -> Iterator[Done]:
     """Measure the sections (all that the page has markers for) and write each as it is done.
 
-    Yields its name and seconds. Raises ValueError for a page or name that doesn't fit.
+    One that fails keeps no other from being measured. Raises ValueError for a page or name
+    that doesn't fit.
     """
     path = Path(file)
     there = sections_in(path.read_text(encoding="utf-8"))
@@ -205,16 +222,21 @@ def write(file: str, names: Sequence[str], plan: Plan, say: Say) -> Iterator[tup
         plan.peers, plan.rounds, plan.seconds, plan.log_mib, plan.partitions, plan.connections,
         path.parent / "plots",
     )  # fmt: skip
-    for name in wanted:
+    for number, name in enumerate(wanted, 1):
         begun, ticks = time.perf_counter(), _ticks()
-        body, results[name] = SECTIONS[name](plan, say)
+        try:
+            body, results[name] = SECTIONS[name](plan, say)
+        except (pump.LoadFailed, OSError, ValueError, usage.Unmeasurable) as failure:
+            seconds = time.perf_counter() - begun
+            yield Done(name, number, len(wanted), seconds, str(failure))
+            continue
         seconds = time.perf_counter() - begun
         stolen = usage.stolen_share(ticks, _ticks()) if ticks else None
         _put(path, name, [stamp(seconds, stolen), "", *body])
         figures.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n")
         if BUDGETS in there:
             _put(path, BUDGETS, stats.markdown(budgets.table(results)))
-        yield name, seconds
+        yield Done(name, number, len(wanted), seconds)
 
 
 def _put(path: Path, name: str, body: Sequence[str]) -> None:

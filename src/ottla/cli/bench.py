@@ -379,8 +379,10 @@ def page(options: arguments.BenchPage) -> int:
             seconds=options.seconds,
             log_mib=options.log_mib,
         )
-        for name, seconds in measured.write(options.file, options.section, plan, saying):
+        failed = False
+        for done in measured.write(options.file, options.section, plan, saying):
             saying.clear()
-            sys.stdout.write(f"{name}: {seconds:.0f} s\n")
+            failed = failed or bool(done.failed)
+            sys.stdout.write(f"{done}\n")
             sys.stdout.flush()
-    return 0
+    return int(failed)
