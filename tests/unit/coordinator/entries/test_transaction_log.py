@@ -12,7 +12,7 @@ from ottla.coordinator.entries.transaction_log import (
     decode_entry,
     encode_entry,
 )
-from ottla.protocol.codec import CodecError
+from ottla.protocol.codec import CodecError, encoder
 
 KEY = TransactionLogKey(transactional_id="x")
 
@@ -44,6 +44,35 @@ def test_an_id_without_partitions_has_none_rather_than_an_empty_list() -> None:
     assert decoded is not None
     assert isinstance(decoded.value, TransactionLogValue)
     assert decoded.value.transaction_partitions is None
+
+
+@pytest.mark.parametrize("topics", [None, 0, 1, 126, 127, 200])
+@pytest.mark.parametrize("numbers", [0, 1, 127, 20_000])
+@pytest.mark.parametrize("previous", [-1, 2**62])
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_value_is_written_as_the_codec_writes_it(
+    topics: int | None, numbers: int, previous: int, version: int
+) -> None:
+    partitions = None
+    if topics is not None:
+        ids = list(range(numbers if topics < 2 else 1))
+        partitions = [
+            PartitionsSchema(topic="ä" * (at % 130), partition_ids=ids) for at in range(topics)
+        ]
+    content = value(
+        transaction_partitions=partitions,
+        previous_producer_id=previous,
+        next_producer_id=-previous,
+        client_transaction_version=version,
+    )
+    _, written = encode_entry(Entry(KEY, content))
+    chunks = encoder(TransactionLogValue, 1)(content)
+    assert written == b"\0\1" + b"".join(bytes(chunk) for chunk in chunks)
+
+
+def test_a_field_that_nobody_sets_is_written_all_the_same() -> None:
+    entry = Entry(KEY, value(next_producer_epoch=4))
+    assert decode_entry(*encode_entry(entry)) == entry
 
 
 def test_a_tombstone_comes_back_as_one() -> None:
