@@ -32,7 +32,7 @@ from ottla.testing.simdisk import Fault, SimDisk
 from ottla.testing.simloop import SimLoop
 from tests.sim.histories import named_by, seed_ranges
 
-HISTORIES = 20_000 if os.environ.get("OTTLA_SOAK") else 400
+HISTORIES = 20_000 if os.environ.get("OTTLA_SOAK") else 240
 PER_TEST = 40
 PARTITION = TopicPartition("t", 0)
 EPOCH = LeaderEpoch(1)
@@ -90,6 +90,7 @@ class History:
         self.start()
 
     def start(self) -> None:
+        self.count_rounds()
         self.loop.forget()
         self.disk.on_loop = False
         self.directory = LogDirectory("/data", self.disk, self.loop, self.loop, "commit")
@@ -105,6 +106,12 @@ class History:
         )
         self.cleaner.on_failure = self.note_failure
         self.cleaner.start()
+
+    def count_rounds(self) -> None:
+        """What the cleaner of this boot has done; a process that died takes it along."""
+        if (cleaner := getattr(self, "cleaner", None)) is not None:
+            self.seen["rounds"] += cleaner.rounds_count
+            cleaner.rounds_count = 0
 
     def limits(self) -> Limits:
         return Limits(True, 15_000, self.buffer, 1e308, 1 << 20)
@@ -204,6 +211,11 @@ class History:
         offsets = self.open.pop(pid)
         if marker.type == ControlType.ABORT:
             self.aborted.update(offsets)
+
+    def delete_records(self) -> None:
+        offset = Offset(self.random.randint(self.log.start, self.log.flushed))
+        self.directory.move_start(self.log, offset)
+        self.turn(self.random.randrange(30))
 
     def compact(self) -> None:
         self.loop.advance(16)
@@ -313,7 +325,7 @@ class History:
             latest[committed[offset].key] = offset
         # Nothing that anybody needs is gone: every key's last word, but for old farewells.
         for key, offset in latest.items():
-            if committed[offset].value is not None:
+            if committed[offset].value is not None and offset >= self.log.start:
                 assert offset in left, f"{key!r}: the last record, at {offset}, is gone"
         # And what is there says the same as what was written, read in order.
         says = {
@@ -321,11 +333,15 @@ class History:
             for offset in sorted(left)
             if offset not in self.aborted
         }
-        wanted = {key: committed[offset].value for key, offset in latest.items()}
+        wanted = {
+            key: committed[offset].value
+            for key, offset in latest.items()
+            if offset >= self.log.start
+        }
         for key, value in wanted.items():
             assert says.get(key) == value
         for offset in committed:
-            if offset >= self.log_uncompacted():
+            if offset >= max(self.log_uncompacted(), self.log.start):
                 assert offset in left, f"{offset} was not compacted and is gone"
         if self.log.producers.unstable.first is None:
             for pid, sequence in self.sequences.items():
@@ -350,7 +366,7 @@ class History:
                 if batch.attributes & CONTROL_BIT:
                     continue
                 for record in records_of(batch):
-                    if record.offset < upto:
+                    if self.log.start <= record.offset < upto:
                         assert record.offset not in self.aborted
                         assert latest[record.key] == record.offset
 
@@ -370,6 +386,8 @@ class History:
             elif chance < 0.90:
                 self.settle()
                 self.check()
+            elif chance < 0.91:
+                self.delete_records()
             elif chance < 0.92:
                 self.loop.advance(self.random.choice((60, 1800, 4000)))
             elif chance < 0.94:
