@@ -13,7 +13,8 @@ import pytest
 from ottla.handlers.registry import APIS
 from tests import reference
 from tests.clients.clients import CODECS
-from tests.processes import Broker, RunningBroker
+from tests.clients.transactors import Confluent
+from tests.processes import Broker, RunningBroker, wait_until
 
 pytestmark = pytest.mark.reference
 
@@ -381,3 +382,32 @@ def test_tools_for_many_nodes_are_told_what_one_has(tools: Tools) -> None:
     assert "LastSequence" in told
     assert len(told.splitlines()) == 2
     tools.told("features", "describe")
+
+
+def test_transactions_command_shows_what_is_open_and_aborts_it(tools: Tools) -> None:
+    tools.told("topics", "--create", "--topic", "open")
+    one = Confluent(tools.bootstrap, "opened")
+    one.begin()
+    one.send("open", 0, b"a")
+    one.flush()
+    place = ("--topic", "open", "--partition", "0")
+    told = tools.told("transactions", "list")
+    assert re.search(r"^opened\s+0\s+\d+\s+Ongoing", told, re.MULTILINE), told
+    assert "opened" not in tools.told("transactions", "list", "--duration-filter", "600000")
+    assert "opened" in tools.told("transactions", "list", "--transactional-id-pattern", "op.*d")
+    told = tools.told("transactions", "describe", "--transactional-id", "opened")
+    assert re.search(r"^0\s+opened\s+\d+\s+0\s+Ongoing\s+60000\s.*open-0", told, re.MULTILINE), told
+    told = tools.told("transactions", "describe-producers", *place)
+    assert re.search(r"^\d+\s+0\s+-?\d+\s+0\s+\d+\s+0[ \t]*$", told, re.MULTILINE), told
+    hanging = ("find-hanging", "--broker-id", "0", "--max-transaction-timeout")
+    assert "open" not in tools.told("transactions", *hanging, "15")
+    # Of what is older than 0 minutes its coordinator is asked, which knows of it.
+    assert not re.search(r"^open\s", tools.told("transactions", *hanging, "0"), re.MULTILINE)
+    tools.told("transactions", "abort", *place, "--start-offset", "0")
+    told = tools.told("transactions", "describe-producers", *place)
+    assert re.search(r"^\d+\s+0\s+-?\d+\s+-?\d+\s+\d+\s+None[ \t]*$", told, re.MULTILINE), told
+    gone = tools.refused("transactions", "abort", *place, "--start-offset", "0")
+    assert "Could not find any open transactions starting at offset 0" in gone
+    tools.told("transactions", "forceTerminateTransaction", "--transactional-id", "opened")
+    wait_until(lambda: "CompleteAbort" in tools.told("transactions", "list"), "the end of it")
+    one.close()
