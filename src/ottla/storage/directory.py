@@ -10,6 +10,7 @@ synced (I32). Offsets that checkpoints name were synced before (I31).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from ottla.core.model import NO_TOPIC_ID, Offset, TopicId, TopicPartition
@@ -323,6 +324,7 @@ class LogDirectory:
 
     def checkpoint(self) -> Pending[None]:
         """Write the offset checkpoints. To be called about once a minute. Fails with DiskError."""
+        self._snapshot()
         done = self.disk.perform(self._checkpoint_steps())
         result: Pending[None] = Pending()
 
@@ -336,6 +338,27 @@ class LogDirectory:
 
         done.then(finish)
         return result
+
+    def _snapshot(self) -> None:
+        """Let a start after a crash find what producers did without reading much.
+
+        In the order of other steps, so that no namesake to come gets one of them; some logs at a
+        time, so that no roll waits for all.
+        """
+        steps = [log.snapshot_steps() for log in self.logs.values()]
+        there = [step for step in steps if step]
+        for at in range(0, len(there), _LOGS_AT_ONCE):
+            several = [step for one in there[at : at + _LOGS_AT_ONCE] for step in one]
+            self._close_made(self.disk.perform(several))
+
+    @staticmethod
+    def _close_made(made: Pending[list[File]]) -> None:
+        def close() -> None:
+            with suppress(DiskError):  # a start then reads more
+                for file in made.result():
+                    file.close()
+
+        made.then(close)
 
     def move_start(self, log: Log, offset: Offset) -> Pending[None]:
         """Records before `offset` are gone, for good when this is done. Fails with DiskError.
@@ -481,7 +504,9 @@ class LogDirectory:
 
     def _complete(self, logs: list[Log]) -> None:
         """Make logs durable together: the disk takes many syncs at a time."""
-        kinds: dict[type, list[Step]] = {SyncFile: [], ReplaceFile: [], SyncDirectory: []}
+        kinds: dict[type, list[Step]] = {
+            kind: [] for kind in (SyncFile, ReplaceFile, UnlinkFile, SyncDirectory)
+        }
         for log in logs:
             for step in log.closing_steps():
                 kinds[type(step)].append(step)

@@ -49,6 +49,8 @@ from ottla.storage.segment import (
 from ottla.storage.settings import LogSettings
 
 _FIRST = Offset(0)
+_SNAPSHOT_EVERY = 1 << 20  # bytes of log that a start after a crash reads again for its producers
+_SNAPSHOT_EVERY_PRODUCER = 1 << 10  # or more, where there are many: a snapshot has them all
 
 
 class Opened(Value):
@@ -79,6 +81,8 @@ class Log(Readable):
         "_rolled",
         "_segment_bytes_max",
         "_settings",
+        "_snapshot_behind",
+        "_snapshots",
         "_time_entries_max",
         "_waiting",
         "clock",
@@ -130,6 +134,9 @@ class Log(Readable):
         self._move(self.start, self.flushed, self.end)
         # While nothing changes a log that was opened after a clean stop, stopping takes nothing.
         self._complete_at = (self._active, self.end) if opened.complete else None
+        # Snapshots of producers between those of rolls: their offsets, and where the last one is.
+        self._snapshots: list[Offset] = []
+        self._snapshot_behind: tuple[Segment | None, int] = (None, 0)
         if opened.failed:
             self.damaged_at = self.end
         self.epochs.raise_start(self.start)
@@ -480,11 +487,31 @@ class Log(Readable):
         self.producers.producers_max = self.settings.producers_max
         self.producers.expire(self.clock.wall_ms(), self.settings.producer_id_expiration_ms)
 
+    def snapshot_steps(self) -> list[Step]:
+        """A snapshot of the producers, where a start after a crash would read much without one.
+
+        It needs no sync: one that is torn is passed over, and the one before it is still there.
+        """
+        active = self._active
+        if active is None or self._waiting is not None or not self.usable:
+            return []
+        segment, position = self._snapshot_behind
+        unread = active.size - (position if segment is active else 0)
+        if unread < max(_SNAPSHOT_EVERY, len(self.producers) * _SNAPSHOT_EVERY_PRODUCER):
+            return []
+        self._snapshot_behind = (active, active.size)
+        old, self._snapshots = self._snapshots[:-1], [*self._snapshots[-1:], self.end]
+        steps: list[Step] = [UnlinkFile(self._snapshot_path(offset)) for offset in old]
+        return [CreateFile(self._snapshot_path(self.end), self.producers.encode()), *steps]
+
+    def _snapshot_path(self, offset: Offset) -> str:
+        return stem(self.directory, offset) + ".snapshot"
+
     def closing_steps(self) -> list[Step]:
         """Complete the files; the steps make all of it durable, producers' snapshot included.
 
         Raises DiskError. Only while nothing else runs: at stop. Their order is that of the kinds:
-        syncs of files, replacements, syncs of directories.
+        syncs of files, replacements, removals, syncs of directories.
         """
         active = self._active
         if active is None or (active, self.end) == self._complete_at:
@@ -492,8 +519,11 @@ class Log(Readable):
         active.seal()
         files = [file for segment in (*self._rolled, active) for file in segment.files()]
         steps: list[Step] = [SyncFile(file) for file in (*files, *self._new_files)]
-        path = stem(self.directory, self.end) + ".snapshot"
+        path = self._snapshot_path(self.end)
         steps.append(ReplaceFile(path, self.producers.encode(), False))
+        bases = {segment.base_offset for segment in self.segments}
+        old = {*self._snapshots} - bases - {self.end}
+        steps += [UnlinkFile(self._snapshot_path(offset)) for offset in old]
         names = dict.fromkeys([*self._new_names, self.directory])
         return steps + [SyncDirectory(name) for name in names]
 

@@ -269,6 +269,7 @@ def _learn(work: Recovery, segment: Segment, end: Offset) -> None:
         work.found(Case.INDEX_REBUILT, segment.log.path)
         _rebuild(work, segment, None)
         segment.seal()
+        work.touched += segment.files()
         segment.size = segment.log.size()  # a read that comes to where it stopped reports it
     times = segment.times.last
     if times is not None:
@@ -357,6 +358,7 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
     """
     size = segment.log.size()
     indexes = (segment.offsets, segment.times)
+    were = [index.file.read(0, index.file.size()) for index in indexes]
     before = None
     if verify_from is not None and segment.aborted is None:
         before = resume(segment, verify_from)
@@ -401,7 +403,11 @@ def _rebuild(work: Recovery, segment: Segment, verify_from: Offset | None) -> in
     if room_until is not None:
         segment.checked_end = room_until
     if verify_from is None or segment.end > verify_from:
-        work.touched += segment.files()
+        work.touched.append(segment.log)
+    # What was in an index and is no more must not come back in a crash, beside what comes now.
+    for index, was in zip(indexes, were, strict=True):
+        if index.file.read(0, index.file.size()) != was:
+            work.touched.append(index.file)
     return segment.size
 
 
