@@ -41,8 +41,10 @@ PASSED_OVER: dict[str, tuple[str, ...]] = {
         "metadata.max.retention.ms",
         "process.roles",
     ),
-    "there are no other replicas to copy from, and one log directory": (
+    "the end of a transaction is waited for, and not asked for again and again": (
         "add.partitions.to.txn.retry.backoff.ms",
+    ),
+    "there are no other replicas to copy from, and one log directory": (
         "alter.log.dirs.replication.quota.window.num",
         "alter.log.dirs.replication.quota.window.size.seconds",
         "cordoned.log.dirs",

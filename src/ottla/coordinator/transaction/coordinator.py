@@ -6,6 +6,7 @@ Must not decide what a shard decides, nor know a message or a partition.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from ottla.core.model import ProducerId, TopicPartition
     from ottla.core.ports import Clock, Timer, Timers
 
+_log = logging.getLogger("ottla.coordinator")
+
+NAME_MAX: Final = 100
+"""Characters of a transactional id that are worth a place in a log."""
 AT_ONCE: Final = 50
 """Transactions that are aborted, or taken up again after a start, before others get their turn."""
 
@@ -234,10 +239,18 @@ class Transactions:
         self._timers.soon(partial(self.prepared, partition, transactions))
 
     def expired(self, transactions: Sequence[Transaction]) -> None:
+        _log.info(
+            "transactions that took longer than their timeouts are aborted: %d, %r among them",
+            len(transactions),
+            transactions[0].id[:NAME_MAX],
+        )
+        self._abort(transactions)
+
+    def _abort(self, transactions: Sequence[Transaction]) -> None:
         for one in transactions[:AT_ONCE]:
             self._ask(one.id, partial(_abort, one.id, Identity(one.producer_id, one.epoch)))
         if rest := transactions[AT_ONCE:]:
-            self._timers.soon(partial(self.expired, rest))
+            self._timers.soon(partial(self._abort, rest))
 
     def completed(self, transactional_id: str) -> None:
         for again in self._waiting.pop(transactional_id, ()):
