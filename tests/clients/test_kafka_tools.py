@@ -14,7 +14,7 @@ from ottla.handlers.registry import APIS
 from tests import reference
 from tests.clients.clients import CODECS
 from tests.clients.transactors import Confluent
-from tests.processes import Broker, RunningBroker, wait_until
+from tests.processes import Broker, RunningBroker
 
 pytestmark = pytest.mark.reference
 
@@ -408,6 +408,7 @@ def test_transactions_command_shows_what_is_open_and_aborts_it(tools: Tools) -> 
     assert re.search(r"^\d+\s+0\s+-?\d+\s+-?\d+\s+\d+\s+None[ \t]*$", told, re.MULTILINE), told
     gone = tools.refused("transactions", "abort", *place, "--start-offset", "0")
     assert "Could not find any open transactions starting at offset 0" in gone
-    tools.told("transactions", "forceTerminateTransaction", "--transactional-id", "opened")
-    wait_until(lambda: "CompleteAbort" in tools.told("transactions", "list"), "the end of it")
+    tools.told("transactions", "forceTerminateTransaction", "--transactionalId", "opened")
+    told = tools.told("transactions", "list")
+    assert re.search(r"^opened\s+0\s+\d+\s+Empty", told, re.MULTILINE), told
     one.close()
