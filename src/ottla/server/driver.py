@@ -182,9 +182,7 @@ class Driver:
         self._fd = sock.fileno()
         self._on_close = on_close
         self._connection = ServerConnection(service.limits, service.memory)
-        self._sender = Sender(
-            sock, self._connection.left, service.portable, service.sent
-        )
+        self._sender = Sender(sock, self._connection.left, service.portable, service.sent)
         self._current: memoryview | Parked | None = None  # what is being answered, for the log
         self._lent_to: Waiting | None = None  # who waits before its effect, with the buffer
         self._stopped = False  # whole frames may lie in the buffer
