@@ -203,7 +203,7 @@ def _requests(now: Report, before: Report, seconds: float) -> list[str]:
                 f"{(one['requests'] - counted.get(one['api'], 0)) / seconds:,.0f}",
                 _ms(time_["mean_s"]) if timed else "-",
                 _ms(time_["p99_s"]) if timed else "-",
-                _ms(one["cpu_s"] / timed) if timed else "-",
+                _ms(one["cpu_s"] / one["cpu_timed"]) if one["cpu_timed"] else "-",
                 f"{one['requests']:,}",
             )
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ottla.core.metrics import SAMPLE_MASK
+from ottla.core.metrics import CPU_SAMPLE_MASK, SAMPLE_MASK
 from ottla.handlers.context import Request
 from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
 from ottla.handlers.reply import Answer, Closing, Parked, Reply
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ottla.handlers.context import ConnectionState, Context
 
     Handler = Callable[[Context, Request[Any]], Reply | Parked]
-    Stopwatch = Callable[[], tuple[float, float]]
-    """Seconds that pass, and seconds of CPU of this thread."""
+    Stopwatch = Callable[[bool], tuple[float, float]]
+    """Seconds that pass, and if it is asked for those of CPU of this thread (else 0)."""
 
 
 class Route:
@@ -60,7 +60,8 @@ class Dispatch:
     def __init__(
         self, context: Context, apis: Mapping[int, Api] = API, stopwatch: Stopwatch | None = None
     ) -> None:
-        """With a `stopwatch` one request in SAMPLE_EVERY of each API is timed."""
+        """With a `stopwatch` one request in SAMPLE_EVERY of each API is timed, and of one in
+        CPU_SAMPLE_EVERY the CPU too."""
         self._context = context
         self._apis = apis
         self._stopwatch = stopwatch
@@ -86,7 +87,7 @@ class Dispatch:
         tally.requests += 1
         begun = None
         if not tally.requests & SAMPLE_MASK and self._stopwatch is not None:
-            begun = self._stopwatch()
+            begun = self._stopwatch(not tally.requests & CPU_SAMPLE_MASK)
         body, end = route.decode(frame, at)
         if end != len(frame):
             # Taken, as Kafka does: librdkafka's own Metadata request for all topics is 3 too long.
@@ -103,9 +104,12 @@ class Dispatch:
 
     def _took(self, tally: ApiTally, begun: tuple[float, float]) -> None:
         assert self._stopwatch is not None, "it was begun"
-        wall_s, cpu_s = self._stopwatch()
+        with_cpu = begun[1] > 0
+        wall_s, cpu_s = self._stopwatch(with_cpu)
         tally.wall.add(wall_s - begun[0])
-        tally.cpu_s += cpu_s - begun[1]
+        if with_cpu:
+            tally.cpu_s += cpu_s - begun[1]
+            tally.cpu_timed += 1
 
     def resume(self, parked: Parked) -> Answer:
         """Go on with a request that waited."""

@@ -63,6 +63,7 @@ def broker(context: Context) -> Report:
                 "requests": tally.requests,
                 "time": durations(tally.wall),
                 "cpu_s": tally.cpu_s,
+                "cpu_timed": tally.cpu_timed,
             }
             for tally in metrics.apis.values()
         ],

@@ -20,9 +20,9 @@ class SystemClock:
         return time.clock_gettime(_UPTIME)
 
 
-def stopwatch() -> tuple[float, float]:
-    """Seconds that pass, and seconds of CPU of this thread: to take the difference of two."""
-    return time.perf_counter(), time.thread_time()
+def stopwatch(cpu: bool) -> tuple[float, float]:
+    """Seconds that pass, and if wanted those of CPU of this thread: to take differences of."""
+    return time.perf_counter(), time.thread_time() if cpu else 0.0
 
 
 # Linux's monotonic clock stands still while the machine sleeps; this one, and macOS's, does not.

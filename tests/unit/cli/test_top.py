@@ -35,7 +35,9 @@ def before():
         "offsets": {"groups": 1, "positions": 3, "lag": [{"group": "g", "topic": "t", "lag": 12}]},
         "durability": {"file_syncs": 0, "records_per_sync": 2.0},
         "loop": {"turn_time": TIME},
-        "requests": [{"api": "Produce", "requests": 0, "cpu_s": 4e-5, "time": TIME}],
+        "requests": [
+            {"api": "Produce", "requests": 0, "cpu_s": 4e-5, "cpu_timed": 1, "time": TIME}
+        ],
         "partitions": [
             {
                 "topic": "t",

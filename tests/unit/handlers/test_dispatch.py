@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ottla.core.metrics import CPU_SAMPLE_EVERY, SAMPLE_EVERY
 from ottla.core.pending import Pending
 from ottla.handlers import describe_cluster
 from ottla.handlers.dispatch import Dispatch
@@ -143,3 +144,19 @@ def test_a_parked_request_is_encoded_when_it_resumes(
     answer = dispatch.resume(again)
     assert isinstance(answer, list)
     assert b"late" in bytes(answer[0])  # type: ignore[arg-type]  # there are no slices in it
+
+
+def test_few_requests_are_timed_and_of_fewer_is_the_cpu_measured(node: FakeNode) -> None:
+    asked: list[bool] = []
+
+    def stopwatch(cpu: bool) -> tuple[float, float]:
+        asked.append(cpu)
+        return float(len(asked)), len(asked) * 0.5 if cpu else 0.0
+
+    dispatch = Dispatch(node.context, stopwatch=stopwatch)
+    for _ in range(CPU_SAMPLE_EVERY):
+        dispatch.dispatch(node.connection, asked_for_a_cluster())
+    (tally,) = node.context.metrics.apis.values()
+    assert (tally.wall.count, tally.cpu_timed) == (CPU_SAMPLE_EVERY // SAMPLE_EVERY, 1)
+    assert (tally.wall.most_s, tally.cpu_s) == (1.0, 0.5)
+    assert (asked.count(True), len(asked)) == (2, 2 * tally.wall.count)
