@@ -15,10 +15,12 @@ from ottla.core.model import Offset
 from ottla.core.ports import Buffer, CreateFile, Disk, File, SyncDirectory, SyncFile
 from ottla.core.value import Value
 from ottla.records.batch import (
+    CONTROL_BIT,
     CRC_START,
     HEADER_SIZE,
     LOG_OVERHEAD,
     MAGIC,
+    TRANSACTIONAL_BIT,
     BatchView,
     RecordError,
 )
@@ -37,6 +39,7 @@ _CHUNK: Final = 4 << 20
 _WRITE_AT: Final = 1 << 20
 _LENGTH: Final = struct.Struct(">i")
 _MAGIC_AT: Final = 16
+_TRANSACTIONS: Final = TRANSACTIONAL_BIT | CONTROL_BIT
 
 
 class Uncleanable(Exception):
@@ -179,17 +182,22 @@ class Round:
 
     def _note_piece(self, piece: Piece, transactions: Transactions) -> int | None:
         """Where it stopped, if there was no more room."""
-        first_dirty = self._plan.first_dirty
+        first_dirty, decompressed_max = self._plan.first_dirty, self._plan.decompressed_max
+        latest, room = self._latest, self._latest.room
         for batch, data, at in self._batches(piece):
             try:
-                if batch.is_control:
-                    transactions.control(batch)
-                elif not transactions.data(batch) and batch.last_offset >= first_dirty:
-                    count = batch.records_count
-                    if not self._latest.room(count):
-                        return int(batch.base_offset)
-                    raw, span = opened(batch, data, at, self._plan.decompressed_max)
-                    note_keys(self._latest.table, raw, span, count, batch.base_offset)
+                if batch.attributes & _TRANSACTIONS:
+                    if batch.is_control:
+                        transactions.control(batch)
+                        continue
+                    if transactions.data(batch):
+                        continue
+                if batch.last_offset < first_dirty:
+                    continue
+                if not room(batch.records_count):
+                    return batch.base_offset
+                raw, span = opened(batch, data, at, decompressed_max)
+                note_keys(latest.table, raw, span, batch.records_count, batch.base_offset)
             except RecordError as error:
                 raise self._damaged(piece, batch, error) from error
         return None
@@ -205,20 +213,22 @@ class Round:
         base = group[0].base_offset
         writing = _Writing(self._disk, self._plan, base, self._pace)
         try:
-            left_out: bytes | None = None
+            left_out: BatchView | None = None
             for piece in group:
                 for batch, data, at in self._batches(piece):
                     try:
                         kept = keep.kept(batch, data, at)
                     except RecordError as error:
                         raise self._damaged(piece, batch, error) from error
-                    left_out = emptied(batch) if kept is None else None
-                    if kept is not None:
+                    if kept is None:
+                        left_out = batch
+                    else:
+                        left_out = None
                         writing.add(kept)
             if left_out is not None:
                 # A segment says by its last batch how far it reaches: after a crash that tells
                 # which ones it takes the place of.
-                writing.add(left_out)
+                writing.add(emptied(left_out))
             aborted = self._transactions.observed[observed:]
             return writing.finish(aborted, keep.records_dropped - dropped)
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ottla.records.batch import BatchView
+from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
 from ottla.records.control import ControlType, end_marker_of
 from ottla.storage.aborted import Aborted
 
@@ -32,9 +32,9 @@ class Transactions:
 
     def data(self, batch: BatchView) -> bool:
         """Whether a batch of records was taken back, and goes."""
-        self._begin(batch.last_offset)
-        if not batch.is_transactional:
+        if not batch.attributes & TRANSACTIONAL_BIT:
             return False
+        self._begin(batch.last_offset)
         if batch.producer_id in self._begun:
             self._seen.add(batch.producer_id)
             return True
