@@ -383,6 +383,14 @@ def bench_groups(options: bench_arguments.BenchGroups) -> int:
     return command_bench.groups(options)
 
 
+@command(bench, "transactions")
+def bench_transactions(options: bench_arguments.BenchTransactions) -> int:
+    """What a transaction costs, new and old, beside a plain produce of the same records."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.transactions(options)
+
+
 @command(bench, "growth")
 def bench_growth(options: bench_arguments.BenchGrowth) -> int:
     """How cost grows with partitions, connections, records in a batch, bytes in a log."""

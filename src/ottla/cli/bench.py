@@ -214,6 +214,27 @@ def groups(options: arguments.BenchGroups) -> int:
     return 0
 
 
+def transactions(options: arguments.BenchTransactions) -> int:
+    """`ottla bench transactions`."""
+    from ottla.bench import group_figures
+    from ottla.bench import transactions as measured
+
+    saying = Saying()
+    found = []
+    with explained():
+        others = peers(options.peer)
+        for figures in measured.measure(options.rounds, options.seconds, others, saying):
+            saying.clear()
+            found += figures
+            if options.json:
+                sys.stdout.write("".join(object_line(one.as_json()) for one in figures))
+                sys.stdout.flush()
+    if not options.json:
+        names = [peer.name for peer in others]
+        _print_table(group_figures.rows(found, names), measured.EXPLANATION)
+    return 0
+
+
 def growth(options: arguments.BenchGrowth) -> int:
     """`ottla bench growth`."""
     from pathlib import Path

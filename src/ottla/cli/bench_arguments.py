@@ -161,6 +161,14 @@ class BenchGroups:
 
 
 @dataclass(kw_only=True)
+class BenchTransactions:
+    rounds: Rounds = 5
+    seconds: Seconds = 1.0
+    peer: Peers = field(default_factory=list)
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class BenchGrowth:
     what: Annotated[
         list[str] | None,
