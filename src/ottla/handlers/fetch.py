@@ -377,10 +377,11 @@ def _with_aborted(
     """The slice, with what a reader of committed records skips in it noted beside it."""
     aborted = partition.aborted_in(Offset(wanted.offset), piece)
     if isinstance(aborted, list):
-        data.aborted_transactions = [
-            AbortedTransaction(producer_id=one.producer_id, first_offset=one.first_offset)
-            for one in aborted
-        ]
+        if aborted:
+            data.aborted_transactions = [
+                AbortedTransaction(producer_id=one.producer_id, first_offset=one.first_offset)
+                for one in aborted
+            ]
         return piece
     piece.release()
     return aborted

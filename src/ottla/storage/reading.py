@@ -140,6 +140,9 @@ class Readable:
         In the order of their markers. As in Kafka there may be some that begin a little behind
         the slice: its end is only known as well as the offset index says.
         """
+        active = self._active
+        if active is not None and active.aborted is None and offset >= active.base_offset:
+            return []  # at the end, where most readers are
         at = max(bisect_right(self._bases, offset) - 1, 0)
         segments = self.segments[at:]
         if all(segment.aborted is None for segment in segments):
