@@ -11,6 +11,7 @@ import ast
 import contextlib
 import importlib.abc
 import importlib.machinery
+import runpy
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -143,13 +144,6 @@ def rows(found: Sequence[Sequence[Line]]) -> list[list[str]]:
     return table
 
 
-def main(argv: Sequence[str]) -> int:
-    """`ottla serve`, without what counts."""
-    sys.meta_path.insert(0, _Finder())
-    from ottla.cli import main as program
-
-    return program.main(list(argv))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.meta_path.insert(0, _Finder())
+    runpy.run_module("ottla", run_name="__main__", alter_sys=True)
