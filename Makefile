@@ -51,7 +51,7 @@ bench: dev ## What requests cost the broker, beside a bare loop; ARGS="fetch --r
 bench-check: dev ## Whether the hot path is dearer than recorded; only says so
 	$(BIN)/ottla bench check docs/bench-ratios.json $(ARGS)
 
-bench-page: dev ## Measure everything (16 minutes) and write the tables of docs/performance.md; ARGS="--peer …"
+bench-page: dev ## Measure everything (under 20 minutes) and write the tables of docs/performance.md; ARGS="--peer …"
 	$(BIN)/ottla bench page docs/performance.md $(ARGS)
 
 clean: ## Remove .venv and caches; keeps data

@@ -1,6 +1,6 @@
 """The whole measurement, written into a page between its markers, and beside it as JSON.
 
-Owns the sections and how long each takes: about sixteen minutes in all. Text outside the markers is
+Owns the sections and how long each takes: under twenty minutes in all. Text outside the markers is
 the reader's and is never touched.
 """
 
