@@ -441,7 +441,7 @@ def bench_check(options: bench_arguments.BenchCheck) -> int:
 
 @command(bench, "page")
 def bench_page(options: bench_arguments.BenchPage) -> int:
-    """Measure everything, in about sixteen minutes, and write the tables into a page."""
+    """Measure everything, in under twenty minutes, and write the tables into a page."""
     from ottla.cli import bench as command_bench
 
     return command_bench.page(options)
