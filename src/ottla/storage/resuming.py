@@ -61,11 +61,9 @@ def _columns(index: SparseIndex, entry: struct.Struct) -> tuple[list[int], list[
     raw = index.file.read(0, index.count * entry.size)
     if len(raw) != index.count * entry.size:
         return None
-    left: list[int] = []
-    right: list[int] = []
-    for first, second in entry.iter_unpack(raw):
-        left.append(first)
-        right.append(second)
+    if not raw:
+        return [], []
+    left, right = map(list, zip(*entry.iter_unpack(raw), strict=True))
     for column in (left, right):
         if any(map(int.__ge__, column, column[1:])):
             return None
