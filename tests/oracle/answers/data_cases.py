@@ -354,6 +354,33 @@ def a_session_forgets_and_ends(peer: Peer, version: int) -> Any:
     return [_session_named(one) for one in answers]
 
 
+@success(FETCH, (7, 12, 13, 18))
+def a_session_is_told_what_has_changed(peer: Peer, version: int) -> Any:
+    """Of three partitions: nothing, records, records again, nothing, a start that moves."""
+    topic = filled(peer, partitions=3)
+    there = {"topic_id": peer.id_of(topic)} if version >= BY_ID else {"topic": topic}
+
+    def ask(session: tuple[int, int], *wanted: tuple[int, int]) -> Any:
+        parts = [
+            FetchPartition(partition=number, fetch_offset=offset, partition_max_bytes=1 << 20)
+            for number, offset in wanted
+        ]
+        topics = [FetchTopic(**there, partitions=parts)] if parts else []
+        given = {"max_wait_ms": 100, "min_bytes": 1, "topics": topics}
+        request = FetchRequest(session_id=session[0], session_epoch=session[1], **given)
+        return peer.ask(request, version)
+
+    first = ask((0, 0), (0, 6), (1, 0), (2, 0))
+    number = first["session_id"]
+    answers = [first, ask((number, 1))]
+    for partition in (2, 1):
+        produce(peer, topic, batch(2, timestamp=NOW_MS), 9, partition=partition)
+    answers += [ask((number, 2)), ask((number, 3)), ask((number, 4), (1, 2), (2, 2))]
+    delete(peer, topic, 2, (0, 4))
+    answers += [ask((number, 5)), ask((number, 6))]
+    return [_session_named(one) for one in answers]
+
+
 def _session_named(answer: Any) -> Any:
     if isinstance(answer, dict) and answer.get("session_id"):
         answer["session_id"] = "a session"
