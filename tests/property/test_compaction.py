@@ -23,9 +23,9 @@ TIMES = st.integers(-1, 1 << 45)
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> BatchView:
+def batches(draw: st.DrawFn, bases: tuple[int, ...] = (0, 7, 1 << 40)) -> BatchView:
     """A batch as it may lie in a log: with holes, where it was compacted before."""
-    base = draw(st.sampled_from([0, 7, 1 << 40]))
+    base = draw(st.sampled_from(bases))
     offset = base
     records = []
     for _ in range(draw(st.integers(1, 12))):
@@ -41,13 +41,20 @@ def opened(batch: BatchView) -> bytes:
     return bytes(payload(batch))
 
 
+def table(latest: dict[bytes, int], first: int = 1 << 62) -> LatestOffsets:
+    """Offsets that were noted somehow, without marks."""
+    offsets = LatestOffsets(1 << 20, first)
+    offsets.table = latest
+    return offsets
+
+
 @given(st.lists(batches(), min_size=1, max_size=4))
 def test_the_keys_noted_are_those_that_a_reader_finds(several):
     found: dict[bytes, int] = {}
     wanted: dict[bytes, int] = {}
     for batch in several:
         data = opened(batch)
-        note_keys(found, data, (0, len(data)), batch.records_count, batch.base_offset)
+        note_keys(table(found), data, (0, len(data)), batch.records_count, batch.base_offset)
         for record in records_of(batch):
             if record.key is not None:
                 wanted[token_of(record.key)] = record.offset
@@ -97,7 +104,9 @@ def test_a_batch_made_smaller_has_its_records_and_fields(batch, chance, now_late
         records = list(records_of(batch))
     now_ms = 1 << 44 if now_late else 0
     known_to = batch.last_offset + 1
-    keeping = Filter(latest, known_to, Transactions([]), {}, (now_ms, 1000), (1 << 60, 1 << 27))
+    keeping = Filter(
+        table(latest), known_to, Transactions([]), {}, (now_ms, 1000), (1 << 60, 1 << 27)
+    )
     wanted = [
         r for r in records if r.key is not None and latest.get(token_of(r.key), -1) <= r.offset
     ]
@@ -119,10 +128,37 @@ def test_a_batch_made_smaller_has_its_records_and_fields(batch, chance, now_late
         assert getattr(kept, name) == getattr(batch, name)
     assert kept.max_timestamp == max(record.timestamp for record in wanted)
     # Once more, when the time of what was deleted has come.
-    later = Filter(latest, known_to, Transactions([]), {}, (now_ms + 1000, 0), (1 << 60, 1 << 27))
+    later = Filter(
+        table(latest), known_to, Transactions([]), {}, (now_ms + 1000, 0), (1 << 60, 1 << 27)
+    )
     again = later.kept(kept, bytes(kept.view), 0)
     left = [record for record in wanted if record.value is not None]
     assert ([] if again is None else list(records_of(BatchView(memoryview(again))))) == left
+
+
+@given(st.lists(batches((0,)), min_size=1, max_size=6), st.integers(0, 60), st.integers(3, 14))
+def test_marks_say_the_same_as_asking_for_every_key(several, first, room):
+    """Whatever was noted before, and however far the marks reach."""
+    offsets = LatestOffsets(1 << (room + 3), first)
+    log = []
+    end = 0
+    for batch in several:
+        raw = bytearray(batch.view)
+        moved = BatchView(memoryview(raw))
+        moved.stamp(end, 0)
+        end = moved.last_offset + 1
+        log.append(moved)
+        if moved.last_offset >= first:
+            offsets.superseded.reach(end)
+            data = opened(moved)
+            note_keys(offsets, data, (0, len(data)), moved.records_count, moved.base_offset)
+    asked = table(dict(offsets.table))
+    given = (end, Transactions([]), {}, (5000, 1000), (1 << 60, 1 << 27))
+    by_marks, by_keys = Filter(offsets, *given), Filter(asked, *given)
+    for batch in log:
+        data = bytes(batch.view)
+        assert by_marks.kept(batch, data, 0) == by_keys.kept(batch, data, 0)
+    assert by_marks.records_dropped == by_keys.records_dropped
 
 
 @given(batches(), st.data())
@@ -135,7 +171,7 @@ def test_whatever_the_bytes_are_the_loops_end_or_say_what_is_wrong(batch, data):
     content = bytes(raw)
     for count in (batch.records_count, 1 << 31):
         for work in (
-            lambda n: note_keys({}, content, (0, len(content)), n, 0),
+            lambda n: note_keys(table({}), content, (0, len(content)), n, 0),
             lambda n: kept_of(Rules({}, 1 << 60, True), content, (0, len(content)), n, 0),
         ):
             try:

@@ -31,9 +31,16 @@ from ottla.records.batch import (
 )
 from ottla.records.compress import NONE, compress
 from ottla.records.reader import payload
-from ottla.storage.cleaner.latest import Latest
+from ottla.storage.cleaner.latest import FAREWELL, GONE, LatestOffsets
 from ottla.storage.cleaner.transactions import Transactions
-from ottla.storage.cleaner.walking import Kept, Rules, greatest_delta, kept_of, rebased
+from ottla.storage.cleaner.walking import (
+    Kept,
+    Rules,
+    greatest_delta,
+    kept_of,
+    rebased,
+    unmarked_of,
+)
 
 _EMPTY_BITS = LOG_APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT
 _NO_TIMESTAMP = -1
@@ -54,8 +61,10 @@ class Filter:
         "_horizon_ms",
         "_keeping",
         "_letting_go",
+        "_marked_to",
         "_now_ms",
         "_producers",
+        "_superseded",
         "_transactions",
         "_upper",
         "records_dropped",
@@ -63,17 +72,20 @@ class Filter:
 
     def __init__(
         self,
-        latest: Latest,
+        latest: LatestOffsets,
         known_to: int,
         transactions: Transactions,
         producers: Mapping[int, LastBatch],
         times: tuple[int, int],
         limits: tuple[int, int],
     ) -> None:
-        """`times`: now, and delete.retention.ms. `limits`: the first offset that may not be
-        compacted, and the most bytes that a batch may decompress to."""
-        self._keeping = Rules(latest, known_to, True)
-        self._letting_go = Rules(latest, known_to, False)
+        """All keys below `known_to` were noted. `times`: now, and delete.retention.ms. `limits`:
+        the first offset that may not be compacted, and the most bytes that a batch may
+        decompress to."""
+        self._keeping = Rules(latest.table, known_to, True)
+        self._letting_go = Rules(latest.table, known_to, False)
+        self._superseded = latest.superseded
+        self._marked_to = min(known_to, latest.superseded.end)
         self._transactions = transactions
         self._producers = producers
         self._now_ms, retention_ms = times
@@ -96,13 +108,19 @@ class Filter:
         if goes or batch.records_count == 0:
             self.records_dropped += batch.records_count
             return emptied(batch) if self._is_needed(batch) else None
+        by_marks = horizon is None and not batch.is_control and self._is_marked(batch)
+        if by_marks and not self._has(GONE, batch):
+            return batch.view
         data, span = opened(batch, data, at, self._decompressed_max)
+        count, base = batch.records_count, batch.base_offset
         if batch.is_control:
-            kept = Kept(batch.records_count, None, may_go)
+            kept = Kept(count, None, may_go)
+        elif by_marks:
+            kept = unmarked_of(self._superseded, data, span, count, base)
         else:
             expired = horizon is not None and horizon <= self._now_ms
             rules = self._letting_go if expired else self._keeping
-            kept = kept_of(rules, data, span, batch.records_count, batch.base_offset)
+            kept = kept_of(rules, data, span, count, base)
         self.records_dropped += batch.records_count - kept.records_count
         if kept.records_count == 0:
             return emptied(batch) if self._is_needed(batch) else None
@@ -117,6 +135,15 @@ class Filter:
         kept_bytes = b"".join([data[begin:end] for begin, end in kept.runs])
         times = (batch.base_timestamp, greatest_delta(data, kept.runs))
         return _rewritten(batch, kept_bytes, kept.records_count, times, horizon is not None)
+
+    def _is_marked(self, batch: BatchView) -> bool:
+        """Whether marks alone say what stays: all of it was noted, and all of it has a value."""
+        inside = batch.base_offset >= self._superseded.first and batch.last_offset < self._marked_to
+        return inside and not self._has(FAREWELL, batch)
+
+    def _has(self, mark: int, batch: BatchView) -> bool:
+        begin = batch.base_offset - self._superseded.first
+        return self._superseded.marks.find(mark, begin, begin + batch.last_offset_delta + 1) >= 0
 
     def _is_needed(self, batch: BatchView) -> bool:
         if batch.last_offset + 1 == self._upper:

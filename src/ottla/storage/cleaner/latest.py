@@ -1,6 +1,6 @@
 """The latest offset of every key that was met: what a compaction compares each record with.
 
-Owns the table and its bound in memory. Must not know records or batches: keys come as `Token`s.
+Owns the tables and their bound in memory. Must not know records or batches: keys come as `Token`s.
 
 A token is the key itself where that is shorter than a hash, else 16 bytes of one: Kafka compares
 MD5 hashes, too, and takes two keys of one hash for one. A dict is fastest and takes about 160
@@ -22,6 +22,7 @@ BYTES_EACH: Final = 32
 DICT_BYTES_EACH: Final = 176
 """Memory for a dict's entry: token 64, offset 32, and up to 80 of a table that just grew."""
 _DICT_SHARE: Final = 2  # of the room; packing then needs some beside what is packed
+_MARKS_SHARE: Final = 8
 _ROW_ENTRIES: Final = 16
 _ENTRY: Final = TOKEN_BYTES + 8
 # Makes tokens equally long, and no two of them equal: the last byte tells how long it was.
@@ -56,9 +57,9 @@ class Latest(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __setitem__(self, token: Token, offset: int, /) -> None: ...
-
     def get(self, token: Token, default: int, /) -> int: ...
+
+    def __setitem__(self, token: Token, offset: int, /) -> None: ...
 
 
 class PackedOffsets:
@@ -96,13 +97,46 @@ class PackedOffsets:
         return default if at < 0 else int.from_bytes(row[at + TOKEN_BYTES : at + _ENTRY])
 
 
+GONE: Final = 1
+FAREWELL: Final = 2
+
+
+class Superseded:
+    """A byte for each offset from `first` on: GONE if a later one has taken its place, FAREWELL if
+    it is the latest of its key and has no value.
+
+    With it what was noted is not asked for key by key again. It ends at a limit; what lies behind
+    is, then.
+    """
+
+    __slots__ = ("_bytes_max", "first", "marks")
+
+    def __init__(self, first: int, bytes_max: int) -> None:
+        self.first = first
+        self.marks = bytearray()
+        self._bytes_max = bytes_max
+
+    @property
+    def end(self) -> int:
+        """Offsets from here on have no byte."""
+        return self.first + len(self.marks)
+
+    def reach(self, end: int) -> None:
+        """Make room for offsets below `end`, if there is any."""
+        more = end - self.end
+        if more > 0 and end - self.first <= self._bytes_max:
+            self.marks += bytes(more)
+
+
 class LatestOffsets:
     """The table of one round, within `bytes_max`. Ask `room` before a batch, then use `table`."""
 
-    __slots__ = ("_dict_max", "entries_max", "table")
+    __slots__ = ("_dict_max", "entries_max", "superseded", "table")
 
-    def __init__(self, bytes_max: int) -> None:
-        self.entries_max = max(bytes_max // BYTES_EACH, 1)
+    def __init__(self, bytes_max: int, first: int = 0) -> None:
+        marks_max = bytes_max // _MARKS_SHARE
+        self.superseded = Superseded(first, marks_max)
+        self.entries_max = max((bytes_max - marks_max) // BYTES_EACH, 1)
         self._dict_max = bytes_max // _DICT_SHARE // DICT_BYTES_EACH
         self.table: Latest = {}
 

@@ -132,7 +132,7 @@ class Round:
         self._disk = disk
         self._plan = plan
         self._pace = pace
-        self._latest = LatestOffsets(plan.buffer_bytes)
+        self._latest = LatestOffsets(plan.buffer_bytes, plan.first_dirty)
         self._aborted = self._read_aborted()
         self._filter: Filter | None = None
         self._transactions = self._transactions_from(plan.pieces)
@@ -171,7 +171,7 @@ class Round:
                 break
             known_to = piece.end  # nothing follows in it, though its batches may end before
         self._filter = Filter(
-            self._latest.table,
+            self._latest,
             known_to,
             self._transactions,
             plan.producers,
@@ -183,7 +183,7 @@ class Round:
     def _note_piece(self, piece: Piece, transactions: Transactions) -> int | None:
         """Where it stopped, if there was no more room."""
         first_dirty, decompressed_max = self._plan.first_dirty, self._plan.decompressed_max
-        latest, room = self._latest, self._latest.room
+        latest, superseded = self._latest, self._latest.superseded
         for batch, data, at in self._batches(piece):
             try:
                 if batch.attributes & _TRANSACTIONS:
@@ -194,10 +194,11 @@ class Round:
                         continue
                 if batch.last_offset < first_dirty:
                     continue
-                if not room(batch.records_count):
+                if not latest.room(batch.records_count):
                     return batch.base_offset
+                superseded.reach(batch.last_offset + 1)
                 raw, span = opened(batch, data, at, decompressed_max)
-                note_keys(latest.table, raw, span, batch.records_count, batch.base_offset)
+                note_keys(latest, raw, span, batch.records_count, batch.base_offset)
             except RecordError as error:
                 raise self._damaged(piece, batch, error) from error
         return None

@@ -15,7 +15,15 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ottla.records.batch import RecordError
-from ottla.storage.cleaner.latest import TOKEN_BYTES, Latest, hashed
+from ottla.storage.cleaner.latest import (
+    FAREWELL,
+    GONE,
+    TOKEN_BYTES,
+    Latest,
+    LatestOffsets,
+    Superseded,
+    hashed,
+)
 
 _LONG: Final = TOKEN_BYTES  # keys from this length on are hashed
 _NULL: Final = 1  # -1 as a varint
@@ -42,11 +50,17 @@ class Kept(NamedTuple):
     """Whether something without a value is among it."""
 
 
-def note_keys(latest: Latest, data: bytes, span: tuple[int, int], count: int, base: int) -> None:
-    """Note the offset of each of `count` records' keys. Raises RecordError.
+def note_keys(
+    offsets: LatestOffsets, data: bytes, span: tuple[int, int], count: int, base: int
+) -> None:
+    """Note the offset of each of `count` records' keys.
 
     `span` is where the records begin and end in `data`, `base` the offset that deltas count from.
+    What these take the place of is marked, and what has no value. Raises RecordError.
     """
+    latest, get = offsets.table, offsets.table.get
+    marks, first = offsets.superseded.marks, offsets.superseded.first
+    marks_count = len(marks)
     at, limit = span
     try:
         for _ in range(count):
@@ -74,7 +88,10 @@ def note_keys(latest: Latest, data: bytes, span: tuple[int, int], count: int, ba
             at += 1
             if part > 0x7F:
                 part, at = _long_varint(data, at, part & 0x7F, 7)
-            if part & 1:  # without a key
+            place = base - first + (delta >> 1)
+            if part & 1:  # without a key: it has no place here
+                if 0 <= place < marks_count:
+                    marks[place] = GONE
                 at = end
                 continue
             key_end = at + (part >> 1)
@@ -83,7 +100,12 @@ def note_keys(latest: Latest, data: bytes, span: tuple[int, int], count: int, ba
             key = data[at:key_end]
             if part >= _LONG << 1:
                 key = hashed(key).digest()
-            latest[key] = base + (delta >> 1)
+            before = get(key, -1) - first
+            latest[key] = first + place
+            if 0 <= before < marks_count and before != place:
+                marks[before] = GONE
+            if data[key_end] == _NULL and 0 <= place < marks_count:
+                marks[place] = FAREWELL
             at = end
     except IndexError:
         raise RecordError("a record is cut short") from None
@@ -156,6 +178,41 @@ def kept_of(rules: Rules, data: bytes, span: tuple[int, int], count: int, base: 
     if limit > run:
         runs.append((run, limit))
     return Kept(left_count, runs, tombstones)
+
+
+def unmarked_of(
+    superseded: Superseded, data: bytes, span: tuple[int, int], count: int, base: int
+) -> Kept:
+    """What stays of records that were noted, by their marks; none of them is a farewell."""
+    at, limit = span
+    marks, shift = superseded.marks, base - superseded.first
+    runs: list[tuple[int, int]] = []
+    run = at
+    left_count = count
+    try:
+        for _ in range(count):
+            begin = at
+            part, at = _varint(data, at)
+            end = at + (part >> 1)
+            at += 1
+            while data[at] > 0x7F:
+                at += 1
+            delta = data[at + 1]
+            if delta > 0x7F:
+                delta, _ = _varint(data, at + 1)
+            if marks[shift + (delta >> 1)]:
+                if begin > run:
+                    runs.append((run, begin))
+                run = end
+                left_count -= 1
+            at = end
+    except IndexError:
+        raise RecordError("a record is cut short") from None
+    if at != limit:
+        raise RecordError(f"{count} records end {at - limit:+d} bytes from where they should")
+    if limit > run:
+        runs.append((run, limit))
+    return Kept(left_count, runs if left_count < count else None, False)
 
 
 def greatest_delta(data: bytes, runs: list[tuple[int, int]]) -> int:

@@ -11,6 +11,7 @@ from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.records.reader import Record
 from ottla.storage.aborted import Aborted
 from ottla.storage.cleaner.filtering import Filter, LastBatch, emptied
+from ottla.storage.cleaner.latest import LatestOffsets
 from ottla.storage.cleaner.transactions import Transactions
 
 HOUR = 3_600_000
@@ -34,11 +35,18 @@ def aborted(pid: int, first: int, last: int) -> Aborted:
     return Aborted(pid, Offset(first), Offset(last), Offset(last + 1))
 
 
+def noted(**keys: int) -> LatestOffsets:
+    offsets = LatestOffsets(1 << 20)
+    for key, offset in keys.items():
+        offsets.table[key.encode()] = offset
+    return offsets
+
+
 def filter_of(
     transactions: Transactions, now_ms: int = 0, producers: dict[int, LastBatch] | None = None
 ) -> Filter:
     return Filter(
-        {b"k": 0}, 1 << 40, transactions, producers or {}, (now_ms, HOUR), (1 << 50, 1 << 20)
+        noted(k=0), 1 << 40, transactions, producers or {}, (now_ms, HOUR), (1 << 50, 1 << 20)
     )
 
 
@@ -111,7 +119,7 @@ def test_a_producer_that_is_known_by_its_marker_alone_keeps_that():
 
 def test_the_last_batch_below_the_end_of_a_round_stays():
     batch = data(4, 7, key=b"old", bits=0)
-    one = Filter({b"old": 9}, 10, Transactions([]), {}, (0, HOUR), (5, 1 << 20))
+    one = Filter(noted(old=9), 10, Transactions([]), {}, (0, HOUR), (5, 1 << 20))
     found = kept(one, batch)
     assert found is not None
     assert bytes(found.view) == emptied(batch)
