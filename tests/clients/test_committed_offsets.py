@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,13 @@ from tests.clients.conftest import start_broker
 from tests.processes import Broker
 
 TOPIC = "committed"
+
+
+@pytest.fixture(autouse=True)
+def _a_topic_for_each_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is somebody else's keeps what the tests before have left."""
+    monkeypatch.setitem(globals(), "TOPIC", f"committed-{secrets.token_hex(4)}")
+
 
 # What a client's function is given: bootstrap, group, and offsets by partition to commit, if any.
 # It returns the offsets that are committed afterwards by partition, None where nothing is.
@@ -161,7 +169,8 @@ def test_the_admin_client_lists_alters_and_deletes_what_a_group_has_committed(
 
     def listed() -> dict[int, int]:
         [found] = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("g")]).values()
-        return {one.partition: one.offset for one in found.result().topic_partitions}
+        there = found.result().topic_partitions
+        return {one.partition: one.offset for one in there if one.topic == TOPIC}
 
     assert listed() == {0: 7, 1: 8}
     wanted = ConsumerGroupTopicPartitions("g", [TopicPartition(TOPIC, 0, 2)])
