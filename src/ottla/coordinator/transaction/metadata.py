@@ -175,7 +175,7 @@ class Transaction:
             next_producer_id=next_producer_id,
             producer_epoch=self.epoch if epoch is None else epoch,
             transaction_timeout_ms=self.timeout_ms if timeout_ms is None else timeout_ms,
-            transaction_status=state.value,
+            transaction_status=state,
             transaction_partitions=None if state is _S.EMPTY else schemas(partitions),
             transaction_last_update_timestamp_ms=now_ms,
             transaction_start_timestamp_ms=self.start_ms if start_ms is None else start_ms,
@@ -194,7 +194,7 @@ def first(producer_id: int, timeout_ms: int, now_ms: int) -> TransactionLogValue
         previous_producer_id=producer_id,  # Kafka makes a state first, and then moves it
         producer_epoch=0,
         transaction_timeout_ms=timeout_ms,
-        transaction_status=_S.EMPTY.value,
+        transaction_status=_S.EMPTY,
         transaction_partitions=None,
         transaction_last_update_timestamp_ms=now_ms,
         transaction_start_timestamp_ms=-1,

@@ -6,10 +6,10 @@ names those that tools show and ListTransactions filters by (KIP-664).
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum
 
 
-class TransactionState(Enum):
+class TransactionState(IntEnum):
     """Where the transaction of a transactional id is."""
 
     EMPTY = 0
