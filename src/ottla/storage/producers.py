@@ -31,6 +31,7 @@ _HEAD = struct.Struct(">hII")  # version, CRC-32C of all that follows it, number
 _ENTRY = struct.Struct(">qhiqiqiq")
 _VERSION = 1
 _NONE = -1
+_TRANSACTION_BITS = TRANSACTIONAL_BIT | CONTROL_BIT
 _BUMPS_SINCE = 2
 """The transaction version from which each transaction has an epoch of its own (KIP-890)."""
 _EVICTION_LOOKS_MAX = 64
@@ -253,8 +254,7 @@ class ProducerStates:
         producer_id = batch.producer_id
         if producer_id < 0:
             return None
-        bits = batch.attributes & (TRANSACTIONAL_BIT | CONTROL_BIT)
-        marker = _marker_of(batch) if bits & CONTROL_BIT else None
+        bits = batch.attributes & _TRANSACTION_BITS
         state = self._states.get(producer_id)
         if state is None:
             state = self._states[producer_id] = ProducerState(batch.producer_epoch)
@@ -278,8 +278,7 @@ class ProducerStates:
                 )
             )
             return self._began(state, batch) if bits else None
-        if marker is not None:
-            self._ended(state, batch, marker)
+        self._ended(state, batch)
         return None
 
     def _began(self, state: ProducerState, batch: BatchView) -> Transaction | None:
@@ -294,7 +293,10 @@ class ProducerStates:
         self.unstable.begin(transaction)
         return transaction
 
-    def _ended(self, state: ProducerState, batch: BatchView, marker: EndMarker) -> None:
+    def _ended(self, state: ProducerState, batch: BatchView) -> None:
+        marker = _marker_of(batch)
+        if marker is None:
+            return
         self._verifying.pop(batch.producer_id, None)
         state.coordinator_epoch = marker.coordinator_epoch
         state.marked = batch.max_timestamp, state.batches[-1] if state.batches else None
