@@ -76,16 +76,19 @@ class ApiTally:
 class PartitionTally:
     """What one partition took in and gave out since the node started."""
 
-    __slots__ = ("batches", "bytes_in", "bytes_out", "codecs", "cold", "fetches", "first_offset")
+    __slots__ = ("bytes_in", "bytes_out", "codecs", "cold", "fetches", "first_offset")
 
     def __init__(self, first_offset: int = 0) -> None:
         self.first_offset = first_offset  # where the log ended then
-        self.batches = 0
         self.bytes_in = 0
         self.codecs = [0] * CODECS  # batches of each
         self.fetches = 0  # that found something
         self.bytes_out = 0
         self.cold = 0  # reads whose pages had to be brought in first
+
+    @property
+    def batches(self) -> int:
+        return sum(self.codecs)
 
 
 class SentTally:

@@ -84,9 +84,9 @@ class Dispatch:
                 return self._unsupported(correlation_id)
             route = self._route(api, version)
         tally = route.tally
-        tally.requests += 1
+        tally.requests = count = tally.requests + 1
         begun = None
-        if not tally.requests & SAMPLE_MASK and self._stopwatch is not None:
+        if not count & SAMPLE_MASK and self._stopwatch is not None:
             begun = self._stopwatch(not tally.requests & CPU_SAMPLE_MASK)
         body, end = route.decode(frame, at)
         if end != len(frame):

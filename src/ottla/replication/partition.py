@@ -235,7 +235,6 @@ class Partition:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
         tally = self.tally
-        tally.batches += 1
         tally.bytes_in += batch.length
         tally.codecs[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
