@@ -245,9 +245,18 @@ class History:
             elif roll < 0.115:
                 self.node.advance(TIMEOUT_MS / 1000 + 20)
                 self.seen["time passed"] += 1
+            elif roll < 0.18:
+                self.look()
             if all(copier.is_over for copier in self.copiers):
                 self.replace()
         self.finish()
+
+    def look(self) -> None:
+        """What is there by now is a beginning: nothing that may yet be aborted, and no holes."""
+        for number in range(OUTPUTS):
+            found = self.read(number)
+            assert found == self.expected(number)[: len(found)], (number, found)
+            self.seen["looked at"] += 1
 
     def replace(self) -> None:
         """The copier is thought to be dead. It may not be."""
@@ -293,11 +302,13 @@ class History:
         assert self.is_done, "the copier hangs"
         self.node.advance(1)  # the last markers
         for number in range(OUTPUTS):
-            expected = [value for value in VALUES if int(value) % OUTPUTS == number]
-            assert self.read(number) == expected
+            assert self.read(number) == self.expected(number)
             partition = self.node.partition("out", number)
             assert partition.last_stable == partition.high_watermark, "something hangs"
         self.seen["finished"] += 1
+
+    def expected(self, number: int) -> list[bytes]:
+        return [value for value in VALUES if int(value) % OUTPUTS == number]
 
     def read(self, number: int) -> list[bytes]:
         """Every committed value, as a consumer sorts out what it was sent."""
