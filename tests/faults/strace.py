@@ -51,6 +51,11 @@ def _text(escaped: str) -> str:
     )
 
 
+def text_of(escaped: str) -> str:
+    """A string of an argument, without its quotes."""
+    return _bytes(escaped).decode(errors="replace")
+
+
 def calls(file: Path) -> Iterator[Call]:
     """Every call that returned, in the order of returning."""
     open_calls: dict[str, Call] = {}
