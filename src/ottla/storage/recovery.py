@@ -95,7 +95,7 @@ class Recovery:
         Only where a compaction has been for certain: else the end of that one may be torn off.
         """
         certain = max(self.hints.recovery_point, self.hints.cleaned)
-        return expected < base_offset <= certain
+        return expected < base_offset <= min(certain, self.holes_until)
 
     def found(self, case: Case, path: str, position: int = 0) -> None:
         self.findings.append(Finding(case, path, position))

@@ -8,6 +8,7 @@ import pytest
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset, TopicId
 from ottla.core.ports import MakeDirectory, SyncDirectory
+from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.reader import Record
@@ -76,7 +77,8 @@ class Bench:
             self.settle()
             piece.slice.release()
             piece = self.log.read(Offset(offset), max_bytes, bound or self.log.end_position())
-        if piece is None:
+        if piece is None or piece is ErrorCode.KAFKA_STORAGE_ERROR:
+            assert piece is None or offset >= self.log.damaged_at
             return []
         assert isinstance(piece, FileSlice), piece
         raw = memoryview(piece.file.read(piece.position, piece.length))

@@ -7,7 +7,7 @@ import pytest
 from ottla.core.model import FileSlice, Offset
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
-from ottla.storage.checked import Cold, Spans, Unchecked
+from ottla.storage.checked import Cold, Region, Spans, Unchecked, look
 from ottla.storage.reading import INTACT, TimeHit
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
@@ -114,6 +114,27 @@ def test_the_last_batch_of_a_segment_can_not_claim_an_offset_of_the_next(bench):
     spoil(bench, last, 6)
     assert bench.read(last - 1, 10_000) == [last - 1]
     assert bench.log.damaged_at == last
+
+
+def test_where_holes_may_be_the_last_batch_leaves_room_for_the_next_segment(bench):
+    bench.disk.kill()
+    last = bench.log.segments[1].base_offset - 1
+    spoil(bench, last, 6)
+    hints = Hints(clean=True, recovery_point=Offset(60))
+    compacted = SETTINGS.replace(compacted=True)
+    bench.log = bench.open(open_log(bench.disk, "/data/t-0", TOPIC_ID, compacted, hints)[0])
+    assert bench.read(last - 1, 10_000) == [last - 1]
+    assert bench.log.damaged_at == last
+
+
+def test_a_look_that_does_not_find_what_the_index_promised_says_so(bench):
+    segment = bench.log.segments[0]
+    region = Region(0, segment.size, segment.size, 0, 7, segment.end, 0)
+    seen = look(region, bench.disk.open(segment.log.path))
+    assert not seen.first_fits
+    segment.looked_at(region, seen)
+    assert segment.damage is None
+    assert segment.offsets.count == 0, "the index is not believed any more"
 
 
 def test_holes_that_compaction_left_are_no_damage():

@@ -7,7 +7,7 @@ from errno import EIO
 import pytest
 
 from ottla.core.model import LeaderEpoch, TopicId, TopicPartition
-from ottla.core.ports import CreateFile, DiskError
+from ottla.core.ports import CreateFile, DiskError, UnlinkFile
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.settings import LogSettings
@@ -94,6 +94,29 @@ def test_a_checkpoint_with_a_digit_gone_wrong_is_not_believed(world):
     directory = world.start()
     assert directory.logs[T0].start == 0
     assert directory.rebuilt == ["/data/log-start-offset-checkpoint"]
+
+
+def test_a_stop_with_a_damaged_log_is_not_marked_as_clean(world):
+    directory = world.start()
+    world.append(directory)
+    directory.logs[T0].failed = True
+    directory.stop(7)
+    assert world.disk.read_file(MARKER) is None
+
+
+def test_a_log_without_an_id_that_was_never_synced_gets_no_recovery_point(world):
+    """With one, the next start would take it for the log of the topic that is so named by then."""
+    directory = world.start()
+    world.append(directory)
+    world.settle()
+    world.disk.kill()
+    world.disk.perform_now([UnlinkFile("/data/t-0/partition.metadata")])
+    for name in ("recovery-point-offset-checkpoint", "log-start-offset-checkpoint"):
+        world.disk.perform_now([UnlinkFile(f"/data/{name}")])
+    for _ in range(2):
+        directory = world.start()
+        assert T0 not in directory.adoptable
+        assert directory.logs[T0].end == 1
 
 
 def test_a_clean_stop_is_marked_and_the_mark_is_gone_durably_before_anything_is_written(world):

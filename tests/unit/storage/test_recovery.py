@@ -237,6 +237,23 @@ def test_a_log_that_lost_all_above_its_start_goes_on_at_its_start(bench):
     assert bench.append(make_batch(), epoch=2) == 25
 
 
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_segment_that_is_gone_from_among_those_on_disk_for_certain_is_damage(bench, lost, clean):
+    stop(bench)
+    bench.disk.kill()
+    gone = bench.log.segments[lost]
+    bench.disk.perform_now([UnlinkFile(file.path) for file in gone.files()])
+    hints = Hints(clean, Offset(30), start_certain=True)
+    opened, _ = open_log(bench.disk, "/data/t-0", TOPIC_ID, SETTINGS, hints)
+    bench.log = bench.open(opened)
+    served: list[int] = []
+    while bases := bench.read(len(served)):
+        served += bases
+    assert served == list(range(gone.base_offset))
+    assert bench.log.failed
+
+
 def test_a_directory_without_segments_is_an_empty_log(bench):
     opened, findings = open_log(bench.disk, "/data/none-0", TOPIC_ID, SETTINGS, Hints())
     assert (opened.segments, findings) == ([], [])
