@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 # In this order, so that what is quick to run and to understand fails first.
-SUITES := $(wildcard $(addprefix tests/,tidy unit property sim fuzz oracle hostile embedded clients faults))
+SUITES := $(wildcard $(addprefix tests/,tidy unit property sim fuzz oracle hostile embedded clients faults mutation))
 # Where Linux has something of its own, these hold its portable twin too.
 PORTABLE := $(wildcard tests/unit/host tests/unit/server tests/clients/test_smoke.py)
 

@@ -1,0 +1,282 @@
+"""Rules of storage, each of which some test must miss when it is gone (see `mutants`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mutation.mutants import Mutant, chosen, survives
+
+UNIT = "tests/unit/storage"
+RECOVERY = f"{UNIT}/test_recovery.py"
+CHECKED = f"{UNIT}/test_checked.py"
+LOG = f"{UNIT}/test_log.py"
+DIRECTORY = f"{UNIT}/test_directory.py"
+STATES = ("tests/sim/test_crash_states.py", "-k", "0] or 4] or 8]")
+HISTORIES = ("tests/sim/test_storage_crashes.py", "-k", "from-0 or from-100 or from-700")
+CUTS = ("tests/sim/test_every_damaged_byte.py", "-k", "i28")
+
+
+def _rule(rule: str, module: str, text: str, instead: str, *tests: str) -> Mutant:
+    return Mutant(rule, f"ottla.storage.{module}", text, instead, tests)
+
+
+MUTANTS = [
+    # what recovery cuts, and what it keeps
+    _rule(
+        "what sound batches follow is not cut",
+        "recovery",
+        "contains_batch(one.log.read(sound if one is segment else 0, one.log.size()), expected)",
+        "False",
+        RECOVERY,
+    ),
+    _rule(
+        "what was on disk for certain is not cut",
+        "recovery",
+        "damaged = expected < work.hints.recovery_point or any(",
+        "damaged = any(",
+        RECOVERY,
+    ),
+    _rule(
+        "a log must reach its recovery point",
+        "recovery",
+        "if end < hints.recovery_point and not failed:",
+        "if False:",
+        RECOVERY,
+    ),
+    _rule(
+        "past the recovery point checksums are computed",
+        "recovery",
+        "if crc32c(batch.view[CRC_START:]) != batch.crc:",
+        "if False:",
+        RECOVERY,
+    ),
+    _rule(
+        "offsets go on without holes",
+        "recovery",
+        "if not follows and not work.may_lack(segment.end, batch.base_offset):",
+        "if False:",
+        RECOVERY,
+    ),
+    _rule(
+        "a log that was closed cleanly ends where it ended then",
+        "recovery",
+        "return position == last.size and last.end == work.hints.recovery_point",
+        "return True",
+        RECOVERY,
+    ),
+    _rule(
+        "a log doesn't begin behind its start",
+        "recovery",
+        "return work.hints.start_certain and first > start and not first <= work.holes_until",
+        "return False",
+        *CUTS,
+    ),
+    _rule(
+        "without compaction no segment begins behind the end of the one before",
+        "recovery",
+        "return expected < base_offset <= min(certain, self.holes_until)",
+        "return expected < base_offset",
+        RECOVERY,
+    ),
+    _rule(
+        "a log that is empty goes on at its start",
+        "recovery",
+        "    if end < hints.start:\n",
+        "    if False:\n",
+        RECOVERY,
+    ),
+    _rule(
+        "what a clean stop made believe is forgotten",
+        "recovery",
+        "    segment.end = segment.base_offset\n    segment.max_timestamp, segment",
+        "    segment.max_timestamp, segment",
+        RECOVERY,
+    ),
+    _rule(
+        "what recovery has read is synced before its recovery point says so",
+        "recovery",
+        "steps: list[Step] = [SyncFile(file) for file in dict.fromkeys(work.touched)]",
+        "steps: list[Step] = []",
+        *HISTORIES,
+    ),
+    _rule(
+        "a snapshot from past the end is not believed",
+        "derived",
+        "        if offset > end:\n",
+        "        if False:\n",
+        RECOVERY,
+    ),
+    _rule(
+        "leader epochs that a cut took back are forgotten",
+        "derived",
+        "    epochs.truncate(end)\n",
+        "",
+        *HISTORIES,
+    ),
+    # what is checked before it is served
+    _rule(
+        "a look computes checksums",
+        "checked",
+        "if crc32c(chunk[at + CRC_START : at + length]) != crc:",
+        "if False:",
+        CHECKED,
+    ),
+    _rule(
+        "a batch leaves room for the one behind it",
+        "checked",
+        "if base < expected or of_epoch < epoch or (base > expected and base > region.holes_until):",
+        "if False:",
+        CHECKED,
+    ),
+    _rule(
+        "the last batch leaves room for the next segment",
+        "checked",
+        "        if expected > region.offset_limit:\n",
+        "        if False:\n",
+        CHECKED,
+    ),
+    _rule(
+        "a segment goes on up to the next one",
+        "checked",
+        "whole = position < region.limit or not expected < region.offset_limit > region.holes_until",
+        "whole = True",
+        *CUTS,
+    ),
+    _rule(
+        "an index that lies is not held against the log",
+        "checked",
+        "return Seen(sure, sure_offset, sound=False, first_fits=False)",
+        "return Seen(sure, sure_offset, sound=False)",
+        CHECKED,
+    ),
+    _rule(
+        "nothing is served before it was looked at",
+        "segment",
+        "        if position < self.checked_from:\n            if self.damage",
+        "        if False:\n            if self.damage",
+        CHECKED,
+    ),
+    _rule(
+        "a slice ends before damage",
+        "segment",
+        "                end = self.damage\n            unchecked",
+        "                pass\n            unchecked",
+        CHECKED,
+    ),
+    _rule(
+        "who asks for what is damaged is told so",
+        "reading",
+        "        if offset >= self.damaged_at:\n",
+        "        if False:\n",
+        CHECKED,
+    ),
+    _rule(
+        "a damaged log takes no more",
+        "reading",
+        "        self.failed = True\n        self.damaged_at = min",
+        "        self.damaged_at = min",
+        CHECKED,
+    ),
+    # what is durable before something depends on it
+    _rule(
+        "a refused write is taken back",
+        "segment",
+        "            self.log.truncate(position)\n            self.torn = False\n",
+        "            self.torn = False\n",
+        LOG,
+    ),
+    _rule(
+        "new names are synced before what is in the files counts",
+        "log",
+        "            self.epochs.assign(epoch, self.end)\n            self._new_names.append(self.directory)",
+        "            self.epochs.assign(epoch, self.end)",
+        *STATES,
+    ),
+    _rule(
+        "a segment that is full is synced by the next round",
+        "log",
+        "        files = [file for segment in rolled for file in segment.files()] + once\n",
+        "        files = list(once)\n",
+        *STATES,
+    ),
+    _rule(
+        "a leader epoch is durable before its first batch",
+        "log",
+        "            steps.append(ReplaceFile(path, encode_epochs(after.entries()), False))\n",
+        "            pass\n",
+        LOG,
+    ),
+    _rule(
+        "nothing is acknowledged after a failed sync",
+        "rounds",
+        "            self.failure = error\n",
+        "",
+        f"{UNIT}/test_rounds.py",
+    ),
+    _rule(
+        "the mark of a clean stop is gone before anything is written",
+        "directory",
+        "self.disk.perform_now([UnlinkFile(marker), SyncDirectory(self.path)])",
+        "pass",
+        DIRECTORY,
+    ),
+    _rule(
+        "a log that failed keeps its directory from being marked as clean",
+        "directory",
+        "sound = all(not log.failed for log in self.logs.values())",
+        "sound = True",
+        DIRECTORY,
+    ),
+    _rule(
+        "a log without an id gets no recovery point",
+        "directory",
+        "if log.on_disk and (log.topic_id != NO_TOPIC_ID or name in self.adoptable)",
+        "if log.on_disk",
+        DIRECTORY,
+    ),
+    _rule(
+        "a checkpoint is believed only with its checksum",
+        "checkpoints",
+        '        if checksum != str(_checksum_of(" ".join(row) for row in rows)):\n',
+        "        if False:\n",
+        f"{UNIT}/test_checkpoints.py",
+    ),
+    _rule(
+        "partition.metadata is believed only with its checksum",
+        "checkpoints",
+        "    if fields.get(_CHECKSUM_LINE, checksum) != checksum:\n",
+        "    if False:\n",
+        f"{UNIT}/test_checkpoints.py",
+    ),
+    _rule(
+        "a producer snapshot is believed only with its checksum",
+        "producers",
+        "    if crc32c(view[6:]) != checksum:\n",
+        "    if False:\n",
+        f"{UNIT}/test_producers.py",
+        RECOVERY,
+    ),
+    _rule(
+        "an index of half an entry is made anew",
+        "index",
+        "    if size % entry.size:\n        return None\n",
+        "",
+        RECOVERY,
+    ),
+]
+
+
+def test_each_rule_is_there_to_be_taken_out():
+    assert len({one.rule for one in MUTANTS}) == len(MUTANTS) >= 25
+    for mutant in MUTANTS:
+        compile(mutant.source(), mutant.module, "exec")
+
+
+def test_no_rule_of_storage_can_go_without_a_test_that_misses_it():
+    survivors = {}
+    for mutant in chosen(MUTANTS):
+        said = survives(mutant)
+        if said is not None:
+            survivors[mutant.rule] = said
+    if survivors:
+        pytest.fail("\n".join(f"{rule}: {said}" for rule, said in survivors.items()))
