@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -98,7 +98,8 @@ class _Scheduled:
 
 
 class Keeper(Generic[S]):
-    """Begins to load as soon as it is made. `on_loaded` is called once, maybe at once."""
+    """Call `load` once, when whoever asks of the shard finds this keeper: what a shard wants done
+    as soon as it is loaded may ask of it at once."""
 
     def __init__(
         self, shard: S, journal: Journal, codec: Codec, clock: Clock, timers: Timers
@@ -118,7 +119,6 @@ class Keeper(Generic[S]):
         self._scheduled: dict[Hashable, _Scheduled] = {}
         self._on_loaded: list[Callable[[], None]] = []
         self._loading: Loading | None = Loading(journal, codec.decode, shard, clock)
-        self._load()
 
     # --- being asked -----------------------------------------------------------------------
 
@@ -162,15 +162,16 @@ class Keeper(Generic[S]):
 
     # --- loading ---------------------------------------------------------------------------
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Replay the log; what is asked meanwhile queues. Calls itself until that is done."""
         loading = self._loading
         if loading is None:
             return  # unloaded meanwhile
         outcome = loading.step()
         if isinstance(outcome, Pending):
-            outcome.then(self._load)
+            outcome.then(self.load)
         elif outcome is None:
-            self._timers.soon(self._load)
+            self._timers.soon(self.load)
         elif outcome is not ErrorCode.NONE:
             self.unload(outcome)
         else:
@@ -249,33 +250,51 @@ class Keeper(Generic[S]):
         return self._write(decision) if decision.entries else iter(())
 
     def _write(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
-        journal, shard, producer = self.journal, self.shard, decision.producer
         now_ms = self._clock.wall_ms()
+        is_begun = False
         for entries, records in self._batches(decision, now_ms):
-            built = build_batch(
-                records,
-                codec=self._codec.compression(),
-                producer=producer or NO_PRODUCER,
-                attributes=0 if producer is None else TRANSACTIONAL_BIT,
-            )
-            if len(built) > journal.batch_bytes_max:
-                yield ErrorCode.UNKNOWN_SERVER_ERROR  # what Kafka's coordinator makes of it
+            error = yield from self._write_batch(decision, entries, records)
+            if error:
+                if is_begun:
+                    self._begin_timers(decision)
+                yield error
                 return
-            batch = BatchView(memoryview(bytearray(built)))
-            while (pending := journal.prepare(batch)) is not None:
-                yield pending
-                if error := _why_no_files(pending):
-                    yield error
-                    return
-            outcome = journal.append(batch, decision.verification)
-            if isinstance(outcome, ErrorCode):
-                # Of a producer's batch the log may say no more than that it must not be.
-                own = ErrorCode.COORDINATOR_NOT_AVAILABLE if producer is None else outcome
-                yield journal.state() or own
-                return
-            producer_id = -1 if producer is None else producer.id
-            for entry in entries:
-                shard.replay(entry, producer_id)
+            is_begun = True
+
+    def _write_batch(
+        self, decision: Decision[Any], entries: Sequence[Entry], records: list[Record]
+    ) -> Generator[Pending[None], None, ErrorCode]:
+        """Yields what must be waited for; NONE once it is written and replayed, or why not."""
+        journal, shard, producer = self.journal, self.shard, decision.producer
+        built = build_batch(
+            records,
+            codec=self._codec.compression(),
+            producer=producer or NO_PRODUCER,
+            attributes=0 if producer is None else TRANSACTIONAL_BIT,
+        )
+        if len(built) > journal.batch_bytes_max:
+            return ErrorCode.UNKNOWN_SERVER_ERROR  # what Kafka's coordinator makes of it
+        batch = BatchView(memoryview(bytearray(built)))
+        while (pending := journal.prepare(batch)) is not None:
+            yield pending
+            if error := _why_no_files(pending):
+                return error
+        outcome = journal.append(batch, decision.verification)
+        if isinstance(outcome, ErrorCode):
+            # Of a producer's batch the log may say no more than that it must not be.
+            own = ErrorCode.COORDINATOR_NOT_AVAILABLE if producer is None else outcome
+            return journal.state() or own
+        producer_id = -1 if producer is None else producer.id
+        for entry in entries:
+            shard.replay(entry, producer_id)
+        return ErrorCode.NONE
+
+    def _begin_timers(self, decision: Decision[Any]) -> None:
+        """Of a decision only the beginning was written: who is in by that must not stay in for
+        ever. Timers that run already know what was so before, and are left alone."""
+        for effect in decision.effects:
+            if isinstance(effect, Schedule) and effect.key not in self._scheduled:
+                self._schedule(effect)
 
     def _end_transaction(self, ending: Ending) -> Iterator[Pending[None] | ErrorCode]:
         """The marker first, then what it means to the shard: the order that loading finds."""

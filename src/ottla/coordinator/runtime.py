@@ -152,6 +152,7 @@ class Runtime(Generic[S]):
             keeper = self._keepers[partition] = Keeper(
                 self._make_shard(partition), journal, self._codec, self._clock, self._timers
             )
+            keeper.load()  # not before it can be found, or what it asks for loads it once more
         return keeper
 
     # --- the topic -------------------------------------------------------------------------

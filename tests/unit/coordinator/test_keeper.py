@@ -27,6 +27,7 @@ class World:
         self.loop = SimLoop()
         self.shard = shard or CountingShard()
         self.keeper = Keeper(self.shard, self.journal, Codec(), self.loop, self.loop)
+        self.keeper.load()
 
     def ask(self, decide: Any) -> Pending[Any]:
         result: Pending[Any] = Pending()
@@ -337,3 +338,74 @@ def test_a_bug_in_one_operation_leaves_the_others_their_turn(world: World) -> No
         files.complete(None)
     world.loop.run()
     assert last.result() == 2
+
+
+class FullAfter(MemoryJournal):
+    """Takes as many batches as it is said to, and then none while `is_full`."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.batch_bytes_max = 300
+        self.is_full = True
+        self._batches_max = batches
+
+    def append(self, batch: BatchView, verification: object | None = None) -> Any:
+        full = self.is_full and len(self.batches) >= self._batches_max
+        self.append_error = ErrorCode.KAFKA_STORAGE_ERROR if full else ErrorCode.NONE
+        return super().append(batch, verification)
+
+
+def test_what_was_written_in_part_has_its_timers_all_the_same() -> None:
+    world = World(FullAfter(1))
+    done: list[str] = []
+    effects = [
+        Schedule("session", 5.0, lambda: Decision(None, [put("late", 1)])),
+        Do(lambda: done.append("x")),
+    ]
+    entries = [put("a", n) for n in range(20)]
+    asked = world.ask(lambda _shard: Decision(0, entries, effects, atomic=False))
+    assert asked.result() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert world.shard.values == {"a": len(world.journal.entries()) - 1}
+    assert done == []
+    world.journal.is_full = False
+    world.loop.advance(6)
+    assert world.shard.values["late"] == 1
+
+
+def test_what_was_not_written_at_all_sets_no_timers() -> None:
+    world = World(FullAfter(0))
+    late = [Schedule("session", 5.0, lambda: pytest.fail("it happened"))]
+    entries = [put("a", n) for n in range(20)]
+    asked = world.ask(lambda _shard: Decision(0, entries, late, atomic=False))
+    assert asked.result() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    world.loop.advance(6)
+
+
+def test_what_was_written_in_part_leaves_the_timers_that_run_as_they_are() -> None:
+    world = World(FullAfter(1))
+    first = Schedule("session", 5.0, lambda: Decision(None, [put("first", 1)]))
+    world.ask(lambda _shard: Decision(None, effects=[first]))
+    second = Schedule("session", 50.0, lambda: Decision(None, [put("second", 1)]))
+    entries = [put("a", n) for n in range(20)]
+    world.ask(lambda _shard: Decision(0, entries, [second], atomic=False))
+    world.journal.is_full = False
+    world.loop.advance(60)
+    assert world.shard.values["first"] == 1
+    assert "second" not in world.shard.values
+
+
+def test_a_timers_decision_that_was_written_in_part_is_made_again() -> None:
+    world = World(FullAfter(1))
+    ticks: list[float] = []
+
+    def tick() -> Decision[None]:
+        ticks.append(world.loop.monotonic())
+        entries = [put("a", n) for n in range(20)]
+        return Decision(None, entries, [Schedule("tick", 100.0, tick)], atomic=False)
+
+    world.ask(lambda _shard: Decision(None, effects=[Schedule("tick", 1.0, tick)]))
+    world.loop.advance(1.1)
+    world.journal.is_full = False
+    world.loop.advance(AGAIN_S)
+    assert ticks == [1.0, 1.0 + AGAIN_S]
+    assert world.shard.values == {"a": 19}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ottla.coordinator.decision import Ending
+from ottla.coordinator.decision import Do, Ending
 from ottla.coordinator.keeper import QUEUED_MAX
 from ottla.coordinator.runtime import Runtime, java_hash
 from ottla.core.pending import Pending
@@ -170,3 +170,25 @@ def test_a_transactions_end_is_told_to_the_shard_of_its_partition() -> None:
     assert [(shard.partition, shard.ended) for shard in world.shards] == [(1, [(7, True)])]
     nowhere = world.runtime.end_transaction(3, Ending(7, 0, True, 0, 2))
     assert nowhere.result() is ErrorCode.NOT_COORDINATOR
+
+
+def test_a_shard_may_ask_of_itself_as_soon_as_it_is_loaded() -> None:
+    world = World(1)
+    world.journals.journals[0].write(put("a", 5))
+    asked: list[Pending[Any]] = []
+
+    def ask() -> None:
+        asked.append(world.runtime.submit("g", add("a")))
+
+    effects = [Do(ask)]
+    make = world.make
+
+    def make_eager(partition: int) -> CountingShard:
+        shard = make(partition)
+        shard.effects_when_loaded = effects
+        return shard
+
+    world.runtime._make_shard = make_eager  # its own way to a shard is given before
+    assert world.runtime.submit("g", add("a")).result() == 7
+    assert [one.result() for one in asked] == [6]
+    assert len(world.shards) == 1

@@ -234,10 +234,6 @@ class Transactions:
         if rest := transactions[AT_ONCE:]:
             self._timers.soon(partial(self.prepared, partition, rest))
 
-    def found_prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
-        # The runtime does not have the shard yet: it would load it once more to complete them.
-        self._timers.soon(partial(self.prepared, partition, transactions))
-
     def expired(self, transactions: Sequence[Transaction]) -> None:
         _log.info(
             "transactions that took longer than their timeouts are aborted: %d, %r among them",

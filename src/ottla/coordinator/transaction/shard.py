@@ -64,9 +64,6 @@ class Node(Protocol):
     def prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
         """These must have their markers written; what they would end with is durable."""
 
-    def found_prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
-        """As `prepared`, when the shard is loaded: before anything can be asked of it."""
-
     def expired(self, transactions: Sequence[Transaction]) -> None:
         """These have taken too long: have each aborted, by `abort_expired`."""
 
@@ -129,7 +126,7 @@ class TransactionShard:
             effects += self._scan_in(min(one.deadline_s for one in self.open.values()) - now_s)
         prepared = [found for found in self.transactions.values() if found.is_prepared]
         if prepared:
-            effects.append(self._when_durable(partial(self._take_up, prepared)))
+            effects.append(self._when_durable(partial(self._send, prepared)))
         return Decision(None, effects=effects)
 
     # --- a producer's epoch ----------------------------------------------------------------
@@ -302,9 +299,6 @@ class TransactionShard:
 
     def _send(self, prepared: Sequence[Transaction]) -> None:
         self._node.prepared(self.partition, prepared)
-
-    def _take_up(self, prepared: Sequence[Transaction]) -> None:
-        self._node.found_prepared(self.partition, prepared)
 
     def is_prepared(self, name: str, producer: Identity, committed: bool) -> bool:
         """Whether that transaction is about to end, and so."""
