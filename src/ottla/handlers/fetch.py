@@ -55,6 +55,9 @@ READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 _NONE: frozenset[int] = frozenset()
 _WARM_S = 10.0
 """How long a disk may take to bring pages in before the client is told to come again."""
+_FILES_MAX = 256
+"""Files that one answer may need open at once: who reads thousands of partitions is served by
+turns, as the process may not have a descriptor for each."""
 _WARMINGS_MAX = 64
 """How often a fetch is tried again when pages leave memory faster than it can send them."""
 
@@ -134,6 +137,7 @@ class Fetch:
         "committed",
         "context",
         "deadline",
+        "files",
         "got",
         "idle",
         "incremental",
@@ -167,6 +171,8 @@ class Fetch:
         self.waiter: ReadWaiter | None = None
         self.got = 0
         """Bytes that this attempt has found."""
+        self.files = 0
+        """How many of them it has found them in."""
         self.urgent = False
         """Whether it must be answered at once, however little it is."""
         self.idle: list[tuple[Wanted, Partition]] = []
@@ -190,7 +196,7 @@ class Fetch:
         read: list[tuple[Wanted, PartitionData]] = []
         watched: list[Partition] = []
         cold: list[tuple[Wanted, Partition, Cold]] = []
-        self.got = 0
+        self.got = self.files = 0
         self.idle = []
         session = self.session if self.incremental else None
         for wanted in self.wanted if session is None else session.in_turn(self.named):
@@ -317,6 +323,9 @@ class Fetch:
             if got:
                 return data, partition
             room = 0
+        if self.files >= _FILES_MAX:
+            self.urgent = True
+            return data, partition
         committed = self.committed
         piece = partition.read(Offset(wanted.offset), room, committed=committed)
         if committed and isinstance(piece, FileSlice):
@@ -328,6 +337,7 @@ class Fetch:
             else:
                 data.records = piece
                 self.got = got + piece.length
+                self.files += 1
                 if partition.more_behind(piece, committed=committed):
                     self.urgent = True
         elif isinstance(piece, Cold):
@@ -335,6 +345,7 @@ class Fetch:
                 piece.slice.release()
                 return _refusal(wanted, ErrorCode.KAFKA_STORAGE_ERROR), None
             cold.append((wanted, partition, piece))
+            self.files += 1
             partition.tally.cold += 1
             self.got = got + piece.slice.length  # so that no more is warmed than will be sent
         elif piece is not None:

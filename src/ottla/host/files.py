@@ -126,7 +126,7 @@ class OsFile:
     def fileno(self) -> int:
         self.used_lately = True
         fd = self.descriptor
-        return fd if fd >= 0 else self.open()
+        return fd if fd >= 0 else self._open_inline()
 
     def open(self, action: str = "open", flags: int = os.O_RDWR) -> int:
         """Get a descriptor, and let others give up theirs later. Raises DiskError."""

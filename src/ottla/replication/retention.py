@@ -49,7 +49,8 @@ class Retention:
         self.clock = RetentionClock(clock, uptime, settle_ms, table.directory.last_retention_ms)
         table.directory.retention_ms = self.clock.now_ms
         self._every_s = config[options.RETENTION_CHECK_MS] / 1000
-        self._in_future: set[TopicPartition] = set()
+        self._in_future: dict[TopicPartition, int] = {}
+        self._in_future_told = 0
 
     def start(self) -> None:
         """Look at the clock from now on, and at the partitions soon."""
@@ -75,6 +76,7 @@ class Retention:
         for _ in range(_PARTITIONS_A_TURN):
             partition = next(partitions, None)
             if partition is None:
+                self._tell_future()
                 return
             self.check_one(partition)
         self._timers.soon(lambda: self._go_on(partitions))
@@ -97,8 +99,9 @@ class Retention:
         # that is still open.
         bound = min(partition.high_watermark, partition.last_stable)
         verdict = judge(log, self.clock.now_ms(), bound)
-        if verdict.future_ms > 0:
-            self._tell_future(partition.key, verdict.future_ms)
+        ahead_ms = verdict.future_ms - self.clock.behind_ms()
+        if ahead_ms > 0 and partition.key not in self._in_future:
+            self._in_future[partition.key] = ahead_ms
         below = len(log.segments) > 1 and log.segments[1].base_offset <= log.start
         if verdict.start > log.start:
             _log.info(
@@ -129,13 +132,17 @@ class Retention:
 
         synced.then(again)
 
-    def _tell_future(self, key: TopicPartition, ahead_ms: int) -> None:
-        if key not in self._in_future:
-            self._in_future.add(key)
+    def _tell_future(self) -> None:
+        """One line for all that were found since the last one."""
+        new = list(self._in_future.items())[self._in_future_told :]
+        self._in_future_told += len(new)
+        if new:
+            key, ahead_ms = max(new, key=lambda one: one[1])
             _log.warning(
-                "%s: a segment holds a timestamp that is %.3g h ahead of the clock. It and what "
-                "follows stay until retention.ms has passed since then; retention.bytes and "
-                "message.timestamp.after.max.ms are what helps",
+                "partitions with a segment that holds a timestamp ahead of the clock: %d, of which "
+                "%s by %.3g h. It and what follows stay until retention.ms has passed since then; "
+                "retention.bytes and message.timestamp.after.max.ms are what helps",
+                len(new),
                 key,
                 ahead_ms / 3_600_000,
             )

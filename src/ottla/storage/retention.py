@@ -50,11 +50,6 @@ class RetentionClock:
     def _boot_ms(self) -> int:
         return int(self._uptime.since_boot() * 1000)
 
-    @property
-    def ahead_ms(self) -> int:
-        """By how much the wall clock is ahead of the time that is gone by; 0: it is not."""
-        return 0 if self._jumped is None else max(self._jumped - self._offset_ms, 0)
-
     def look(self) -> str | None:
         """Look at the wall clock; what an operator should know of it, if it is news.
 
@@ -84,6 +79,10 @@ class RetentionClock:
             return None
         self._offset_ms, self._jumped = offset_ms, None
         return "the wall clock has been steady since it was set: retention goes by it again"
+
+    def behind_ms(self) -> int:
+        """By how much `now_ms` is behind the wall clock."""
+        return self._clock.wall_ms() - self.now_ms()
 
     def now_ms(self) -> int:
         """Milliseconds since 1970: never ahead of the wall clock, nor of what it can be."""

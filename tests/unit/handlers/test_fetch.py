@@ -628,3 +628,15 @@ def test_before_version_7_there_are_no_sessions(node: SimNode) -> None:
     call = node.connect().ask(fetch(Want(0), session=(0, 0)), 6)
     assert call.answer.session_id == 0
     assert "fetch" not in node.context.kept or not len(node.context.kept["fetch"].sessions)
+
+
+def test_who_reads_thousands_of_partitions_is_served_by_turns(
+    node: SimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer needs a descriptor for each partition, and the process may not have so many."""
+    monkeypatch.setattr("ottla.handlers.fetch._FILES_MAX", 1)
+    call = ask(node.connect(), Want(0), Want(0, partition=1), Want(0, partition=2))
+    assert [len(part.records) > 0 for part in fetched(call)] == [True, False, False]
+    node.disk.evict()
+    call = ask(node.connect(), Want(0, partition=1), Want(0))
+    assert [len(part.records) > 0 for part in fetched(call)] == [True, False]
