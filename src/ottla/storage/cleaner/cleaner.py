@@ -286,7 +286,8 @@ class _Going:
             file.retain()  # by its name to come it could not be opened again yet
         log.replace(group, segment)
         log.replacing = [segment]
-        settling = log.disk.perform(swap.settle_steps(log.directory, cleaned, old))
+        bases = [one.base_offset for one in group[1:]]
+        settling = log.disk.perform(swap.settle_steps(log.directory, cleaned, old, bases))
 
         def settled() -> None:
             log.replacing = ()

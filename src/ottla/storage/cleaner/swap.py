@@ -58,8 +58,12 @@ def commit_steps(directory: str, cleaned: Cleaned) -> list[Step]:
     ]
 
 
-def settle_steps(directory: str, cleaned: Cleaned, old: Iterable[str]) -> list[Step]:
-    """The second and third part. `old` are the paths of the files that go."""
+def settle_steps(
+    directory: str, cleaned: Cleaned, old: Iterable[str], bases: Iterable[int]
+) -> list[Step]:
+    """The second and third part. `old` are the paths of the files that go, `bases` the offsets
+    where no segment begins any more: what their snapshots say of producers, later ones do too.
+    """
     path = stem(directory, cleaned.base_offset)
     return [
         *(RenamePath(one, f"{one}{DELETED}") for one in old),
@@ -69,6 +73,7 @@ def settle_steps(directory: str, cleaned: Cleaned, old: Iterable[str]) -> list[S
             for suffix in reversed(cleaned.suffixes)
         ),
         SyncDirectory(directory),
+        *(UnlinkFile(f"{stem(directory, base)}.snapshot") for base in bases),
     ]
 
 

@@ -121,6 +121,18 @@ def test_what_was_compacted_is_written_down_and_the_old_files_go_later(world):
     assert not [name for name in world.names(ONE) if name.endswith((".deleted", ".swap"))]
 
 
+def test_where_no_segment_begins_any_more_no_snapshot_of_producers_is_kept(world):
+    log = world.log(ONE)
+    log.settings = SETTINGS.replace(segment_bytes=10_000)
+    assert [name for name in world.names(ONE) if name.endswith(".snapshot")] == [
+        f"{base:020d}.snapshot" for base in range(1, 6)
+    ]
+    world.look()
+    assert [name for name in world.names(ONE) if name.endswith(".snapshot")] == [
+        f"{5:020d}.snapshot"
+    ]
+
+
 def test_a_log_without_the_policy_is_left_alone(world):
     log = world.log(ONE)
     log.settings = SETTINGS.replace(compacted=False)
