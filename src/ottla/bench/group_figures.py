@@ -23,6 +23,9 @@ first record: wall time from subscribe() to the record, confluent-kafka with its
 handling: what a client of ours waits for that asks the next question as soon as it has the answer,
   and again after 1 ms where the broker isn't ready: FindCoordinator to the first Fetch with a
   record. So it is what the broker does and how long it keeps requests, and nothing of a client's.
+first use: of that, FindCoordinator and JoinGroup, which has the internal topic made and a shard
+  loaded, both with their way there and back; sent away: answers such as COORDINATOR_NOT_AVAILABLE,
+  after which a client waits for its retry interval.
 commits: OffsetCommit of one partition by a member, over 16 connections; commits that one second
   of the broker's CPU is enough for (user and system, all threads, by the kernel's count).
 settling: CPU of the broker from the first JoinGroup (or heartbeat) until every member has its part

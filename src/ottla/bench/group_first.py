@@ -36,7 +36,7 @@ from ottla.protocol.schema import Message
 Say = Callable[[str], None]
 Answer = TypeVar("Answer", bound=Message)
 
-BUDGET_MS, BUDGET_HANDLING_MS = 500.0, 100.0
+BUDGET_MS, BUDGET_HANDLING_MS, BUDGET_FIRST_USE_MS = 500.0, 100.0, 50.0
 _NOT_YET = frozenset(
     {
         ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
@@ -83,6 +83,8 @@ class _Asker:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = self._socket.makefile("rb")
         self.spent_ms: dict[str, float] = {}
+        self.not_yet_count = 0
+        """Answers after which a client waits for its retry interval."""
 
     def ask(self, message: Message, version: int, kind: type[Answer]) -> Answer:
         request = asking.frame(message, version)
@@ -108,6 +110,7 @@ class _Asker:
                 return answer
             if code not in _NOT_YET:
                 raise pump.LoadFailed(f"{name} was answered with {ErrorCode(code).name}")
+            self.not_yet_count += 1
             self.spent_ms[name] = self.spent_ms.get(name, 0.0) + _REST_S * 1e3
             time.sleep(_REST_S)
         raise pump.LoadFailed(f"{name} had no good answer within {_DEADLINE_S:.0f} s")
@@ -117,13 +120,14 @@ class _Asker:
         self._socket.close()
 
 
-def handled_ms(address: tuple[str, int], group: str, topic: str) -> dict[str, float]:
-    """Milliseconds by request, FindCoordinator to a Fetch that isn't empty. Raises LoadFailed."""
+def handled_ms(address: tuple[str, int], group: str, topic: str) -> tuple[dict[str, float], int]:
+    """Milliseconds by request, FindCoordinator to a Fetch that isn't empty; and how often the
+    broker wasn't ready. Raises LoadFailed."""
     asker = _Asker(address)
     with contextlib.closing(asker):
         _take_part(asker, group, topic)
         _first_fetch(asker, group, topic)
-        return asker.spent_ms
+        return asker.spent_ms, asker.not_yet_count
 
 
 def _take_part(asker: _Asker, group: str, topic: str) -> None:
@@ -206,7 +210,7 @@ def has_groups(address: tuple[str, int]) -> bool:
 
 
 Found = dict[str, dict[str, list[float]]]
-"""By figure and broker: milliseconds, one of each round."""
+"""By figure and broker: milliseconds, or a count, one of each round."""
 
 
 def _both(address: tuple[str, int], who: str, *, handling: bool, found: Found) -> None:
@@ -219,8 +223,12 @@ def _both(address: tuple[str, int], who: str, *, handling: bool, found: Found) -
             if not handling:
                 took = {f"record, {when}": subscribed_ms(address, group, topic)}
             else:
-                steps = handled_ms(address, group, topic)
-                took = {f"handling, {when}": sum(steps.values())}
+                steps, not_yet_count = handled_ms(address, group, topic)
+                took = {
+                    f"handling, {when}": sum(steps.values()),
+                    f"first use, {when}": steps["FindCoordinator"] + steps["JoinGroup"],
+                    f"not yet, {when}": float(not_yet_count),
+                }
                 took |= {f"{name}, {when}": spent for name, spent in steps.items()}
             for key, value in took.items():
                 found.setdefault(key, {}).setdefault(who, []).append(value)
@@ -247,11 +255,16 @@ _STEPS = ("FindCoordinator", "JoinGroup", "SyncGroup", "OffsetFetch", "ListOffse
 
 
 def _figures(found: Found) -> list[Figure]:
-    named: list[tuple[str, str, float | None]] = [
-        ("record, fresh", "first record, fresh broker", BUDGET_MS),
-        ("record, later", "first record, later", None),
-        ("handling, fresh", "handling, fresh broker", BUDGET_HANDLING_MS),
-        *((f"{step}, fresh", f"  of it {step}", None) for step in _STEPS),
-        ("handling, later", "handling, later", None),
+    named: list[tuple[str, str, str, float | None]] = [
+        ("record, fresh", "first record, fresh broker", "ms", BUDGET_MS),
+        ("record, later", "first record, later", "ms", None),
+        ("handling, fresh", "handling, fresh broker", "ms", BUDGET_HANDLING_MS),
+        *((f"{step}, fresh", f"  of it {step}", "ms", None) for step in _STEPS),
+        ("handling, later", "handling, later", "ms", None),
+        ("first use, fresh", "first use of the internal topic", "ms", BUDGET_FIRST_USE_MS),
+        ("first use, later", "  the same when it is there", "ms", None),
+        ("not yet, fresh", "  times a client is sent away", "answers", 0.0),
     ]
-    return [Figure(name, "ms", spreads(found.get(key, {})), budget) for key, name, budget in named]
+    return [
+        Figure(name, unit, spreads(found.get(key, {})), budget) for key, name, unit, budget in named
+    ]
