@@ -42,6 +42,7 @@ from ottla.storage.segment import stem
 from ottla.storage.settings import LogSettings
 
 _LOGS_AT_ONCE = 100
+_STOPPED_AT_ONCE = 16  # each may need three descriptors until it is synced
 _DELETE = "-delete"
 _DELETED = ".deleted"
 _STRAY = "-stray"
@@ -491,8 +492,8 @@ class LogDirectory:
     def _finish(self, broker_epoch: int) -> None:
         sound = all(not log.failed for log in self.logs.values())
         logs = [log for log in self.logs.values() if not log.failed]
-        for at in range(0, len(logs), _LOGS_AT_ONCE):
-            self._complete(logs[at : at + _LOGS_AT_ONCE])
+        for at in range(0, len(logs), _STOPPED_AT_ONCE):
+            self._complete(logs[at : at + _STOPPED_AT_ONCE])
         for log in self.logs.values():
             if not log.failed:
                 log.all_synced()
