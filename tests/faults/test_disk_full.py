@@ -134,7 +134,7 @@ def free_bytes(path: Path) -> int:
 
 
 @pytest.mark.parametrize("threshold", ["8388608", "0"], ids=["soft", "hard"])
-def test_a_disk_that_runs_full_loses_nothing_and_is_used_again_by_itself(
+def test_i33_a_disk_that_runs_full_loses_nothing_and_is_used_again_by_itself(
     small: Path, tmp_path: Path, threshold: str
 ) -> None:
     options = (f"log.free.bytes.min={threshold}", "log.segment.bytes=2097152",

@@ -145,7 +145,7 @@ def within(segments: Segments, group: tuple[int, int]) -> Segments:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_crash_at_any_step_leaves_the_old_segments_or_the_new_one(seed, policy):
+def test_i34_a_crash_at_any_step_leaves_the_old_segments_or_the_new_one(seed, policy):
     assert len(GROUPS) > 2
     assert len(BEFORE) > len(AFTER)
     taken = 0

@@ -221,7 +221,7 @@ def try_history(seed: int, tried: set[int], seen: Counter[str]) -> None:
 
 
 @pytest.mark.parametrize("part", range(STATES // STATES_PER_TEST))
-def test_i27_every_state_after_a_power_cut_recovers_to_a_legal_prefix(part):
+def test_i27_i31_every_state_after_a_power_cut_recovers_to_a_legal_prefix(part):
     tried: set[int] = set()
     seen: Counter[str] = Counter()
     seed = 1_000_000 * part

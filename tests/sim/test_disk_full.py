@@ -55,7 +55,7 @@ def test_the_option_says_how_much_must_be_free() -> None:
     assert world.put() == ErrorCode.KAFKA_STORAGE_ERROR
 
 
-def test_nothing_is_appended_by_what_is_refused_and_reading_goes_on() -> None:
+def test_i33_nothing_is_appended_by_what_is_refused_and_reading_goes_on() -> None:
     world = World()
     world.put()
     world.room(0)

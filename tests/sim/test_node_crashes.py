@@ -306,7 +306,7 @@ def run_history(seed: int) -> Counter[str]:
 @pytest.mark.parametrize(
     "seeds", seed_ranges(HISTORIES, SEEDS_PER_TEST), ids=lambda seeds: f"from-{seeds[0]}"
 )
-def test_whatever_happens_nothing_that_was_said_is_taken_back(seeds: range) -> None:
+def test_i1_i2_i3_i6_i7_i8_nothing_that_was_said_is_ever_taken_back(seeds: range) -> None:
     seen: Counter[str] = Counter()
     for seed in seeds:
         seen += run_history(seed)

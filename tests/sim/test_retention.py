@@ -211,7 +211,7 @@ def test_a_clock_that_is_set_back_keeps_more_and_harms_nothing() -> None:
 
 
 @pytest.mark.parametrize("which", ["high_position", "stable_position"])
-def test_nothing_goes_that_is_not_committed_or_in_an_open_transaction(which: str) -> None:
+def test_i34_nothing_goes_that_is_not_committed_or_in_an_open_transaction(which: str) -> None:
     world = World(retention_ms=str(HOUR_MS))
     world.put(4, age_ms=2 * DAY_MS)
     partition = world.node.partition("t")

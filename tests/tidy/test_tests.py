@@ -54,6 +54,16 @@ def test_the_count_of_hostile_rows_is_that_of_the_table():
     assert rows == set(range(1, HOSTILE_ROWS_COUNT + 1))
 
 
+def test_the_invariants_of_the_log_are_tried_by_tests_of_their_number():
+    tried = {
+        int(number)
+        for path in TESTS
+        for found in re.findall(r"^def (test_i\d+_\w+)", text(path), re.MULTILINE)
+        for number in re.findall(r"(?:(?<=test_)|(?<=_))i(\d+)(?=_)", found)
+    }
+    assert {*range(1, 9), *range(25, 35)} - tried == set()
+
+
 def test_every_skip_gives_its_reason():
     bare = re.compile(r"pytest\.skip\(\s*\)|mark\.skip(?!if)(?!\()|mark\.skip\(\s*\)")
     wrong = [name(path) for path in TESTS if bare.search(text(path)) and path.parent.name != "tidy"]

@@ -119,7 +119,7 @@ def test_a_log_without_an_id_that_was_never_synced_gets_no_recovery_point(world)
         assert directory.logs[T0].end == 1
 
 
-def test_a_clean_stop_is_marked_and_the_mark_is_gone_durably_before_anything_is_written(world):
+def test_i32_a_clean_stop_is_marked_and_the_mark_is_gone_durably_before_anything_is_written(world):
     directory = world.start()
     world.append(directory)
     directory.stop(7)

@@ -66,7 +66,7 @@ def test_a_rolled_segment_is_still_covered():
     assert len(bench.disk.read_file("/data/t-0/00000000000000000000.log") or b"") > 100
 
 
-def test_after_a_failed_sync_nothing_is_flushed_any_more(bench):
+def test_i30_after_a_failed_sync_nothing_is_flushed_any_more(bench):
     offline = []
     bench.rounds.offline = offline.append
     bench.append(make_batch())
