@@ -67,7 +67,8 @@ class Settings(Value):
     regex_bytes_max: int = (1 << 31) - 1
     """how long the names of the topics may be that their expressions name,"""
     record_bytes_max: int = (1 << 20) - 1024
-    """and how long those that one expression names: they stand in one record."""
+    """and how long those that one expression names: they stand in one record. Also the most that
+    may be written to make a group classic."""
     assignors: tuple[str, ...] = ("uniform", "range")
     can_join_classic: bool = True
     """Members that speak the classic protocol may join a consumer group."""

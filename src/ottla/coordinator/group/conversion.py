@@ -15,6 +15,7 @@ from ottla.coordinator.entries.offsets_topic import (
     GroupMetadataKey,
     GroupMetadataValue,
     MemberMetadata,
+    encode_entry,
 )
 from ottla.coordinator.group.assignors import NO_ASSIGNMENT
 from ottla.coordinator.group.consumer_group import PROTOCOL_TYPE, ConsumerGroup
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from ottla.coordinator.group.classic import ClassicGroup
     from ottla.coordinator.group.draft import Draft
     from ottla.core.model import TopicId
+
+_RECORD_OVERHEAD = 32
+"""The most that a record has beside its key and value."""
 
 
 def as_consumer_group(classic: ClassicGroup, image: ClusterImage) -> ConsumerGroup | str:
@@ -122,6 +126,15 @@ def as_classic_entry(
         members=stored,
     )
     return Entry(GroupMetadataKey(group=group.id), value)
+
+
+def bytes_as_classic(draft: Draft, members: Sequence[Member]) -> int:
+    """How long the records would be, and never longer, that make a classic group of these,
+    those included that are in the draft."""
+    entries = [*draft.entries, *draft.group.end()]
+    entries.append(as_classic_entry(draft, members, 0, is_complete=True))
+    sizes = (len(key) + len(value or b"") for key, value in map(encode_entry, entries))
+    return sum(sizes) + _RECORD_OVERHEAD * len(entries)
 
 
 def _protocols(member: Member) -> list[str]:

@@ -8,7 +8,7 @@ entries are Apache Kafka 4.3.1's. Must not decide for groups of one kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,11 @@ from ottla.coordinator.group.consumer_protocol import (
     version_of,
     write_assignment,
 )
-from ottla.coordinator.group.conversion import as_classic_entry, as_consumer_group
+from ottla.coordinator.group.conversion import (
+    as_classic_entry,
+    as_consumer_group,
+    bytes_as_classic,
+)
 from ottla.coordinator.group.draft import Draft
 from ottla.coordinator.group.turn import Turn
 from ottla.protocol.errors import ErrorCode
@@ -115,7 +119,7 @@ class MixedGroups:
         member, updated = change
         group = draft.group
         owned = _owned(subscription, draft.image)
-        if former is not None and self._may_downgrade(draft, [former], extra=1):
+        if former is not None and self._may_downgrade(draft, [former], [updated]):
             refusal = self._consumer.subscribe(draft, member, updated)
             if isinstance(refusal, Refusal):
                 return Decision(refused_join(refusal.error, updated.id))
@@ -328,16 +332,21 @@ class MixedGroups:
         self._to_classic(draft, gone, True)
         return True
 
-    def _may_downgrade(self, draft: Draft, going: list[Member], extra: int = 0) -> bool:
+    def _may_downgrade(
+        self, draft: Draft, going: Sequence[Member], coming: Sequence[Member] = ()
+    ) -> bool:
         settings = self._consumer.settings(draft.group.id)
         gone = {member.id for member in going}
         left = [member for member in draft.group.members.values() if member.id not in gone]
-        count = len(left) + extra
+        left += coming
         return (
             settings.can_downgrade
-            and 0 < count <= settings.classic_size_max
+            and 0 < len(left) <= settings.classic_size_max
             and all(member.classic is not None for member in left)
             and any(member.classic is None for member in going)
+            # A crash must keep all of it or nothing, so it goes into one batch. More than that
+            # would be refused each time, and a member that is gone would never be out.
+            and bytes_as_classic(draft, left) <= settings.record_bytes_max
         )
 
     def _to_classic(self, draft: Draft, changed: Mapping[str, str | None], rebalance: bool) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from ottla.coordinator.entries.offsets_topic import encode_entry
+from ottla.coordinator.group import conversion, mixed
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.consumer_group import KEYS, ConsumerGroup
@@ -15,6 +17,7 @@ from ottla.coordinator.group.consumer_protocol import (
     read_subscription,
     write_assignment,
 )
+from ottla.core.options import broker_config
 from ottla.core.pending import Pending
 from ottla.protocol.codec import encoder
 from ottla.protocol.errors import ErrorCode
@@ -22,6 +25,8 @@ from ottla.protocol.messages.heartbeat import HeartbeatRequest
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
 from ottla.protocol.messages.leave_group import LeaveGroupRequest, MemberIdentity
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
+from ottla.records.builder import build_batch
+from ottla.records.reader import Record
 from tests.unit.coordinator.group.consumer_world import GROUP, World, given
 
 OLD = Caller("old", "/127.0.0.1", 5)
@@ -349,3 +354,48 @@ def test_i37_classic_members_alone_get_what_the_last_one_of_the_new_protocol_had
     told = world.classic_sync(old.member_id, again.generation_id)
     assert told == {"t": [0, 1, 2, 3]}
     assert world.classic_beat(old.member_id, again.generation_id) == ErrorCode.NONE
+
+
+def test_i37_a_group_too_large_for_one_batch_as_a_classic_one_stays_as_it_is(world):
+    world.config = broker_config(
+        {"group.consumer.assignment.interval.ms": "0", "message.max.bytes": str(1024 + 2000)}
+    )
+    world.restart()
+    world.join("new", "t")
+    patient = {"session_timeout_ms": 60_000, "rebalance_timeout_ms": 60_000}
+    joined = [world.classic_join(topics=["t", "x" * 249], **patient) for _ in range(6)]
+    world.pass_ms(44_000)
+    for old in joined:
+        world.classic_beat(old.member_id, old.generation_id)
+    before = len(world.log)
+    world.pass_ms(1001)  # nobody has heard of the new one for too long
+    assert world.kind() is ConsumerGroup
+    assert set(world.group.members) == {old.member_id for old in joined}
+    written = sum(len(key) + len(value or b"") for key, value in world.log[before:])
+    assert written <= 2000
+
+
+def test_what_makes_a_group_classic_is_never_more_than_was_reckoned(world, monkeypatch):
+    reckoned: list[int] = []
+
+    def reckon(draft, members):
+        reckoned.append(conversion.bytes_as_classic(draft, members))
+        return reckoned[-1]
+
+    monkeypatch.setattr(mixed, "bytes_as_classic", reckon)
+    world.join("new", "t")
+    for _ in range(6):
+        world.classic_join(topics=["t", "x" * 249])
+    written: list[int] = []
+    do = world.do
+
+    def weigh(decision):
+        records = [Record(*encode_entry(entry), 1) for entry in decision.entries]
+        written.append(len(build_batch(records)) if records else 0)
+        return do(decision)
+
+    monkeypatch.setattr(world, "do", weigh)
+    world.beat("new", -1)
+    assert world.kind() is ClassicGroup
+    assert reckoned[0] < 8000
+    assert 0.7 * reckoned[0] < written[0] <= reckoned[0] + 61
