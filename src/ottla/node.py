@@ -62,8 +62,7 @@ from ottla.storage.findings import Case, Finding
 from ottla.storage.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from ottla.host.cleaning import CleaningWorker
-    from ottla.storage.cleaner.cleaner import Cleaner
+    from ottla.host.cleaning import Compaction
 
 _log = logging.getLogger("ottla.node")
 
@@ -116,8 +115,7 @@ class Node:
         self.context: Context | None = None
         self.listeners: Listeners | None = None
         self.scrubber: Scrubber | None = None
-        self.cleaner: Cleaner | None = None
-        self.cleaning: CleaningWorker | None = None
+        self.compaction: Compaction | None = None
         self.endpoints: list[Endpoint] = []
         self.admin: Admin | None = None
         self._lock: DirectoryLock | None = None
@@ -192,13 +190,10 @@ class Node:
 
     def _compact(self) -> None:
         """Begin to compact; not at once, because there is more urgent work at a start."""
-        from ottla.host.cleaning import CleaningWorker  # late: nothing at a start needs them
-        from ottla.replication.compaction import cleaner_of
+        from ottla.host.cleaning import Compaction  # late: nothing at a start needs it
 
-        self.cleaning = CleaningWorker(self.loop.call_soon_threadsafe)
-        ports = (self.clock, self.timers)
-        self.cleaner = cleaner_of(self.table, self.config, ports, self.cleaning)
-        self.cleaner.start()
+        ports, wake = (self.clock, self.timers), self.loop.call_soon_threadsafe
+        self.compaction = Compaction(self.table, self.config, ports, wake)
 
     def _scrub(self) -> None:
         """Look for damage now and then; the first time long after the start."""
@@ -360,14 +355,12 @@ class Node:
             self.listeners.close()
         if self.admin is not None:
             self.admin.close()
-        if self.cleaner is not None:
-            self.cleaner.stop()
         if self.scrubber is not None:
             self.scrubber.stop()
         try:
             self.offload.close()
-            if self.cleaning is not None:
-                self.cleaning.close()
+            if self.compaction is not None:
+                self.compaction.close()
             # Completes what is in flight: after this nothing touches a log from elsewhere.
             self.disk.close()
             if self._opened and clean:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ottla.core.pending import Pending
-from ottla.core.ports import DiskError, File, Offload, OffloadError
+from ottla.core.ports import Clock, DiskError, File, Offload, OffloadError, Timers
 from ottla.host.disk import OsDisk
 from ottla.host.files import OsFile
 from ottla.host.mailbox import WakeLoop
@@ -21,6 +21,10 @@ from ottla.storage.cleaner.cleaner import Failure
 from ottla.storage.cleaner.round import Cleaned, Noted, Piece, Plan, Round, Uncleanable
 from ottla.storage.cleaner.swap import CLEANED
 from ottla.storage.segment import stem
+
+if TYPE_CHECKING:
+    from ottla.core.config import Config
+    from ottla.replication.table import PartitionTable
 
 NICENESS: Final = 10
 """A worker gives way to the broker where there is one core for both."""
@@ -176,6 +180,28 @@ class CleaningWorker:
     def close(self) -> None:
         """End the process now."""
         self.offload.close()
+
+
+class Compaction:
+    """A node's cleaner and its worker, from now until `close`."""
+
+    def __init__(
+        self,
+        table: PartitionTable,
+        config: Config,
+        ports: tuple[Clock, Timers],
+        wake_loop: WakeLoop,
+    ) -> None:
+        from ottla.replication.compaction import cleaner_of  # not for the worker, which is small
+
+        self.work = CleaningWorker(wake_loop)
+        self.cleaner = cleaner_of(table, config, ports, self.work)
+        self.cleaner.start()
+
+    def close(self) -> None:
+        """What is under way comes to nothing; what was put in place already stays."""
+        self.cleaner.stop()
+        self.work.close()
 
 
 def asked(offload: Offload, work: Any, *arguments: Any) -> Pending[Any]:
