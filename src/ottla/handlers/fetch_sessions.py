@@ -132,6 +132,7 @@ class Session:
 
     __slots__ = (
         "_manner",
+        "_slept",
         "_turn",
         "awake",
         "by_id",
@@ -156,6 +157,7 @@ class Session:
         """Of its parked fetches: they hear of what wakes."""
         self.named = 0
         """How many requests have changed what it reads."""
+        self._slept = 0
         self._turn = 0
         self._manner: object = None
         self._take(wanted)
@@ -202,6 +204,9 @@ class Session:
 
         Not what was named by requests after the first `named`: they have answers of their own.
         """
+        if self._slept > len(self.awake):
+            # A set keeps the size it once had, and is gone through at that size.
+            self.awake, self._slept = set(self.awake), 0
         found = [one for one in self.awake if one.since <= named]
         found.sort(key=_turn_of)
         return found
@@ -217,6 +222,7 @@ class Session:
         if self.ended or self.partitions.get(one.key) is not one:
             return  # by a request that came while the fetch was waiting
         self.awake.discard(one)
+        self._slept += 1
         one.asleep_in = partition
         if partition.sleepers is None:
             partition.sleepers = set()

@@ -5,6 +5,7 @@ What Kafka 4.3.1 answers was asked of a running one where a test says "as Kafka"
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -455,6 +456,14 @@ def test_an_incremental_fetch_looks_at_what_has_changed_and_at_nothing_else(
     assert len(seen) == 2 + 50, "what has nothing to say to one isolation level may to another"
     node.partition("u", 9).stir()
     assert (session.go(isolation_level=1), seen[52:]) == ([], [9])
+
+
+def test_a_session_whose_partitions_sleep_is_not_gone_through_at_its_size(node: SimNode) -> None:
+    node.create_topic("u", 1000)
+    session = Session(node.connect(), *(Want(0, "u", number) for number in range(1000)))
+    session.go()
+    (kept,) = node.context.kept["fetch"].sessions._sessions.values()
+    assert sys.getsizeof(kept.awake) == sys.getsizeof(set())
 
 
 def test_what_sleeps_in_a_session_counts_for_its_fetch_that_waits(
