@@ -284,7 +284,12 @@ class Rounds:
                 self.maybe_complete(turn, group)
                 self._maybe_forget(group)
             else:
+                # It is another by now, or gone, and the record of that could not be written: so
+                # the timers that came with it were never set.
                 self.mend(turn, group)
+                for one in group.members:
+                    left_s = one.deadline - self.clock.monotonic()
+                    self.expect(turn, group.id, one.id, left_s * 1000)
         return turn.decision(ErrorCode.NONE)
 
     def _session_timed_out(

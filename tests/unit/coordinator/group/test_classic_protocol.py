@@ -102,6 +102,18 @@ def test_a_static_member_that_is_back_is_known_after_a_restart(world: World) -> 
     assert world.heartbeat(back.member_id, 1, "i").result().error_code == E.NONE
 
 
+def test_a_static_member_whose_return_could_not_be_written_is_out_after_its_session(
+    world: World,
+) -> None:
+    former = world.join(group_instance_id="i").result()
+    world.sync(former.member_id, 1, {former.member_id: b"p0"}, group_instance_id="i")
+    world.journal.append_error = E.KAFKA_STORAGE_ERROR
+    assert world.join(group_instance_id="i").result() is E.COORDINATOR_NOT_AVAILABLE
+    world.journal.append_error = E.NONE
+    world.loop.advance(2 * SESSION_S + 0.1)
+    assert world.state == "Empty"
+
+
 def test_the_timeline_tells_who_came_in_the_place_of_a_static_member(world: World) -> None:
     (old,) = world.stable(group_instance_id="i")
     back = world.join(group_instance_id="i", client="d").result().member_id
