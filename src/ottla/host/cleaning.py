@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 NICENESS: Final = 10
 """A worker gives way to the broker where there is one core for both."""
+RESTS_MAX: Final = 4
+"""How often a worker rests, with nothing to do in between, before its process ends."""
+_TASKS_MAX: Final = 4  # one, and beside it what lets go of the one before
 _TASK_S: Final = 7 * 24 * 3600.0
 """How long one piece may take: as good as for ever, since a slow pace can be asked for."""
 _BUGS: Final = (
@@ -149,6 +152,11 @@ def clean(group: Sequence[Piece]) -> Cleaned | Failure:
     return cleaned
 
 
+def forget() -> None:
+    """Let go of the last round: the table of keys may be large."""
+    _begun.clear()
+
+
 def _send_out(path: str) -> None:
     if hasattr(os, "posix_fadvise"):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -165,17 +173,26 @@ class CleaningWorker:
     """The port `cleaner.Work`: a worker process, started when there is something to do."""
 
     def __init__(self, wake_loop: WakeLoop) -> None:
-        self.offload = WorkerOffload(wake_loop, budget_s=_TASK_S, tasks_max=1)
+        self.offload = WorkerOffload(wake_loop, budget_s=_TASK_S, tasks_max=_TASKS_MAX)
+        self._rests_count = RESTS_MAX  # since the last round: there was none
 
     def note(self, plan: Plan, bytes_per_s_max: float) -> Pending[Noted | Failure]:
+        self._rests_count = 0
         return asked(self.offload, note, plan, bytes_per_s_max)
 
     def clean(self, group: Sequence[Piece]) -> Pending[Cleaned | Failure]:
         return asked(self.offload, clean, group)
 
     def rest(self) -> None:
-        """Give back the memory: the table of keys may be large, and lies in the process."""
-        self.offload.rest()
+        """Give back the memory at once, and the process when it was not needed for a while.
+
+        To start one takes a third of a second of CPU: too much for every look at a busy topic.
+        """
+        self._rests_count += 1
+        if self._rests_count == 1:
+            self.offload.run(forget)
+        elif self._rests_count == RESTS_MAX:
+            self.offload.rest()
 
     def close(self) -> None:
         """End the process now."""

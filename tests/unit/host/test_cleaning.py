@@ -11,11 +11,12 @@ import pytest
 
 from ottla.core.pending import Pending
 from ottla.host import cleaning, linux
-from ottla.host.cleaning import CleaningWorker, Pace, QuietDisk
+from ottla.host.cleaning import RESTS_MAX, CleaningWorker, Pace, QuietDisk
 from ottla.records.builder import build_batch
 from ottla.records.reader import Record, read_batches, records_of
 from ottla.storage.cleaner.cleaner import Failure
 from ottla.storage.cleaner.round import Cleaned, Noted, Piece, Plan
+from tests.processes import wait_until
 from tests.unit.host.test_offload import workers
 
 NO_LIMIT = 1.7976931348623157e308
@@ -71,7 +72,19 @@ def test_a_worker_writes_the_latest_of_every_key_and_ends_when_it_may_rest(loop,
     assert offsets == list(range(25, 50))
     assert workers() > before
     worker.rest()
-    assert isinstance(loop.until(worker.clean(plan.pieces)), Failure)  # another process, by then
+    assert isinstance(loop.until(worker.clean(plan.pieces)), Failure)  # it was let go of
+    assert workers() > before
+    for _ in range(RESTS_MAX):
+        worker.rest()
+    wait_until(lambda: workers() == before, "the worker to end")
+
+
+def test_a_worker_that_was_never_needed_is_not_started_for_its_rest(worker):
+    before = workers()
+    for _ in range(2 * RESTS_MAX):
+        worker.rest()
+    worker.close()
+    assert workers() == before
 
 
 def test_a_worker_that_is_killed_is_a_failure_that_passes(loop, worker, tmp_path):
