@@ -79,7 +79,9 @@ def test_a_repaired_partition_serves_what_was_not_given_up(data, stop, how, caps
             served, failed = world.read(world.directory.logs[key])
             assert not failed, key
             assert served == expected, key
-        world.append(world.directory.logs[HURT], whole[0], 5)
+        log = world.directory.logs[HURT]
+        assert log.end == BatchView(memoryview(whole[-1])).last_offset + 1, "no offset is reused"
+        world.append(log, whole[0], 5)
         world.directory.release()
     evidence = [file for file in data.glob("hurt-0.damaged1-stray/*") if file.suffix == ".log"]
     assert damaged in [file.read_bytes() for file in evidence]

@@ -91,14 +91,31 @@ def damage_of(files: PartitionFiles) -> Iterator[Damage]:
                 found.append(Damage(files.name, base, at, begin, expected, first, 0))
             at, expected = end, last + 1
         if at < len(data) and (after is not None or expected < files.synced_until):
-            known = expected if after is None else max(after, expected)
-            if after is None and files.synced_until < 1 << 62:
-                known = files.synced_until
+            known = max(_end_of(files) if after is None else after, expected)
             found.append(Damage(files.name, base, at, len(data), expected, known, 0))
             expected = known
     for one in found:
-        one.cut_end = max(expected, one.offset_end)
+        one.cut_end = max(expected, one.offset_end, _end_of(files))
         yield one
+
+
+def _end_of(files: PartitionFiles) -> int:
+    """How far the log is known to have gone, by the checkpoints of its data directory."""
+    above = os.path.dirname(os.path.abspath(files.path))
+    partition = TopicPartition(files.topic, files.partition)
+    known = (
+        _offsets(above, checkpoints.RECOVERY_POINTS),
+        _offsets(above, checkpoints.HIGH_WATERMARKS),
+    )
+    return max(offsets.get(partition, Offset(0)) for offsets in known)
+
+
+def _offsets(above: str, name: str) -> dict[TopicPartition, Offset]:
+    path = os.path.join(above, name)
+    if not os.path.exists(path):
+        return {}
+    with open(path, "rb") as file:
+        return checkpoints.decode_offsets(file.read()) or {}
 
 
 def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
@@ -138,14 +155,15 @@ def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: 
     _sync(aside)
     if how == "cut":
         _cut(files, damages[0], sorted(touched))
-        end = damages[0].offset
     else:
         for base in sorted(touched):
             _skip(files, base, [one for one in damages if one.segment == base])
-        end = damages[-1].cut_end
-        if damages[-1].offset_end == end:
-            end = damages[-1].offset
-    _note(above, TopicPartition(files.topic, files.partition), Offset(end), holes=how == "skip")
+    # The log goes on where it was: nobody must find other records at offsets that were given out.
+    end = Offset(damages[-1].cut_end)
+    with open(f"{stem(files.path, end)}.log", "ab"):
+        pass
+    _sync(files.path)
+    _note(above, TopicPartition(files.topic, files.partition), end)
     if not as_json:
         lost = sum(one.lost("skip") for one in damages) if how == "skip" else damages[0].lost("cut")
         sys.stdout.write(
@@ -189,18 +207,12 @@ def _drop_derived(files: PartitionFiles, base: int) -> None:
         _remove(stem(files.path, base) + suffix)
 
 
-def _note(above: str, partition: TopicPartition, end: Offset, *, holes: bool) -> None:
-    """Where the log ends now, and that offsets are missing below: neither is damage any more."""
-    for name in (checkpoints.RECOVERY_POINTS, checkpoints.CLEANED)[: 1 + holes]:
+def _note(above: str, partition: TopicPartition, end: Offset) -> None:
+    """That all below is on disk, and offsets are missing there: neither is damage any more."""
+    for name in (checkpoints.CLEANED, checkpoints.RECOVERY_POINTS):
         path = os.path.join(above, name)
-        raw = b""
-        if os.path.exists(path):
-            with open(path, "rb") as file:
-                raw = file.read()
-        offsets = checkpoints.decode_offsets(raw) or {}
-        before = offsets.get(partition, Offset(0))
-        is_point = name == checkpoints.RECOVERY_POINTS
-        offsets[partition] = min(before, end) if is_point else max(before, end)
+        offsets = _offsets(above, name)
+        offsets[partition] = max(offsets.get(partition, Offset(0)), end)
         with open(f"{path}.tmp", "wb") as file:
             file.write(checkpoints.encode_offsets(offsets))
         _sync(f"{path}.tmp")
