@@ -467,7 +467,7 @@ class GroupShard:
             place = group_id, topic, partition
             if self.offsets.find(*place) is not None or self.offsets.is_pending(*place):
                 entries.append(tombstone(*place))
-        return Decision(errors, entries)
+        return Decision(errors, entries, atomic=False)
 
     def offset_tombstones(self, group_id: str) -> list[Entry]:
         """What takes back all that a group has committed, and all that is pending: for its

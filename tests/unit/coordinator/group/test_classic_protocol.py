@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ottla.coordinator.group.listing import delete_group
+from ottla.coordinator.group.shard import Commit, Member
 from ottla.protocol.errors import ErrorCode as E
 from tests.groups import GROUP, RANGE, REBALANCE_S, SESSION_S, World
 
@@ -426,3 +428,34 @@ def test_a_protocol_that_not_all_know_lets_nobody_in(world: World) -> None:
     assert world.join(protocols=RANGE, protocol_type="connect").result().error_code == (
         E.INCONSISTENT_GROUP_PROTOCOL
     )
+
+
+# --- deleting ----------------------------------------------------------------------------------
+
+
+def commit_more_than_a_batch_has_room_for(world: World) -> list[tuple[str, int]]:
+    topics = [f"{number:03}-{'x' * 200}" for number in range(30)]
+    for topic in topics:
+        one = Commit(topic, bytes(16), 0, 5, -1, "")
+        asked = world.runtime.submit(
+            GROUP, lambda shard, one=one: shard.commit_offsets(GROUP, Member(), [one], version=9)
+        )
+        assert asked.result() == [E.NONE]
+    world.journal.batch_bytes_max = 2000
+    return [(topic, 0) for topic in topics]
+
+
+def test_a_group_with_more_offsets_than_a_batch_has_room_for_is_deleted(world: World) -> None:
+    commit_more_than_a_batch_has_room_for(world)
+    asked = world.runtime.submit(GROUP, lambda shard: delete_group(shard, GROUP))
+    assert asked.result() is E.NONE
+    world.crash()
+    assert world.shard.group(GROUP) is None
+
+
+def test_more_offsets_than_a_batch_has_room_for_are_deleted_at_once(world: World) -> None:
+    places = commit_more_than_a_batch_has_room_for(world)
+    asked = world.runtime.submit(GROUP, lambda shard: shard.delete_offsets(GROUP, places))
+    assert asked.result() == [E.NONE] * len(places)
+    world.crash()
+    assert not list(world.shard.offsets.places(GROUP))
