@@ -15,7 +15,7 @@ from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
 from ottla.core.ports import Disk, DiskError, Timers
 from ottla.storage.checked import Region, Seen, look
-from ottla.storage.reading import Readable
+from ottla.storage.log import Log
 from ottla.storage.segment import Segment
 
 PIECE_BYTES = 1 << 20
@@ -47,7 +47,7 @@ class Scrubber:
         self,
         disk: Disk,
         timers: Timers,
-        logs: Callable[[], Iterable[Readable]],
+        logs: Callable[[], Iterable[Log]],
         pace: tuple[Callable[[], float], Callable[[], int]],
         failed: Callable[[DiskError], None],
     ) -> None:
@@ -57,7 +57,7 @@ class Scrubber:
         self._logs = logs
         self._pause_s, self._rate = pace
         self._failed = failed
-        self._todo: list[tuple[Readable, Segment]] = []
+        self._todo: list[tuple[Log, Segment]] = []
         self._region: Region | None = None
         self._due_s = 0.0
         self.bytes_read = 0
@@ -110,9 +110,9 @@ class Scrubber:
         else:
             self._rest(_IDLE_S)
 
-    def _next_region(self, log: Readable, segment: Segment) -> Region | None:
+    def _next_region(self, log: Log, segment: Segment) -> Region | None:
         """The piece behind the last one; None if the segment is through, gone or damaged."""
-        if segment not in log.segments or segment.damage is not None:
+        if log.closed or segment not in log.segments or segment.damage is not None:
             return None
         last = segment is log.segments[-1]
         limit, end = segment.size, int(segment.end)

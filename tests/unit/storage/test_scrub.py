@@ -93,6 +93,15 @@ def test_a_disk_that_can_not_read_a_piece_does_not_stop_the_pass(bench):
     assert bench.log.usable
 
 
+def test_a_log_that_is_closed_under_way_is_passed_over(bench):
+    made = scrubber(bench, rate=100)
+    pass_time(bench, 3620)
+    assert made.bytes_read > 0
+    bench.log.close()
+    pass_time(bench, 4000)
+    assert made.passes >= 1
+
+
 def test_a_scrubber_that_is_stopped_begins_nothing_more(bench):
     made = scrubber(bench)
     made.stop()
