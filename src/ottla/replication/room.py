@@ -57,7 +57,8 @@ class Room:
         self._full = False
 
     def start(self) -> None:
-        """Ask from now on."""
+        """Ask from now on, and at once where the threshold may be another one."""
+        self._config.on_change(self._ask)
         self._ask()
 
     def ran_full(self) -> None:
