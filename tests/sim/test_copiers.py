@@ -212,7 +212,9 @@ class Copier:
 class History:
     """One run from a seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, watchful: bool = False) -> None:
+        """`watchful`: look at what readers get after every step, not now and then."""
+        self.watchful = watchful
         self.random = random.Random(seed)
         self.bumps = self.random.random() < 0.7
         """By the rules of transaction version 2, or the old ones."""
@@ -245,7 +247,7 @@ class History:
             elif roll < 0.115:
                 self.node.advance(TIMEOUT_MS / 1000 + 20)
                 self.seen["time passed"] += 1
-            elif roll < 0.18:
+            elif roll < 0.18 or self.watchful:
                 self.look()
             if all(copier.is_over for copier in self.copiers):
                 self.replace()
@@ -330,9 +332,9 @@ class History:
         return found
 
 
-def run_history(seed: int) -> Counter[str]:
+def run_history(seed: int, *, watchful: bool = False) -> Counter[str]:
     with named_by(seed):
-        history = History(seed)
+        history = History(seed, watchful=watchful)
         history.run()
     return history.seen
 
@@ -348,3 +350,17 @@ def test_i42_what_is_copied_in_transactions_is_there_once(seeds: range) -> None:
         wanted = {"kill", "crash", "stop", "fenced", "again", "repeated", "aborted", "finished"}
         assert wanted <= set(seen), seen
         assert 10 * seen["damaged"] <= seen["crash"], seen
+
+
+@pytest.mark.parametrize(
+    "seeds", seed_ranges(HISTORIES // 4, SEEDS_PER_TEST), ids=lambda seeds: f"from-{seeds[0]}"
+)
+def test_i39_nothing_that_readers_get_was_aborted_or_leaves_out_what_was_committed(
+    seeds: range,
+) -> None:
+    """Whatever is delayed, repeated or lost: at every moment they get a beginning of the whole."""
+    seen: Counter[str] = Counter()
+    for seed in seeds:
+        seen += run_history(seed, watchful=True)
+    if len(seeds) > 1:
+        assert {"looked at", "repeated", "aborted", "kill"} <= set(seen), seen
