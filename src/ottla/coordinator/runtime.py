@@ -25,12 +25,16 @@ R = TypeVar("R")
 
 @lru_cache(maxsize=4096)
 def java_hash(text: str) -> int:
-    """Java's String.hashCode, without its sign: `hash & 0x7fffffff`."""
+    """The absolute value of Java's String.hashCode; of the smallest one, which has none, 0.
+
+    As Kafka chooses the partition of a group or a transactional id (Utils.abs). Another choice, be
+    it as even, would look for what Kafka wrote in partitions where it is not.
+    """
     units = text.encode("utf-16-be", "surrogatepass")
     value = 0
     for at in range(0, len(units), 2):
         value = (31 * value + (units[at] << 8 | units[at + 1])) & 0xFFFFFFFF
-    return value & 0x7FFFFFFF
+    return value if value < 1 << 31 else (1 << 32) - value & 0x7FFFFFFF
 
 
 class Runtime(Generic[S]):

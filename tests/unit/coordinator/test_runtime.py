@@ -33,7 +33,14 @@ class World:
 @pytest.mark.parametrize(
     ("text", "hashed"),
     # The last is the known text whose hash is Java's Integer.MIN_VALUE.
-    [("", 0), ("a", 97), ("hello", 99162322), ("𝄞", 1772394), ("polygenelubricants", 0)],
+    [
+        ("", 0),
+        ("a", 97),
+        ("hello", 99162322),
+        ("𝄞", 1772394),
+        ("consumer", 567770122),  # a negative one
+        ("polygenelubricants", 0),
+    ],
 )
 def test_a_key_is_hashed_as_java_does(text: str, hashed: int) -> None:
     assert java_hash(text) == hashed
