@@ -171,7 +171,6 @@ class DecoderSource:
         self._block("for _ in range(n):", each)
 
     def _field(self, field: Field, target: str, what: str) -> None:
-        nullable = field.is_nullable(self.version) and field.tag is None
         if field.is_array:
             self._array(field, target, what)
         elif field.kind in FIXED:
@@ -179,10 +178,10 @@ class DecoderSource:
         elif field.kind == "struct":
             assert field.struct is not None
             inner, of = f"m{self._depth + 1}", field.struct
-            if nullable:
+            if field.is_nullable(self.version):
                 self._run.append(("n", "b"))
                 self._read_run()
-                self._line("if n < 0:")
+                self._line(f"if n < {0 if field.tag is None else 1}:")
                 self._line(f"    {target} = None")
                 self._block("else:", lambda: self._struct_into(of, inner, target))
             else:

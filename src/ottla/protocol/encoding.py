@@ -156,6 +156,8 @@ class EncoderSource:
         """An expression: whether a tagged field has another value than its default."""
         if field.is_array and field.default is not None:
             return f"{value} != []"
+        if field.kind == "struct" and field.is_nullable(self.version):
+            return "True"  # to Kafka one that is left out is an empty one
         if field.default is None:
             return f"{value} is not None"
         if field.kind != "struct":
@@ -201,8 +203,8 @@ class EncoderSource:
         elif field.kind == "struct":
             assert field.struct is not None
             inner, of = f"m{self._depth + 1}", field.struct
-            if field.is_nullable(self.version) and field.tag is None:
-                self._nullable_struct(of, inner, value)
+            if field.is_nullable(self.version):
+                self._nullable_struct(of, inner, value, -1 if field.tag is None else 0)
             else:
                 self._line(f"{inner} = {value}")
                 self._struct(of, inner)
@@ -210,12 +212,12 @@ class EncoderSource:
         else:
             self._sized(field, value, what, field.is_nullable(self.version))
 
-    def _nullable_struct(self, of: type[Struct], inner: str, value: str) -> None:
+    def _nullable_struct(self, of: type[Struct], inner: str, value: str, none: int) -> None:
         before, self._run = self._run, []
         self._line(f"{inner} = {value}")
 
         def null() -> None:
-            self._line(f"{self._sink}({self._packed([*before, ('b', '-1')])})")
+            self._line(f"{self._sink}({self._packed([*before, ('b', str(none))])})")
 
         def present() -> None:
             self._run = [*before, ("b", "1")]

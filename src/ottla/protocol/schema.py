@@ -157,7 +157,11 @@ def struct(of: type[Struct], **options: int) -> Any:
 
 
 def nullable_struct(of: type[Struct], **options: int) -> Any:
-    """A struct or None (KIP-893); None by default."""
+    """A struct or None (KIP-893); None by default.
+
+    A byte before it tells which: negative for None, but in a tagged field 0. Kafka leaves a tagged
+    one out where it is empty, not where it is null, so ours is always written.
+    """
     field = Field("struct", None, options)
     field.struct = of
     return field

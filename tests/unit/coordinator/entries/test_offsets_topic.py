@@ -97,6 +97,41 @@ EVERY_KIND = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("classic", "tagged"),
+    [
+        (None, "01000100"),
+        (
+            entries.ClassicMemberMetadata(
+                session_timeout_ms=77,
+                supported_protocols=[entries.ClassicProtocol(name="range", metadata=b"\1\2")],
+            ),
+            "010011010000004d020672616e67650301020000",
+        ),
+    ],
+    ids=["of KIP-848", "of the classic protocol"],
+)
+def test_a_member_is_written_and_read_as_kafka_does(
+    classic: entries.ClassicMemberMetadata | None, tagged: str
+) -> None:
+    written = bytes.fromhex("0000" + "01010263026802027401" + "00000005" + "01" + tagged)
+    key = entries.ConsumerGroupMemberMetadataKey(group_id="g", member_id="m")
+    value = entries.ConsumerGroupMemberMetadataValue(
+        instance_id="",
+        rack_id="",
+        client_id="c",
+        client_host="h",
+        subscribed_topic_names=["t"],
+        subscribed_topic_regex="",
+        rebalance_timeout_ms=5,
+        server_assignor="",
+        classic_member_metadata=classic,
+    )
+    entry = Entry(key, value)
+    assert encode_entry(entry)[1] == written
+    assert decode_entry(encode_entry(entry)[0], written) == entry
+
+
 @pytest.mark.parametrize("entry", EVERY_KIND, ids=lambda entry: type(entry.key).__name__)
 def test_an_entry_and_its_tombstone_come_back_as_they_were(entry: Entry) -> None:
     assert decode_entry(*encode_entry(entry)) == entry
