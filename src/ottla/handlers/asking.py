@@ -5,11 +5,12 @@ Owns the way from a Pending of the runtime to a Reply. Must not know any message
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ottla.coordinator.group.caller import Caller
 from ottla.core import group_options
+from ottla.core.pending import when_all
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 
@@ -35,6 +36,19 @@ def when_replied(
         deadline_s,
         abandon=asked.abandon,
     )
+
+
+def when_all_replied(
+    asked: Iterable[Pending[Any]],
+    answer: Callable[[], Reply | Parked],
+    deadline_s: float | None = None,
+) -> Reply | Parked:
+    """`answer` once every shard has replied; past the deadline, with what is there by then."""
+    waiting = [one for one in asked if not one.done]
+    if not waiting:
+        return answer()
+    together = when_all(waiting)
+    return Parked(together, answer, deadline_s, abandon=together.abandon)
 
 
 def caller(request: Request[Any]) -> Caller:

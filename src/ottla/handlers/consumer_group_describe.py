@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.group.consumer_listing import describe_consumer_group
-from ottla.core.pending import when_all
+from ottla.handlers.asking import when_all_replied
 from ottla.handlers.limits import too_many
 from ottla.handlers.nodes import GROUP_OPERATIONS
 from ottla.handlers.reply import Parked, Reply
@@ -39,12 +39,8 @@ def handle(context: Context, request: Request[ConsumerGroupDescribeRequest]) -> 
         context.groups.submit(group_id, partial(_describe, group_id)) if group_id else None
         for group_id in group_ids
     ]
-    answer = partial(_answer, request.body, asked)
-    waiting = [one for one in asked if one is not None and not one.done]
-    if not waiting:
-        return answer()
-    together = when_all(waiting)
-    return Parked(together, answer, abandon=together.abandon)
+    waited = [one for one in asked if one is not None]
+    return when_all_replied(waited, partial(_answer, request.body, asked))
 
 
 def _describe(group_id: str, shard: GroupShard) -> Decision[DescribedGroup]:

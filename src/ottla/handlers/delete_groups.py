@@ -10,8 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.group.listing import delete_group
-from ottla.core.pending import when_all
-from ottla.handlers.asking import write_deadline_s
+from ottla.handlers.asking import when_all_replied, write_deadline_s
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -37,12 +36,7 @@ def handle(context: Context, request: Request[DeleteGroupsRequest]) -> Reply | P
         group_id: context.groups.submit(group_id, partial(_delete, group_id))
         for group_id in group_ids
     }
-    answer = partial(_answer, asked)
-    waiting = [one for one in asked.values() if not one.done]
-    if not waiting:
-        return answer()
-    together = when_all(waiting)
-    return Parked(together, answer, write_deadline_s(context), abandon=together.abandon)
+    return when_all_replied(asked.values(), partial(_answer, asked), write_deadline_s(context))
 
 
 def _delete(group_id: str, shard: GroupShard) -> Decision[ErrorCode]:

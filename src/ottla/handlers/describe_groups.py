@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.group.listing import describe_group
-from ottla.core.pending import when_all
+from ottla.handlers.asking import when_all_replied
 from ottla.handlers.limits import too_many
 from ottla.handlers.nodes import GROUP_OPERATIONS
 from ottla.handlers.reply import Parked, Reply
@@ -41,12 +41,7 @@ def handle(context: Context, request: Request[DescribeGroupsRequest]) -> Reply |
         context.groups.submit(group_id, partial(_describe, group_id, version))
         for group_id in group_ids
     ]
-    answer = partial(_answer, request.body, asked)
-    waiting = [one for one in asked if not one.done]
-    if not waiting:
-        return answer()
-    together = when_all(waiting)
-    return Parked(together, answer, abandon=together.abandon)
+    return when_all_replied(asked, partial(_answer, request.body, asked))
 
 
 def _describe(group_id: str, version: int, shard: GroupShard) -> Decision[DescribedGroup]:

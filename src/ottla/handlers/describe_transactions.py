@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.transaction.listing import describe
-from ottla.core.pending import when_all
+from ottla.handlers.asking import when_all_replied
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -39,12 +39,7 @@ def handle(context: Context, request: Request[DescribeTransactionsRequest]) -> R
             )
         )
     asked = [context.transactions.runtime.submit(name, partial(_describe, name)) for name in names]
-    answer = partial(_answer, names, asked)
-    waiting = [one for one in asked if not one.done]
-    if not waiting:
-        return answer()
-    together = when_all(waiting)
-    return Parked(together, answer, abandon=together.abandon)
+    return when_all_replied(asked, partial(_answer, names, asked))
 
 
 def _describe(name: str, shard: TransactionShard) -> Decision[TransactionState]:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.group.listing import list_groups
-from ottla.core.pending import when_all
+from ottla.handlers.asking import when_all_replied
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -36,12 +36,7 @@ def handle(context: Context, request: Request[ListGroupsRequest]) -> Reply | Par
     states = frozenset(state.lower() for state in body.states_filter)
     types = frozenset(name.lower() for name in body.types_filter)
     asked = context.groups.submit_everywhere(partial(_list, states, types))
-    answer = partial(_answer, asked)
-    waiting = [one for one in asked if not one.done]
-    if not waiting:
-        return answer()
-    together = when_all(waiting)
-    return Parked(together, answer, abandon=together.abandon)
+    return when_all_replied(asked, partial(_answer, asked))
 
 
 def _list(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ottla.coordinator.group.regex import Regex, RegexError
 from ottla.coordinator.transaction.listing import Filter, list_all
 from ottla.coordinator.transaction.states import BY_TITLE
-from ottla.core.pending import Pending, when_all
+from ottla.core.pending import Pending
+from ottla.handlers.asking import when_all_replied
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -54,12 +55,7 @@ def handle(context: Context, request: Request[ListTransactionsRequest]) -> Reply
     )
     now_ms = context.clock.wall_ms()
     asked = context.transactions.runtime.submit_everywhere(partial(_list, wanted, now_ms))
-    told = partial(_told, context, answer, pattern, asked)
-    waiting = [one for one in asked if not one.done]
-    if not waiting:
-        return told()
-    together = when_all(waiting)
-    return Parked(together, told, abandon=together.abandon)
+    return when_all_replied(asked, partial(_told, context, answer, pattern, asked))
 
 
 def _list(

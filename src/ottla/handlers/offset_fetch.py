@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ottla.coordinator.group.offsets import NOTHING
 from ottla.coordinator.group.shard import Told
 from ottla.core.model import NO_TOPIC_ID, TopicId
-from ottla.core.pending import Pending, when_all
-from ottla.handlers.asking import write_deadline_s
+from ottla.core.pending import Pending
+from ottla.handlers.asking import when_all_replied, write_deadline_s
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
@@ -64,7 +64,6 @@ def handle(context: Context, request: Request[OffsetFetchRequest]) -> Reply | Pa
     else:
         for lookup in lookups:
             lookup.ask(body.require_stable)
-    waiting = [lookup.asked for lookup in lookups if lookup.asked and not lookup.asked.done]
 
     def answer() -> Reply:
         answers = [lookup.answer() for lookup in lookups]
@@ -72,10 +71,8 @@ def handle(context: Context, request: Request[OffsetFetchRequest]) -> Reply | Pa
             return Reply(OffsetFetchResponse(groups=answers))
         return Reply(_for_one_group(answers[0], request))
 
-    if not waiting:
-        return answer()
-    together = when_all(waiting)
-    return Parked(together, answer, write_deadline_s(context), abandon=together.abandon)
+    asked = [lookup.asked for lookup in lookups if lookup.asked]
+    return when_all_replied(asked, answer, write_deadline_s(context))
 
 
 class Lookup:
