@@ -39,6 +39,9 @@ def in_java(bootstrap: str, _number: int) -> list[str]:
     words = ["bash", run, "tool", copier, "--broker-list", bootstrap]
     words += ["--input-topic", "in", "--input-partition", "0", "--output-topic", "out"]
     words += ["--transactional-id", "copier", "--consumer-group", "copying"]
+    # The next copier asks where its group is before it fences this one, and what this one leaves
+    # pending is not told: it waits for the timeout.
+    words += ["--transaction-timeout", "3000"]
     return [*words, "--transaction-size", "20", "--enable-random-aborts"]
 
 
