@@ -39,6 +39,8 @@ How to read this. Each load ran on all of the above in turn, round after round; 
   req/s, p50, p99, p99.9
               what the client saw with all its requests in flight. They wait for one another, so
               that is the latency of a queue; 'alone' shows a broker that has nothing else to do.
+              Most of that is two sleeping processors waking each other, which the bare loop shows
+              too; with both on one processor it is the broker's own.
   MiB         memory of the broker in RAM, right after the load.
   client      share of one core that the load generator took. Near 100 % the rate is its limit;
               µs/req counts all the same, but a faster client would put more requests into one

@@ -122,7 +122,11 @@ def measure(contender: Contender, shape: Shape, drive: Drive, settings: Settings
     # Each time: deleted files have given theirs back. In pieces as large as the load's.
     usage.touch_memory(settings.touched_mib, shapes.batch_bytes(shape))
     before = usage.cpu(contender.pid) if contender.pid is not None else None
-    seen = drive()
+    if shape.pinned and contender.pid is not None:
+        with usage.on_one_processor(contender.pid):
+            seen = drive()
+    else:
+        seen = drive()
     cpu = resident = None
     if contender.pid is not None and before is not None:
         cpu = usage.cpu(contender.pid) - before

@@ -47,6 +47,8 @@ class Shape:
     api: str = ""
     partitions: int = PARTITIONS_COUNT
     partitions_each: int = 1
+    pinned: bool = False
+    """Client and broker share one processor: no wake-up of a sleeping one is in the latency."""
 
     @property
     def records_each(self) -> int:
@@ -69,6 +71,7 @@ class Shape:
         flight = f"{self.connections} {one}, {self.depth} in flight{each}"
         if self.kind == "request":
             return flight
+        flight += ", client and broker on one processor" if self.pinned else ""
         batch = f"a batch of {self.records_count:,} × {self.value_bytes:,} B"
         if self.partitions_each > 1:
             batch += f" for each of {self.partitions_each} partitions of {self.partitions:,}"
@@ -79,6 +82,7 @@ PRODUCE = (
     Shape("100 B, depth 16", "produce", 8, 16),
     Shape("100 B, depth 1", "produce", 16, 1),
     Shape("100 B, alone", "produce", 1, 1),
+    Shape("100 B, alone, one processor", "produce", 1, 1, pinned=True),
     Shape("16 KiB", "produce", 4, 4, 160),
     Shape("1 MiB", "produce", 4, 2, 960, 1024),
     Shape("1 KiB messages", "librdkafka", 1, 1, 1, 1024),

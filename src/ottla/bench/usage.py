@@ -104,6 +104,31 @@ def run_seconds(pid: int) -> float:
     return total / 1e9
 
 
+@contextlib.contextmanager
+def on_one_processor(pid: int) -> Iterator[None]:
+    """This process and another, all its threads and children, on one and the same processor."""
+    tasks = [0, *(int(task.name) for one in family(pid) for task in _tasks(one))]
+    before = {task: os.sched_getaffinity(task) for task in tasks}
+    one = {min(before[0])}
+    try:
+        for task in tasks:
+            _place(task, one)
+        yield
+    finally:
+        for task, processors in before.items():
+            _place(task, processors)
+
+
+def _tasks(pid: int) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from Path(f"/proc/{pid}/task").iterdir()
+
+
+def _place(task: int, processors: set[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # a thread that has ended meanwhile
+        os.sched_setaffinity(task, processors)
+
+
 def resident_bytes(pid: int) -> int:
     """Memory in RAM of a process and its descendants; pages they share count for each."""
     pages = 0
