@@ -31,9 +31,9 @@ from ottla.core.no_effect_yet import NO_EFFECT_YET
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.core.version import __version__
+from ottla.handlers import internal_topics
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
-from ottla.handlers.internal_topics import group_runtime, transactions
 from ottla.handlers.markers import PartitionMarkers
 from ottla.host.clock import SystemClock, stopwatch
 from ottla.host.descriptors import descriptors_max, open_files_max, raise_descriptors_max
@@ -44,6 +44,7 @@ from ottla.host.residency import residency
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.host.timers import TimerWheel
 from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
+from ottla.replication import adoption
 from ottla.replication.retention import Retention
 from ottla.replication.room import Room
 from ottla.replication.table import PartitionTable
@@ -140,7 +141,13 @@ class Node:
     def _start(self) -> list[Endpoint]:
         self._lock = self._take_directory()
         identity = decode_meta_properties(self.disk.read_file(f"{self.path}/{META_PROPERTIES}"))
-        self.store = store = SqliteStore(f"{self.path}/{FILE_NAME}", durable=self.durable)
+        if identity is not None and options.NODE_ID.name not in self.config.given:
+            self.id = NodeId(identity.node_id)
+        store_path = f"{self.path}/{FILE_NAME}"
+        claimed = None if os.path.exists(store_path) else self._claimed()  # before one is made
+        self.store = store = SqliteStore(store_path, durable=self.durable)
+        if claimed is None and not store.read(keys.CLUSTER).result().entries:
+            claimed = self._claimed()  # a start ended between the two
         self.view = view = ClusterView(store, self.id)
         controller = Controller(store, view, self.config, self.id, os.urandom)
         self.context = context = Context(
@@ -161,20 +168,19 @@ class Node:
         me = self._advertised(self.endpoints[0])
         rack = self.config[options.BROKER_RACK] or None
         cluster_id = None if identity is None else identity.cluster_id
+        if claimed is not None:
+            self._open(claimed.image)
+            adoption.adopt(claimed, self.directory, store, view.image)
         controller.start(NodeImage(self.id, me.host, me.port, rack), cluster_id).result()
         self._take_settings(view.image)
-        lock = self._lock
-        self._opened = True
-        self.directory.open(
-            lambda _path: lock,
-            MetaProperties(view.image.cluster_id, self.id, uuid_text(os.urandom(16))),
-            self.table.settings_for(lambda: view.image),
-        )
+        if claimed is None:
+            self._open(view.image)
         self.table.load(view.image)
         view.on_change(self._settings_changed)
         view.on_change(self.table.apply)
-        context.groups = group_runtime(context, view.on_change)
-        context.transactions = transactions(context, view.on_change, PartitionMarkers(context))
+        context.groups = internal_topics.group_runtime(context, view.on_change)
+        markers = PartitionMarkers(context)
+        context.transactions = internal_topics.transactions(context, view.on_change, markers)
         self.loop.call_soon(context.groups.start)
         self.loop.call_soon(context.transactions.start)
         for path in self.directory.rebuilt:
@@ -187,6 +193,21 @@ class Node:
         self._checkpoint_later()
         self._scrub()
         return self.endpoints
+
+    def _claimed(self) -> adoption.Claim | None:
+        """The topics of logs that no store knows yet: what Apache Kafka has left here."""
+        made = [make(self.config) for make in internal_topics.MADE]
+        return adoption.claim(self.disk, self.path, self.id, made, os.urandom)
+
+    def _open(self, image: ClusterImage) -> None:
+        lock = self._lock
+        assert lock is not None, "the directory is taken first"
+        self._opened = True
+        self.directory.open(
+            lambda _path: lock,
+            MetaProperties(image.cluster_id, self.id, uuid_text(os.urandom(16))),
+            self.table.settings_for(lambda: image),
+        )
 
     def _compact(self) -> None:
         """Begin to compact; not at once, because there is more urgent work at a start."""

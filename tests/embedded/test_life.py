@@ -198,7 +198,12 @@ def file_for_directory(folder):
 def directory_of_another_node(folder):
     with Broker(folder / "other", config={"node.id": 7}):
         pass
-    return {"data_dir": folder / "other"}, "belongs to node 7", None
+    return {"data_dir": folder / "other", "config": {"node.id": 8}}, "belongs to node 7, not 8", None
+
+
+def foreign_directory(folder):
+    (folder / "foreign" / "node-18").mkdir(parents=True)
+    return {"data_dir": folder / "foreign"}, "no meta.properties", None
 
 
 def spoilt_metadata(folder):
@@ -215,6 +220,7 @@ def spoilt_metadata(folder):
         held_directory,
         file_for_directory,
         directory_of_another_node,
+        foreign_directory,
         spoilt_metadata,
     ],
 )

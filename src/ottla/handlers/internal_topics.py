@@ -283,6 +283,10 @@ def transactions_topic(config: Config) -> NewTopic:
     )
 
 
+MADE = (offsets_topic, transactions_topic)
+"""What every internal topic is made as, by the broker's options."""
+
+
 def transactions(
     context: Context, on_change: Callable[[Callable[[Change], None]], None], markers: Markers
 ) -> Transactions:

@@ -1,0 +1,195 @@
+"""Taking over logs that no metadata store knows: Apache Kafka's own directory, or a copy of one.
+
+Owns what names of directories and small files tell of topics, what is refused, and the transaction
+that makes them topics of ours. Must not read KRaft's log (`__cluster_metadata-0`), where Kafka has
+everything else, nor change a file before all was looked at.
+
+Which options topics had is not known here. By the defaults retention would delete what somebody
+meant to keep, so topics begin with none, until they are told otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from ottla.cluster import keys
+from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
+from ottla.cluster.store import Absent, Applied, MetadataStore, Put, StoreError, Write
+from ottla.cluster.topics import NewTopic
+from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId, TopicPartition
+from ottla.core.ports import Disk
+from ottla.core.value import Value
+from ottla.storage import checkpoints
+from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
+from ottla.storage.epochs import FILE_NAME as EPOCHS
+
+_log = logging.getLogger("ottla.replication")
+
+PRODUCER_IDS_AHEAD = 1 << 32
+"""How far past the greatest id in a log ours begin. Kafka hands them out in order, but the greatest
+may be in no log any more; that one is ahead of the others by no more than producers there were."""
+_FIRST = LeaderEpoch(0)
+KEPT_FOR_EVER: Mapping[str, str] = {"retention.ms": "-1", "retention.bytes": "-1"}
+
+
+class Claim(Value):
+    """What a directory holds, as it will be known. `compacted` were so before, as the cleaner's
+    checkpoint says."""
+
+    cluster_id: str
+    topics: tuple[TopicImage, ...]
+    compacted: tuple[str, ...]
+
+    @property
+    def image(self) -> ClusterImage:
+        """The topics alone: whose options hold while the logs are opened."""
+        return ClusterImage(self.cluster_id, topics={topic.name: topic for topic in self.topics})
+
+    @property
+    def partitions_count(self) -> int:
+        return sum(len(topic.partitions) for topic in self.topics)
+
+
+class _Place(Value):
+    """One partition's directory."""
+
+    topic_id: TopicId
+    latest_epoch: LeaderEpoch
+
+
+def claim(
+    disk: Disk,
+    path: str,
+    node_id: NodeId,
+    internal: Sequence[NewTopic],
+    random_bytes: Callable[[int], bytes],
+) -> Claim | None:
+    """The topics of a directory without a metadata store; None if it has no partition at all.
+
+    `internal` are topics whose options are known by their names. Only reads. Raises WrongDirectory
+    where it can't be told whose the directory is, or a topic isn't there as a whole; DiskError.
+    """
+    found: dict[str, dict[int, _Place]] = {}
+    for name in sorted(disk.names(path)):
+        key = partition_of(name)
+        if key is not None:
+            found.setdefault(key.topic, {})[key.partition] = _place(disk, f"{path}/{name}")
+    if not found:
+        return None
+    cluster_id, is_kafkas = _cluster_of(disk, path, node_id)
+    known = {topic.name: topic for topic in internal}
+    cleaned = checkpoints.decode_offsets(disk.read_file(f"{path}/{checkpoints.CLEANED}")) or {}
+    compacted = {key.topic for key in cleaned} & found.keys()
+    topics = []
+    for name, places in found.items():
+        count = max(places) + 1
+        if is_kafkas:
+            _check_whole(path, name, places)
+        elif name in known:  # ours have no directory before their first record
+            count = max(count, known[name].partitions_count)
+        ids = {place.topic_id for place in places.values()} - {NO_TOPIC_ID}
+        if len(ids) > 1:
+            raise WrongDirectory(
+                f"{path} holds partitions of two topics that are both named {name}: by their "
+                "partition.metadata they have different ids; keep the directories of one of them"
+            )
+        topic_id = ids.pop() if ids else TopicId(random_bytes(16))
+        if name in known:
+            configs = {key: text for key, text in known[name].configs.items() if text is not None}
+        else:
+            policy = {"cleanup.policy": "compact"} if name in compacted else {}
+            configs = {**KEPT_FOR_EVER, **policy}
+        epochs = [places[n].latest_epoch if n in places else _FIRST for n in range(count)]
+        parts = tuple(PartitionImage(node_id, one, (node_id,), (node_id,)) for one in epochs)
+        topics.append(TopicImage(name, topic_id, parts, configs))
+    return Claim(cluster_id, tuple(topics), tuple(sorted(compacted - known.keys())))
+
+
+def _place(disk: Disk, directory: str) -> _Place:
+    metadata = disk.read_file(f"{directory}/{checkpoints.PARTITION_METADATA}")
+    epochs = checkpoints.decode_epochs(disk.read_file(f"{directory}/{EPOCHS}"))
+    return _Place(
+        checkpoints.decode_partition_metadata(metadata) or NO_TOPIC_ID,
+        epochs[-1][0] if epochs else _FIRST,
+    )
+
+
+def _cluster_of(disk: Disk, path: str, node_id: NodeId) -> tuple[str, bool]:
+    """The cluster's id, and whether it was Kafka that wrote it down last, not ottla."""
+    raw = disk.read_file(f"{path}/{checkpoints.META_PROPERTIES}")
+    identity = checkpoints.decode_meta_properties(raw)
+    if identity is not None:
+        if identity.node_id != node_id:
+            raise WrongDirectory(f"{path} belongs to node {identity.node_id}, not {node_id}")
+        return identity.cluster_id, identity.encode() != raw
+    if raw is None:
+        raise WrongDirectory(
+            f"{path} holds partitions, but no {checkpoints.META_PROPERTIES} that says whose they "
+            "are; copy the whole data directory, or choose an empty one"
+        )
+    if b"version=0" in raw.splitlines():
+        raise WrongDirectory(
+            f"{path} was written by Apache Kafka with ZooKeeper; let Kafka migrate it to KRaft "
+            "first, then start on a copy"
+        )
+    raise WrongDirectory(
+        f"{path}/{checkpoints.META_PROPERTIES} can't be understood, and there is no metadata store "
+        "that would know; bring back one of the two"
+    )
+
+
+def _check_whole(path: str, name: str, places: Mapping[int, _Place]) -> None:
+    missing = next((n for n in range(len(places)) if n not in places), None)
+    if missing is not None:
+        raise WrongDirectory(
+            f"{path} lacks {TopicPartition(name, missing)}, but has {name}-{max(places)}: one "
+            "node takes over topics as a whole. If the others are in another of Kafka's log.dirs "
+            "or on another broker, copy them here too; else move the directories of "
+            f"{name} elsewhere"
+        )
+
+
+def adopt(
+    claimed: Claim, directory: LogDirectory, store: MetadataStore, image: ClusterImage
+) -> None:
+    """Make the claimed topics those of `store`, durably and all at once. Blocks, at a start.
+
+    `directory` is open: a leader epoch and a producer id must lie beyond all that its logs hold.
+    `image` is what the store has, without a cluster yet. Raises StoreError, DiskError.
+    """
+    assert not image.cluster_id, "the store belongs to a cluster"
+    greatest_id = 0
+    writes: list[Write] = []
+    for topic in claimed.topics:
+        parts = list(topic.partitions)
+        for number, one in enumerate(topic.partitions):
+            log = directory.logs.get(TopicPartition(topic.name, number))
+            if log is None:
+                continue
+            if log.topic_id == NO_TOPIC_ID:
+                directory.adopt(log, topic.id)
+            latest = max(one.leader_epoch, log.epochs.latest)
+            parts[number] = one.replace(leader_epoch=latest)
+            greatest_id = max([greatest_id, *(entry[0] for entry in log.producers.entries())])
+        writes += keys.put_topic(topic.replace(partitions=tuple(parts)))
+    writes.append(Put(keys.CLUSTER, keys.encode({"id": claimed.cluster_id})))
+    first_id = {"next": greatest_id + PRODUCER_IDS_AHEAD}
+    writes.append(Put(keys.PRODUCER_IDS, keys.encode(first_id)))
+    done = store.transact([Absent(keys.CLUSTER), Absent(keys.PRODUCER_IDS)], writes).result()
+    if not isinstance(done, Applied):
+        raise StoreError("the topics found could not be written to the metadata store")
+    _log.warning("%s", told(claimed), extra={"fields": {"event": "adopted"}})
+
+
+def told(claimed: Claim) -> str:
+    """What an operator has to know, in one line."""
+    compacted = ", ".join(claimed.compacted)
+    return (
+        f"took over {len(claimed.topics)} topics with {claimed.partitions_count} partitions of "
+        f"cluster {claimed.cluster_id}, as their directories say. Their options are in Apache "
+        "Kafka's own metadata, which is not read: until you set them (ottla topic config), "
+        "retention.ms=-1 and retention.bytes=-1 keep all records"
+        + (f", and those that were compacted before stay so ({compacted})" if compacted else "")
+        + ". If a topic's last partitions lay elsewhere, stop now and copy them here first"
+    )
