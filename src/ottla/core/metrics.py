@@ -8,6 +8,7 @@ see what they cost. Who reads them does so on the loop's thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 SAMPLE_EVERY: Final = 64
@@ -47,13 +48,18 @@ class Durations:
 
     def quantile(self, share: float) -> float:
         """Seconds that `share` of them did not exceed, rounded up to a power of two; 0 of none."""
-        wanted = share * self.count
-        seen = 0
-        for index, count in enumerate(self.buckets):
-            seen += count
-            if count and seen >= wanted:
-                return (1 << index) * 1e-6
-        return 0.0
+        return quantile(self.buckets, share)
+
+
+def quantile(buckets: Sequence[int], share: float) -> float:
+    """The same of any buckets, such as the difference of two looks at a histogram."""
+    wanted = share * sum(buckets)
+    seen = 0
+    for index, count in enumerate(buckets):
+        seen += count
+        if count and seen >= wanted:
+            return float((1 << index) * 1e-6)
+    return 0.0
 
 
 class ApiTally:
@@ -89,6 +95,32 @@ class PartitionTally:
     @property
     def batches(self) -> int:
         return sum(self.codecs)
+
+
+class GoneTally:
+    """What partitions had counted that are deleted now: without it the node's sums would fall,
+    and who reckons rates from counters takes that for a restart, and all that is left for new."""
+
+    __slots__ = ("batches", "bytes_in", "bytes_out", "codecs", "cold", "fetches", "records")
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.batches = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.fetches = 0
+        self.cold = 0
+        self.codecs = [0] * CODECS
+
+    def add(self, partition: PartitionTally, log_end: int) -> None:
+        """Take over from a partition whose log ended there."""
+        self.records += log_end - partition.first_offset
+        self.batches += partition.batches
+        self.bytes_in += partition.bytes_in
+        self.bytes_out += partition.bytes_out
+        self.fetches += partition.fetches
+        self.cold += partition.cold
+        self.codecs = [a + b for a, b in zip(self.codecs, partition.codecs, strict=True)]
 
 
 class SentTally:

@@ -223,7 +223,7 @@ class Fetch:
                 f"{shared.parked} fetches wait already: answered at once",
             )
             return self._reply(read)
-        _release(read)
+        self._give_back(read)
         shared.parked += 1
         missing = self.body.min_bytes - self.got
         self.waiter = waiter = ReadWaiter(missing, committed=self.committed)
@@ -272,7 +272,7 @@ class Fetch:
             return self._reply(read)
         self.warmings_count += 1
         self._left_s()  # the time that warming takes counts
-        _release(read)
+        self._give_back(read)
         warming = [missing.bring(self.context.disk) for _, _, missing in cold]
         warmed = when_all(warming)
 
@@ -332,7 +332,8 @@ class Fetch:
             piece = _with_aborted(data, wanted, partition, piece)
         if isinstance(piece, FileSlice):
             if got and piece.length > room:
-                piece.release()  # only the first batch of an answer may exceed its limits
+                # only the first batch of an answer may exceed its limits
+                partition.give_back(piece)
                 data.aborted_transactions = [] if committed else None
             else:
                 data.records = piece
@@ -365,6 +366,15 @@ class Fetch:
         if self.replica_id >= 0:
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
         return partition.check_epoch(wanted.leader_epoch) or partition
+
+    def _give_back(self, read: list[tuple[Wanted, PartitionData]]) -> None:
+        """Let go of what is not answered now: it will be read again."""
+        for wanted, data in read:
+            if isinstance(data.records, FileSlice):
+                partition = self._find(wanted)
+                assert type(partition) is not ErrorCode, "what was read was found"
+                partition.give_back(data.records)
+                data.records = b""
 
     # --- the answer ------------------------------------------------------------------------
 
@@ -445,10 +455,3 @@ def _refusal(wanted: Wanted, error: ErrorCode) -> PartitionData:
         aborted_transactions=[] if error in _UNKNOWN else None,  # as Kafka's answers have it
         records=b"",
     )
-
-
-def _release(read: list[tuple[Wanted, PartitionData]]) -> None:
-    for _wanted, data in read:
-        if isinstance(data.records, FileSlice):
-            data.records.release()
-            data.records = b""

@@ -290,6 +290,9 @@ class Partition:
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
+        tally = self.tally
+        tally.bytes_in += batch.length
+        tally.codecs[0] += 1
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, now_ms)
@@ -379,6 +382,13 @@ class Partition:
         elif piece is _OUT_OF_RANGE and bound.offset < offset <= self.log.end:
             return None if offset >= self.log.start else piece
         return piece
+
+    def give_back(self, piece: FileSlice) -> None:
+        """Release what `read` gave and nobody is sent, and count it as not read."""
+        tally = self.tally
+        tally.fetches -= 1
+        tally.bytes_out -= piece.length
+        piece.release()
 
     def aborted_in(self, offset: Offset, piece: FileSlice) -> list[Aborted] | Cold | ErrorCode:
         """What a reader of committed records skips in `piece`, which was read from `offset` on."""

@@ -21,6 +21,7 @@ from ottla.cluster.changes import (
     TopicDeleted,
 )
 from ottla.core import options
+from ottla.core.metrics import GoneTally
 from ottla.core.model import NO_TOPIC_ID, Offset, TopicId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
@@ -60,6 +61,7 @@ class PartitionTable:
         """Whether produce is refused until the disk has more room."""
         self.ran_full: Callable[[], None] = _nothing
         """Called when a write found no room."""
+        self.gone = GoneTally()
         self._config = config
         self._clock = clock
         self._by_name: dict[str, list[Partition]] = {}
@@ -223,6 +225,7 @@ class PartitionTable:
         self._by_id.pop(topic.id, None)
         self._configs.pop(topic.id, None)
         for partition in self._by_name.pop(topic.name, ()):
+            self.gone.add(partition.tally, partition.log.end)
             partition.close(deleted=True)
             gone = self.directory.delete(partition.key)
             gone.then(partial(self._removed, partition.key, gone))

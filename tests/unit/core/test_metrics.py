@@ -1,6 +1,13 @@
 """Counters and histograms of the running node."""
 
-from ottla.core.metrics import BUCKETS, Durations, NodeMetrics
+from ottla.core.metrics import (
+    BUCKETS,
+    Durations,
+    GoneTally,
+    NodeMetrics,
+    PartitionTally,
+    quantile,
+)
 
 
 def test_a_quantile_is_the_power_of_two_above_what_was_seen():
@@ -26,3 +33,26 @@ def test_an_api_is_counted_in_one_place_whatever_its_versions():
     metrics.open("record.validation")
     metrics.open("record.validation")
     assert metrics.opened == {"record.validation": 2}
+
+
+def test_a_quantile_can_be_that_of_what_came_between_two_looks():
+    durations = Durations()
+    for _ in range(1000):
+        durations.add(3e-6)
+    before = list(durations.buckets)
+    for _ in range(10):
+        durations.add(900e-6)
+    between = [late - early for early, late in zip(before, durations.buckets, strict=True)]
+    assert quantile(between, 0.5) == 1024e-6
+    assert durations.quantile(0.5) == 4e-6
+
+
+def test_what_deleted_partitions_had_counted_adds_up():
+    gone = GoneTally()
+    for first_offset in (0, 100):
+        tally = PartitionTally(first_offset)
+        tally.bytes_in, tally.bytes_out, tally.fetches, tally.cold = 500, 400, 3, 1
+        tally.codecs[0] = tally.codecs[4] = 2
+        gone.add(tally, first_offset + 20)
+    assert (gone.records, gone.batches, gone.bytes_in, gone.bytes_out) == (40, 8, 1000, 800)
+    assert (gone.fetches, gone.cold, gone.codecs[0], gone.codecs[4]) == (6, 2, 4, 4)

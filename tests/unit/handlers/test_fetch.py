@@ -251,6 +251,20 @@ def test_a_fetch_waits_until_as_much_as_it_asks_for_is_committed(
     assert [offsets(part) for part in fetched(call)] == [[10, 11], [10]]
 
 
+def test_what_is_read_while_a_fetch_waits_counts_once_as_sent(
+    node: SimNode, connection: SimConnection
+) -> None:
+    tally = node.table.get("t", 0).tally
+    before = (tally.fetches, tally.bytes_out)
+    call = ask(connection, Want(8), min_bytes=3 * SIZE, max_wait_ms=9000)
+    assert (tally.fetches, tally.bytes_out) == before  # two batches are there, and not sent yet
+    put(node, ONE)
+    [part] = fetched(call)
+    assert tally.fetches == before[0] + 1
+    assert tally.bytes_out == before[1] + 3 * SIZE
+    assert offsets(part) == [8, 9, 10]
+
+
 def test_what_is_there_already_counts_for_min_bytes(
     node: SimNode, connection: SimConnection
 ) -> None:

@@ -264,6 +264,14 @@ def test_where_the_operating_system_flushes_a_marker_counts_at_once():
     assert partition.last_stable == 2
 
 
+def test_a_marker_counts_as_a_batch_that_came_in(node, partition):
+    write(partition, 0)
+    before = (partition.tally.batches, partition.tally.bytes_in)
+    end(node, partition, commit=True)
+    assert partition.tally.batches == before[0] + 1
+    assert partition.tally.bytes_in == partition.log.size > before[1]
+
+
 def test_where_the_broker_stamps_the_time_it_stamps_markers_too(node):
     node.create_topic("u", message_timestamp_type="LogAppendTime")
     partition = ready(node, node.partition("u"))
