@@ -287,7 +287,9 @@ class Node:
 
     def _listen_to_watchers(self, context: Context) -> None:
         """Serve figures, if asked to. A broker that can't be watched serves all the same."""
-        self.admin = Admin(self.loop, context, residency)
+        listeners = self.listeners
+        assert listeners is not None, "clients are listened to first"
+        self.admin = Admin(self.loop, context, residency, lambda: listeners.connections_count)
         if not self.config[options.ADMIN_LISTENER]:
             return
         [listener, *_] = parse_listeners(self.config[options.ADMIN_LISTENER], "admin.listener")

@@ -64,6 +64,25 @@ def test_another_page_is_not_there(watched: tuple[ottla.Broker, str]) -> None:
         assert answer.code == 404
 
 
+def test_the_nodes_sums_do_not_fall_when_a_topic_is_deleted_and_made_again() -> None:
+    with ottla.Broker() as broker:
+        broker.create_topic("t")
+        for number in range(7):
+            broker.append("t", f"value {number}")
+        assert len(list(broker.read("t"))) == 7
+        before = broker.stats()
+        broker.delete_topic("t")
+        broker.create_topic("t")
+        broker.append("t", "again")
+        after = broker.stats()
+    assert after["deleted"]["records_in"] == 7
+    assert after["batching"]["records"] == 8
+    assert after["batching"]["batches_by_codec"] == {"none": 8}
+    assert after["sent_bytes"] >= before["sent_bytes"] > 0
+    [mine] = [one for one in after["partitions"] if one["topic"] == "t"]
+    assert mine["records_in"] == 1
+
+
 def test_a_broker_that_is_gone_has_no_figures() -> None:
     broker = ottla.Broker()
     with broker:

@@ -1,6 +1,6 @@
 """HTTP for those who watch a node: /metrics, /stats, /health.
 
-Owns the pages, on the standard library's server, in threads of its own. It is imported when the
+Owns the pages, and the threads and sockets of those who look at them. It is imported when the
 first visitor connects: what it needs takes a tenth of the broker's memory. Only tells: no request
 changes anything. Must not touch the node but by the two calls it is given.
 """
@@ -8,86 +8,222 @@ changes anything. Must not touch the node but by the two calls it is given.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from ottla.console import exposition
 
 _IDLE_S = 10.0
-_REQUESTS_MAX = 8
+_ANSWERS_MAX = 8
+_VISITORS_MAX = 32
+"""Connections. Beyond them the one that has been longest without a request is closed for each that
+comes; where all are being answered nobody else is let in at twice as many."""
+_PIECES_AT_ONCE = 100
+_SCARCE_S = 0.2
 _INDEX = "ottla: /metrics for Prometheus, /stats as JSON, /health\n"
+
+Report = Callable[[], Mapping[str, Any]]
 
 
 def serve(
     listening: socket.socket,
-    report: Callable[[], Mapping[str, Any]],
+    report: Report,
     alive: Callable[[], None],
-    on_start: Callable[[Callable[[], None]], None],
+    begin: Callable[[Callable[[], None]], bool],
+    rest: Callable[[], None],
 ) -> None:
-    """Answer visitors of `listening` until what `on_start` is given is called, from elsewhere.
+    """Answer visitors of `listening` until what `begin` is given is called, from elsewhere.
 
-    `report` and `alive` raise TimeoutError or RuntimeError where the node does not answer.
+    If `begin` returns False, don't. On return no thread and no connection is left. `report` and
+    `alive` raise TimeoutError or RuntimeError where the node does not answer. `rest` is called
+    now and then, so that making a long page leaves others their turn.
     """
-    room = threading.BoundedSemaphore(_REQUESTS_MAX)
+    ending, end = socket.socketpair()
+    visitors = Visitors(report, alive, rest)
+    with ending, end:
+        listening.setblocking(False)
+        if begin(lambda: _wake(end)):
+            _receive(listening, ending, visitors)
+        visitors.send_away()
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _IDLE_S
-        server_version = "ottla"
-        sys_version = ""
 
-        def do_GET(self) -> None:
-            if not room.acquire(blocking=False):
-                self.send_error(503, "too many ask at once")
+def _receive(listening: socket.socket, ending: socket.socket, visitors: Visitors) -> None:
+    """Let visitors come until there is something to read from `ending`."""
+    poll = select.poll()  # not select, which takes no descriptor above 1,023
+    poll.register(ending, select.POLLIN)
+    poll.register(listening, select.POLLIN)
+    while ending.fileno() not in dict(poll.poll()):
+        try:
+            visitors.come(listening.accept()[0])
+        except (BlockingIOError, ConnectionError):
+            continue
+        except OSError:  # no descriptor is left: not a reason to ask again at once
+            time.sleep(_SCARCE_S)
+
+
+def _wake(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.send(b"\0")
+
+
+class Visitors:
+    """Who is connected: a thread each, so many at most."""
+
+    def __init__(self, report: Report, alive: Callable[[], None], rest: Callable[[], None]) -> None:
+        self.report = report
+        self.alive = alive
+        self.rest = rest
+        self.answers = threading.BoundedSemaphore(_ANSWERS_MAX)
+        self._guard = threading.Lock()
+        self._asking: dict[socket.socket, threading.Thread] = {}  # the oldest first
+        self._threads: dict[threading.Thread, socket.socket] = {}
+
+    def come(self, sock: socket.socket) -> None:
+        """Take over a connection."""
+        with self._guard:
+            count = len(self._threads)
+            leaving = self._send_oldest_away() if count >= _VISITORS_MAX else None
+        if count >= _VISITORS_MAX * 2:
+            if leaving is None:  # all are being answered
+                sock.close()
                 return
-            try:
-                _answer(self, report, alive)
-            finally:
-                room.release()
+            leaving.join(_SCARCE_S)
+        thread = threading.Thread(
+            target=self._attend, args=(sock,), name="ottla-admin-visitor", daemon=True
+        )
+        with self._guard:
+            self._asking[sock] = thread
+            self._threads[thread] = sock
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread for it
+            self._gone(sock, thread)
 
-        def log_message(self, *_: Any) -> None:
-            """Who looks is not written down."""
+    def _send_oldest_away(self) -> threading.Thread | None:
+        """Of those who have asked nothing yet; their thread, which ends at once."""
+        for sock, thread in self._asking.items():
+            del self._asking[sock]
+            _hang_up(sock)
+            return thread
+        return None
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
+    def _attend(self, sock: socket.socket) -> None:
+        try:
+            with suppress(OSError):  # a visitor who hangs up is no event
+                sock.settimeout(_IDLE_S)
+                _Handler(sock, self)
+        finally:
+            self._gone(sock, threading.current_thread())
 
-        def handle_error(self, *_: Any) -> None:
-            """A visitor who hangs up is no event."""
+    def _gone(self, sock: socket.socket, thread: threading.Thread) -> None:
+        with self._guard:
+            self._asking.pop(sock, None)
+            self._threads.pop(thread, None)
+            sock.close()
 
-    server = Server(listening.getsockname()[:2], Handler, bind_and_activate=False)
-    server.socket.close()
-    server.socket = listening
-    on_start(server.shutdown)
-    server.serve_forever(poll_interval=0.2)
+    def asked(self, sock: socket.socket) -> None:
+        """A request of this one is whole."""
+        with self._guard:
+            self._asking.pop(sock, None)
+
+    def send_away(self) -> None:
+        """Close all connections, and wait for the threads."""
+        with self._guard:
+            left = dict(self._threads)
+            for sock in left.values():
+                _hang_up(sock)
+        for thread in left:
+            thread.join()
 
 
-def _answer(
-    request: BaseHTTPRequestHandler,
-    report: Callable[[], Mapping[str, Any]],
-    alive: Callable[[], None],
-) -> None:
-    path = request.path.partition("?")[0]
-    try:
-        if path == "/metrics":
-            body, kind = exposition.text(report()), exposition.CONTENT_TYPE
-        elif path == "/stats":
-            body, kind = json.dumps(report()) + "\n", "application/json"
-        elif path == "/health":
-            alive()
-            body, kind = "ok\n", "text/plain"
-        elif path == "/":
-            body, kind = _INDEX, "text/plain"
-        else:
-            request.send_error(404, "there are /metrics, /stats and /health")
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _IDLE_S
+    server_version = "ottla"
+    sys_version = ""
+
+    def __init__(self, sock: socket.socket, visitors: Visitors) -> None:
+        self._sock = sock
+        self._visitors = visitors
+        super().__init__(sock, ("", 0), None)  # type: ignore[arg-type]  # no server is needed
+
+    def do_GET(self) -> None:
+        visitors = self._visitors
+        visitors.asked(self._sock)
+        if not visitors.answers.acquire(blocking=False):
+            self.send_error(503, "too many ask at once")
             return
-    except (TimeoutError, RuntimeError):
-        request.send_error(503, "the broker's loop does not answer")
-        return
-    data = body.encode()
-    request.send_response(200)
-    request.send_header("Content-Type", kind)
-    request.send_header("Content-Length", str(len(data)))
-    request.end_headers()
-    request.wfile.write(data)
+        try:
+            self._answer()
+        finally:
+            visitors.answers.release()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        """Who looks is not written down."""
+
+    def _answer(self) -> None:
+        visitors = self._visitors
+        try:
+            found = _page(self.path.partition("?")[0], visitors.report, visitors.alive)
+            if found is None:
+                self.send_error(404, "there are /metrics, /stats and /health")
+                return
+            kind, pieces = found
+            data = _joined(pieces, visitors.rest)
+        except (TimeoutError, RuntimeError):
+            self.send_error(503, "the broker's loop does not answer")
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(sum(map(len, data))))
+        self.end_headers()
+        if self.command != "HEAD":
+            for piece in data:
+                self.wfile.write(piece)
+
+
+def _page(path: str, report: Report, alive: Callable[[], None]) -> tuple[str, Iterable[str]] | None:
+    """Its type and its text, in pieces; None if there is no such page."""
+    if path == "/metrics":
+        return exposition.CONTENT_TYPE, exposition.lines(report())
+    if path == "/stats":
+        return "application/json", _as_json(report())
+    if path == "/health":
+        alive()
+        return "text/plain", ["ok\n"]
+    return ("text/plain", [_INDEX]) if path == "/" else None
+
+
+def _as_json(report: Mapping[str, Any]) -> Iterator[str]:
+    """One object. In pieces: the encoder keeps the interpreter to itself until it is done."""
+    head = {name: value for name, value in report.items() if name != "partitions"}
+    yield json.dumps(head)[:-1]
+    yield ', "partitions": ['
+    for index, one in enumerate(report["partitions"]):
+        yield f"{',' if index else ''}\n{json.dumps(one)}"
+    yield "\n]}\n"
+
+
+def _joined(pieces: Iterable[str], rest: Callable[[], None]) -> list[bytes]:
+    """As few pieces of bytes, with a rest after each."""
+    out: list[bytes] = []
+    some: list[str] = []
+    for piece in pieces:
+        some.append(piece)
+        if len(some) == _PIECES_AT_ONCE:
+            out.append("".join(some).encode())
+            some.clear()
+            rest()
+    return [*out, "".join(some).encode()]

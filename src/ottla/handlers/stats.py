@@ -8,10 +8,12 @@ not open a file: what lies in the page cache is found out elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ottla.core.model import FileSlice
+from ottla.core.model import FileSlice, Offset
+from ottla.core.ports import DiskError
 from ottla.core.version import __version__
 from ottla.protocol.errors import ErrorCode
 from ottla.records.compress import CODEC_NAMES
@@ -19,41 +21,33 @@ from ottla.storage.checked import Cold
 
 if TYPE_CHECKING:
     from ottla.coordinator.group.offsets import Plain
+    from ottla.coordinator.group.shard import GroupShard
     from ottla.core.metrics import Durations
     from ottla.handlers.context import Context
     from ottla.replication.partition import Partition
 
 Report = dict[str, Any]
 LAGS_MAX = 500
+QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99, "p999_s": 0.999}
 
 
 def broker(context: Context) -> Report:
-    """The node as a whole: what doesn't belong to a partition."""
-    metrics, table = context.metrics, context.table
-    rounds = table.directory.rounds
-    shards = context.groups.loaded_shards()
+    """The node as a whole: what doesn't belong to a partition or a group."""
+    metrics, table, image = context.metrics, context.table, context.image()
+    rounds, gone = table.directory.rounds, table.gone
     return {
         "broker": {
             "version": __version__,
             "node_id": context.node_id,
-            "cluster_id": context.image().cluster_id,
+            "cluster_id": image.cluster_id,
             "partitions": len(table),
+            "topics": len(image.topics),
             "flush_policy": rounds.policy,
             "log_directory_online": table.failure is None,
         },
         "zero_copy": {
             "sendfile_bytes": metrics.sent.sendfile,
             "copied_bytes": metrics.sent.copied,
-        },
-        "offsets": {
-            "groups": sum(len(shard.group_ids()) for shard in shards),
-            "positions": sum(
-                len(committed)
-                for shard in shards
-                for topics in shard.offsets.groups.values()
-                for committed in topics.values()
-            ),
-            "lag": lags(context),
         },
         "durability": {"sync_rounds": rounds.rounds_count, "file_syncs": rounds.syncs_count},
         "opened_batches": dict(metrics.opened),
@@ -68,21 +62,35 @@ def broker(context: Context) -> Report:
             for tally in metrics.apis.values()
         ],
         "loop": {"turns": metrics.turns.turns, "turn_time": durations(metrics.turns.took)},
+        "deleted": {
+            "bytes_in": gone.bytes_in,
+            "records_in": gone.records,
+            "batches_in": gone.batches,
+            "bytes_out": gone.bytes_out,
+            "fetches": gone.fetches,
+            "fetches_cold": gone.cold,
+            "batches_by_codec": _by_codec(gone.codecs),
+        },
     }
 
 
-def lags(context: Context) -> list[Report]:
-    """How far groups are behind, by topic: records between their positions and the end.
+def offsets(context: Context, shard: GroupShard, lags_max: int) -> Report:
+    """What the groups of one shard keep, and how far they are behind, by topic.
 
-    The first LAGS_MAX that are found; a position that was deleted under a group counts as 0.
+    The first `lags_max` that are found: records between their positions and the end. A position
+    whose partition was deleted under a group counts as 0.
     """
+    groups = shard.offsets.groups
     every = (
         {"group": group, "topic": topic, "lag": _lag(context, topic, committed)}
-        for shard in context.groups.loaded_shards()
-        for group, topics in shard.offsets.groups.items()
+        for group, topics in groups.items()
         for topic, committed in topics.items()
     )
-    return list(islice(every, LAGS_MAX))
+    return {
+        "groups": len(shard.group_ids()),
+        "positions": sum(len(one) for topics in groups.values() for one in topics.values()),
+        "lag": list(islice(every, lags_max)),
+    }
 
 
 def _lag(context: Context, topic: str, committed: Mapping[int, Plain]) -> int:
@@ -95,13 +103,14 @@ def _lag(context: Context, topic: str, committed: Mapping[int, Plain]) -> int:
 
 
 def durations(found: Durations) -> Report:
-    """Seconds. `timed` of them were, one in 64; quantiles are rounded up to powers of two."""
+    """Seconds. `timed` of them were, one in 64; quantiles are rounded up to powers of two, of which
+    `buckets` has the counts: below 1 µs, below 2, below 4 …"""
     return {
         "timed": found.count,
+        "buckets": list(found.buckets),
         "sum_s": found.sum_s,
         "mean_s": found.sum_s / found.count if found.count else 0.0,
-        "p50_s": found.quantile(0.5),
-        "p99_s": found.quantile(0.99),
+        **{name: found.quantile(share) for name, share in QUANTILES.items()},
         "max_s": found.most_s,
     }
 
@@ -127,30 +136,43 @@ def _partition(partition: Partition) -> Report:
         "batches_in": batches,
         "records_in": records,
         "bytes_in": tally.bytes_in,
-        "records_per_batch": records / batches if batches else 0.0,
-        "bytes_per_batch": tally.bytes_in / batches if batches else 0.0,
-        "batches_by_codec": {
-            name: count for name, count in zip(CODEC_NAMES, tally.codecs, strict=False) if count
-        },
+        "records_per_batch": _over(records, batches),
+        "bytes_per_batch": _over(tally.bytes_in, batches),
+        "batches_by_codec": _by_codec(tally.codecs),
         "fetches": tally.fetches,
         "fetches_cold": tally.cold,
         "bytes_out": tally.bytes_out,
     }
 
 
-def compressed_samples(table: Iterable[Partition], count_max: int) -> list[FileSlice]:
-    """The last batch of each of the busiest partitions that hold compressed ones, to look into.
+def _by_codec(counts: Sequence[int]) -> dict[str, int]:
+    return {name: count for name, count in zip(CODEC_NAMES, counts, strict=False) if count}
+
+
+def busiest_compressed(found: Iterable[Report], count_max: int) -> list[tuple[str, int]]:
+    """The partitions that took in most, of those that hold compressed batches."""
+    packed = (one for one in found if one["batches_by_codec"].keys() - {CODEC_NAMES[0]})
+    most = nlargest(count_max, packed, key=lambda one: one["bytes_in"])
+    return [(one["topic"], one["partition"]) for one in most]
+
+
+def compressed_samples(context: Context, places: Iterable[tuple[str, int]]) -> list[FileSlice]:
+    """The last batch of each of these partitions, to look into.
 
     Whoever gets them releases them, on the loop's thread.
     """
-    compressed = [one for one in table if any(one.tally.codecs[1:])]
-    compressed.sort(key=lambda one: one.tally.bytes_in, reverse=True)
     samples = []
-    for partition in compressed[:count_max]:
+    for topic, number in places:
+        partition = context.table.get(topic, number)
+        if isinstance(partition, ErrorCode) or not partition.log.usable:
+            continue
         bound = partition.high_position
         if bound.offset <= partition.log.start:
             continue
-        piece = partition.log.read(type(bound.offset)(bound.offset - 1), 1, bound)
+        try:
+            piece = partition.log.read(Offset(bound.offset - 1), 1, bound)
+        except DiskError:  # who fetches it is told; a figure can do without
+            continue
         if isinstance(piece, FileSlice):
             samples.append(piece)
         elif isinstance(piece, Cold):
@@ -158,61 +180,68 @@ def compressed_samples(table: Iterable[Partition], count_max: int) -> list[FileS
     return samples
 
 
-def sequential_io(found: Sequence[Report]) -> Report:
-    """Every batch is one write at the end of a file."""
-    bytes_in = sum(one["bytes_in"] for one in found)
-    writes = sum(one["batches_in"] for one in found)
-    return {
-        "appended_bytes": bytes_in,
-        "writes": writes,
-        "writes_per_mb": writes / (bytes_in / 1e6) if bytes_in else 0.0,
-    }
-
-
-def batching(found: Sequence[Report], ratios: dict[str, float]) -> Report:
-    """How much company records have, and what was compressed how."""
-    batches = sum(one["batches_in"] for one in found)
-    records = sum(one["records_in"] for one in found)
-    codecs: dict[str, int] = {}
-    for one in found:
-        for name, count in one["batches_by_codec"].items():
-            codecs[name] = codecs.get(name, 0) + count
-    return {
-        "batches": batches,
-        "records": records,
-        "records_per_batch": records / batches if batches else 0.0,
-        "batches_by_codec": codecs,
-        "compression_ratio_sampled": ratios,
-    }
-
-
 def shares(found: Sequence[Report]) -> None:
-    """Adds to each partition its share of the node's load: of all bytes in and out."""
+    """Adds to each partition its share of the load: of all bytes in and out since the start."""
     whole = sum(one["bytes_in"] + one["bytes_out"] for one in found)
     for one in found:
         one["load_share"] = (one["bytes_in"] + one["bytes_out"]) / whole if whole else 0.0
 
 
-def whole(head: Report, found: list[Report], ratios: dict[str, float]) -> Report:
-    """All of it, from its parts."""
+def whole(
+    head: Report, found: list[Report], kept: Sequence[Report], ratios: Mapping[str, float]
+) -> Report:
+    """All of it, from its parts: the node, its partitions, what shards of groups keep.
+
+    Sums are over the partitions that are there and those that are deleted by now.
+    """
     shares(found)
-    fetches, cold = (sum(one[name] for one in found) for name in ("fetches", "fetches_cold"))
-    records = sum(one["records_in"] for one in found)
+    gone = head["deleted"]
+    total = {
+        name: count + sum(one[name] for one in found)
+        for name, count in gone.items()
+        if isinstance(count, int)
+    }
+    codecs = dict(gone["batches_by_codec"])
+    for one in found:
+        for name, count in one["batches_by_codec"].items():
+            codecs[name] = codecs.get(name, 0) + count
+    bytes_in, batches, records = total["bytes_in"], total["batches_in"], total["records_in"]
     syncs = head["durability"]["file_syncs"]
-    head["durability"]["records_per_sync"] = records / syncs if syncs else 0.0
-    sizes = [one["size_bytes"] for one in found]
-    cached = [one["cached_bytes"] for one in found if one.get("cached_bytes") is not None]
+    known = [one for one in found if one.get("cached_bytes") is not None]
     return {
         **head,
-        "sequential_io": sequential_io(found),
+        "sequential_io": {
+            "appended_bytes": bytes_in,
+            "writes": batches,
+            "writes_per_mb": _over(batches, bytes_in / 1e6),
+        },
+        "sent_bytes": total["bytes_out"],
         "page_cache": {
-            "log_bytes": sum(sizes),
-            "cached_bytes": sum(cached) if cached else None,
-            "fetches": fetches,
-            "fetches_cold": cold,
-            "fetches_warm_share": (fetches - cold) / fetches if fetches else 1.0,
+            "log_bytes": sum(one["size_bytes"] for one in found),
+            "asked_bytes": sum(one["size_bytes"] for one in known),
+            "cached_bytes": sum(one["cached_bytes"] for one in known) if known else None,
+            "fetches": total["fetches"],
+            "fetches_cold": total["fetches_cold"],
+            "fetches_warm_share": 1 - _over(total["fetches_cold"], total["fetches"]),
             "bytes_cached_by_the_broker": 0,
         },
-        "batching": batching(found, ratios),
+        "batching": {
+            "batches": batches,
+            "records": records,
+            "records_per_batch": _over(records, batches),
+            "bytes_per_batch": _over(bytes_in, batches),
+            "batches_by_codec": codecs,
+            "compression_ratio_sampled": dict(ratios),
+        },
+        "offsets": {
+            "groups": sum(one["groups"] for one in kept),
+            "positions": sum(one["positions"] for one in kept),
+            "lag": [lag for one in kept for lag in one["lag"]],
+        },
+        "durability": {**head["durability"], "records_per_sync": _over(records, syncs)},
         "partitions": found,
     }
+
+
+def _over(part: float, by: float) -> float:
+    return part / by if by else 0.0

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ottla.core.endpoints import Endpoint
 from ottla.core.model import FileSlice
@@ -33,30 +36,51 @@ T = TypeVar("T")
 Residency = Callable[[str], tuple[int, int] | None]
 """Bytes of a file that are cached, and of those not yet on the disk; None where nobody knows."""
 
-_AT_ONCE = 200  # partitions that one turn of the loop reports
+_AT_ONCE = 100  # partitions that one turn of the loop reports
+_REST_S: Final = 0.001
+"""After each piece of a report the thread that makes it sleeps: the loop gives the interpreter's
+lock away at every call to the system, and would wait 5 ms to have it back from one that computes.
+"""
 _ANSWER_S = 10.0
 _SAMPLES_MAX = 8  # batches that are opened for a ratio, each time somebody asks
-_SAMPLE_BYTES_MAX = 4 << 20
-_FILES_MAX = 2_000  # whose residency is asked for: the newest segments first
+_SAMPLE_BYTES_MAX = 1 << 20
+_FILES_MAX = 20_000  # whose residency is asked for, whole partitions at a time
+_BACKLOG = 64
+_CLOSED = "the broker is stopped"
 
 
 class Admin:
     """One listener. `listen` on the loop's thread, `close` when the loop is done."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, context: Context, residency: Residency
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        residency: Residency,
+        connections: Callable[[], int] | None = None,
     ) -> None:
+        """`connections()` is how many clients are connected."""
         self._loop = loop
         self._context = context
         self._residency = residency
-        self._begun = time.monotonic()
+        self._connections = connections
+        self._begun, self._begun_at = time.monotonic(), time.time()
         self._listening: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._guard = threading.Lock()  # of the next four
         self._stop: Callable[[], None] | None = None
+        self._closed = False
+        self._waiting = 0
+        self._asked: set[Future[Any]] = set()
+        self._making = threading.Lock()
+        self._made: tuple[float, dict[str, Any]] | None = None
 
     def listen(self, host: str, port: int) -> Endpoint:
         """Where it listens. Raises OSError."""
-        self._listening = listening = socket.create_server((host, port), backlog=16)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = listening = socket.create_server(
+            (host, port), family=family, backlog=_BACKLOG
+        )
         self._loop.add_reader(listening.fileno(), self._first_visitor)
         return Endpoint(*listening.getsockname()[:2])
 
@@ -67,65 +91,105 @@ class Admin:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer nobody any more."""
+        """Answer nobody any more: no thread and no connection is left."""
+        with self._guard:
+            self._closed = True
+            asked = list(self._asked)
+        for question in asked:
+            question.cancel()  # the loop does not run any more
         if self._listening is not None:
             if self._thread is None and not self._loop.is_closed():
                 self._loop.remove_reader(self._listening.fileno())
             if self._stop is not None:
                 self._stop()
+            if self._thread is not None:
+                self._thread.join()
             self._listening.close()
             self._listening = None
-        if self._thread is not None:
-            self._thread.join(1.0)
 
     # --- in threads of its own ---------------------------------------------------------------
 
     def _serve(self) -> None:
         pages = import_module("ottla.console.pages")
-        listening = self._listening
-        if listening is not None:  # not closed meanwhile
-            pages.serve(listening, self.report, self.alive, self._serving)
+        assert self._listening is not None, "it is closed after this thread has ended"
+        rest = partial(time.sleep, _REST_S)
+        pages.serve(self._listening, self.shared, self.alive, self._serving, rest)
 
-    def _serving(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
+    def _serving(self, stop: Callable[[], None]) -> bool:
+        with self._guard:
+            self._stop = stop
+            return not self._closed
 
     def alive(self) -> None:
         """Raises TimeoutError where the loop does not answer, RuntimeError where it is gone."""
         self._on_loop(lambda: None)
 
+    def shared(self) -> dict[str, Any]:
+        """A report not older than this call, made once for all who ask at the same time.
+
+        So however many ask, one thread works on it. Not to be changed. Raises as `report`.
+        """
+        asked = time.monotonic()
+        with self._guard:
+            self._waiting += 1
+        try:
+            with self._making:
+                if self._made is None or self._made[0] < asked:
+                    begun = time.monotonic()
+                    self._made = (begun, self.report())
+                return self._made[1]
+        finally:
+            with self._guard:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._made = None  # nobody is left to share it with
+
     def report(self) -> dict[str, Any]:
-        """All that there is to tell. Raises TimeoutError where the loop does not answer."""
+        """All that there is to tell. Raises TimeoutError where the loop does not answer,
+        RuntimeError where it is gone."""
         head = self._on_loop(lambda: stats.broker(self._context))
         everyone = self._on_loop(lambda: list(self._context.table))
         found: list[dict[str, Any]] = []
         for at in range(0, len(everyone), _AT_ONCE):
-            some = everyone[at : at + _AT_ONCE]
-            found += self._on_loop(partial(stats.partitions, some))
+            found += self._on_loop(partial(stats.partitions, everyone[at : at + _AT_ONCE]))
+            time.sleep(_REST_S)
+        kept, lags_left = [], stats.LAGS_MAX
+        for shard in self._on_loop(self._context.groups.loaded_shards):
+            kept.append(self._on_loop(partial(stats.offsets, self._context, shard, lags_left)))
+            lags_left -= len(kept[-1]["lag"])
         self._add_residency(found)
-        usage = os.times()
-        head["broker"]["uptime_s"] = time.monotonic() - self._begun
-        head["process"] = {"cpu_s": usage.user + usage.system, "resident_bytes": _resident_bytes()}
-        return stats.whole(head, found, self._ratios())
+        head["broker"] |= {
+            "uptime_s": time.monotonic() - self._begun,
+            "connections": None if self._connections is None else self._connections(),
+        }
+        return stats.whole(head, found, kept, self._ratios(found)) | {
+            "process": self._process(),
+            "disk": _room(self._context.table.directory.path),
+        }
 
     def _add_residency(self, found: list[dict[str, Any]]) -> None:
         left = _FILES_MAX
-        for one in found:
-            paths = one["segments"][-left:] if left > 0 else []
+        for index, one in enumerate(found):
+            paths = one["segments"]
             left -= len(paths)
-            known = [self._residency(path) for path in paths]
+            known = [self._residency(path) for path in paths] if left >= 0 else [None]
             cached = [file[0] for file in known if file is not None]
-            one["cached_bytes"] = min(sum(cached), one["size_bytes"]) if cached else None
+            whole = len(cached) == len(known)
+            one["cached_bytes"] = min(sum(cached), one["size_bytes"]) if whole else None
+            if not index % _AT_ONCE:
+                time.sleep(_REST_S)
 
-    def _ratios(self) -> dict[str, float]:
+    def _ratios(self, found: list[dict[str, Any]]) -> dict[str, float]:
         """Of a few batches, by codec: bytes of their records over bytes of the batch."""
-        samples = self._on_loop(lambda: stats.compressed_samples(self._context.table, _SAMPLES_MAX))
+        places = stats.busiest_compressed(found, _SAMPLES_MAX)
+        samples = self._on_loop(partial(stats.compressed_samples, self._context, places))
         sizes: dict[str, list[int]] = {}
         try:
             for piece in samples:
                 self._look_into(piece, sizes)
         finally:
             for piece in samples:
-                self._loop.call_soon_threadsafe(piece.release)
+                self._release(piece)
         return {name: plain / packed for name, (plain, packed) in sizes.items() if packed}
 
     def _look_into(self, piece: FileSlice, sizes: dict[str, list[int]]) -> None:
@@ -140,13 +204,46 @@ class Admin:
             both = sizes.setdefault(CODEC_NAMES[batch.codec], [0, 0])
             both[0] += plain
             both[1] += piece.length
-            self._loop.call_soon_threadsafe(self._context.metrics.open, "statistics")
+            self._on_loop(partial(self._context.metrics.open, "statistics"))
+
+    def _release(self, piece: FileSlice) -> None:
+        with suppress(RuntimeError):  # closed: with the loop went the files
+            self._loop.call_soon_threadsafe(piece.release)
+
+    def _process(self) -> dict[str, Any]:
+        usage = os.times()
+        return {
+            "cpu_s": usage.user + usage.system,
+            "resident_bytes": _resident_bytes(),
+            "open_descriptors": _open_descriptors(),
+            "descriptors_max": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "started_at_s": self._begun_at,
+        }
 
     def _on_loop(self, work: Callable[[], T]) -> T:
-        async def do() -> T:
-            return work()
+        """What `work` returns on the loop's thread."""
+        done: Future[T] = Future()
 
-        return asyncio.run_coroutine_threadsafe(do(), self._loop).result(_ANSWER_S)
+        def do() -> None:
+            if done.set_running_or_notify_cancel():  # not given up meanwhile
+                try:
+                    done.set_result(work())
+                except RuntimeError as error:
+                    done.set_exception(error)
+
+        with self._guard:
+            if self._closed:
+                raise RuntimeError(_CLOSED)
+            self._asked.add(done)
+        try:
+            self._loop.call_soon_threadsafe(do)
+            return done.result(_ANSWER_S)
+        except CancelledError:
+            raise RuntimeError(_CLOSED) from None
+        finally:
+            done.cancel()
+            with self._guard:
+                self._asked.discard(done)
 
 
 def _resident_bytes() -> int | None:
@@ -155,3 +252,19 @@ def _resident_bytes() -> int | None:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return None
+
+
+def _open_descriptors() -> int | None:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return None
+
+
+def _room(path: str) -> dict[str, Any]:
+    """Bytes of the file system below the log directory, and those that are free for us."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return {"bytes": None, "free_bytes": None}
+    return {"bytes": found.f_blocks * found.f_frsize, "free_bytes": found.f_bavail * found.f_frsize}
