@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.render import table
+from ottla.core.metrics import quantile
 from ottla.host.terminal import BOLD, DIM, painted
 
 if TYPE_CHECKING:
@@ -115,19 +116,29 @@ def _title(text: str) -> str:
 
 def _head(now: Report, before: Report, seconds: float) -> list[str]:
     broker, process = now["broker"], now["process"]
-    cpu = (process["cpu_s"] - before["process"]["cpu_s"]) / seconds
-    memory = process["resident_bytes"]
-    lag = now["loop"]["turn_time"]
+    cpu = max(0.0, process["cpu_s"] - before["process"]["cpu_s"]) / seconds
+    memory, clients = process["resident_bytes"], broker["connections"]
+    turns, before_turns = now["loop"]["turn_time"], before["loop"]["turn_time"]
+    between = _between(turns, before_turns)
+    lag = f"{_ms(quantile(between, 0.99))} at p99" if any(between) else "not timed just now"
     who = f"ottla {broker['version']}, node {broker['node_id']}, up {_span(broker['uptime_s'])}"
-    state = "" if broker["log_directory_online"] else "   THE LOG DIRECTORY IS OFFLINE"
+    state = "" if broker["log_directory_online"] else "THE LOG DIRECTORY IS OFFLINE"
     bytes_in = _rate(now, before, seconds, "sequential_io", "appended_bytes")
     records = _rate(now, before, seconds, "batching", "records")
+    free = now["disk"]["free_bytes"]
+    parts = [
+        _title(who),
+        f"CPU {cpu:.0%}",
+        "" if memory is None else f"{size(memory)} of memory",
+        "" if clients is None else f"{clients:,} clients",
+        "" if free is None else f"{size(free)} of disk free",
+        state,
+    ]
     return [
-        f"{_title(who)}   CPU {cpu:.0%}   "
-        f"{'' if memory is None else size(memory) + ' of memory'}{state}",
+        "   ".join(part for part in parts if part),
         f"in {size(bytes_in)}/s, {records:,.0f} records/s   "
-        f"out {size(_sum_rate(now, before, seconds, 'bytes_out'))}/s   "
-        f"a turn of the loop takes {_ms(lag['p50_s'])}, at most {_ms(lag['max_s'])}",
+        f"out {size(max(0, now['sent_bytes'] - before['sent_bytes']) / seconds)}/s   "
+        f"turns of the loop: {lag}, {_ms(turns['max_s'])} the longest since the start",
     ]
 
 
@@ -158,7 +169,7 @@ def _zero_copy(sent: Mapping[str, int]) -> str:
 
 
 def _page_cache(cache: Mapping[str, Any]) -> str:
-    cached, logs = cache["cached_bytes"], cache["log_bytes"]
+    cached, logs = cache["cached_bytes"], cache["asked_bytes"]
     if cached is None:
         known = "how much of the logs is cached is not known here"
     else:
@@ -193,21 +204,35 @@ def _partitions(partitions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _requests(now: Report, before: Report, seconds: float) -> list[str]:
-    counted = {one["api"]: one["requests"] for one in before["requests"]}
-    rows: list[Sequence[str]] = [("REQUESTS", "/S", "MEAN", "P99", "CPU", "TOTAL")]
+    """Each API since the last look: its rate, what one took, and how busy that kept the loop."""
+    were = {one["api"]: one for one in before["requests"]}
+    rows: list[Sequence[str]] = [("REQUESTS", "/S", "MEAN", "P99", "CPU", "OF A CORE", "TOTAL")]
     for one in sorted(now["requests"], key=lambda one: -one["requests"]):
-        time_, timed = one["time"], one["time"]["timed"]
+        time_, was = one["time"], were.get(one["api"])
+        rate = max(0, one["requests"] - (was["requests"] if was else 0)) / seconds
+        between = _between(time_, was["time"] if was else None)
+        timed = sum(between)
+        mean = (time_["sum_s"] - (was["time"]["sum_s"] if was else 0.0)) / timed if timed else 0.0
         rows.append(
             (
                 one["api"],
-                f"{(one['requests'] - counted.get(one['api'], 0)) / seconds:,.0f}",
-                _ms(time_["mean_s"]) if timed else "-",
-                _ms(time_["p99_s"]) if timed else "-",
+                f"{rate:,.0f}",
+                _ms(mean) if timed else "-",
+                _ms(quantile(between, 0.99)) if timed else "-",
                 _ms(one["cpu_s"] / one["cpu_timed"]) if one["cpu_timed"] else "-",
+                f"{rate * mean:.0%}" if timed else "-",
                 f"{one['requests']:,}",
             )
         )
     return _table(rows)
+
+
+def _between(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[int]:
+    """How many of each duration were added between two looks; all, if the broker is a new one."""
+    late = now["buckets"]
+    if before is None or before["timed"] > now["timed"]:
+        return list(late)
+    return [max(0, after - early) for early, after in zip(before["buckets"], late, strict=True)]
 
 
 def _topics(now: Report, before: Report, seconds: float) -> list[str]:
@@ -216,7 +241,7 @@ def _topics(now: Report, before: Report, seconds: float) -> list[str]:
     for topic, one in sorted(sums.items(), key=lambda item: -item[1]["load_share"]):
         was = were.get(topic, {})
         per_s = {
-            name: (one[name] - was.get(name, 0)) / seconds
+            name: max(0.0, one[name] - was.get(name, 0)) / seconds
             for name in ("bytes_in", "records_in", "bytes_out")
         }
         rows.append(
@@ -226,7 +251,7 @@ def _topics(now: Report, before: Report, seconds: float) -> list[str]:
                 f"{per_s['records_in']:,.0f}",
                 size(per_s["bytes_out"]),
                 size(one["size_bytes"]),
-                _share(one["cached_bytes"], one["size_bytes"]),
+                _share(one["cached_bytes"], one["known_bytes"]),
                 f"{one['load_share']:.0%}",
             )
         )
@@ -238,7 +263,8 @@ def _groups(now: Report) -> list[str]:
     if not lags:
         return []
     rows = [("GROUPS", "TOPIC", "LAG")]
-    rows += [(one["group"], one["topic"], f"{one['lag']:,}") for one in lags]
+    most = sorted(lags, key=lambda one: -one["lag"])
+    rows += [(one["group"], one["topic"], f"{one['lag']:,}") for one in most]
     return ["", *_table(rows)]
 
 
@@ -251,20 +277,17 @@ def _by_topic(report: Report) -> dict[str, dict[str, float]]:
     sums: dict[str, dict[str, float]] = {}
     names = ("bytes_in", "records_in", "bytes_out", "size_bytes", "cached_bytes", "load_share")
     for one in report["partitions"]:
-        mine = sums.setdefault(one["topic"], dict.fromkeys(names, 0))
+        mine = sums.setdefault(one["topic"], dict.fromkeys((*names, "known_bytes"), 0))
         for name in names:
             mine[name] += one[name] or 0
+        if one["cached_bytes"] is not None:
+            mine["known_bytes"] += one["size_bytes"]
     return sums
 
 
 def _rate(now: Report, before: Report, seconds: float, part: str, name: str) -> float:
     # A broker that was started again counts from 0.
     return max(0.0, float(now[part][name] - before[part][name])) / seconds
-
-
-def _sum_rate(now: Report, before: Report, seconds: float, name: str) -> float:
-    total, was = (sum(one[name] for one in report["partitions"]) for report in (now, before))
-    return max(0.0, float(total - was)) / seconds
 
 
 def _share(part: float, whole: float) -> str:

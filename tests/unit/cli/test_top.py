@@ -7,7 +7,15 @@ import pytest
 from ottla.cli import top
 from ottla.cli.errors import BadInput, CommandError
 
-TIME = {"timed": 1, "sum_s": 5e-5, "mean_s": 5e-5, "p50_s": 6.4e-5, "p99_s": 2e-3, "max_s": 2e-3}
+TIME = {
+    "timed": 1,
+    "sum_s": 5e-5,
+    "mean_s": 5e-5,
+    "p50_s": 6.4e-5,
+    "p99_s": 2e-3,
+    "max_s": 2e-3,
+    "buckets": [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+}
 
 
 @pytest.fixture
@@ -19,11 +27,14 @@ def before():
             "uptime_s": 61.0,
             "flush_policy": "commit",
             "log_directory_online": True,
+            "connections": 3,
         },
+        "disk": {"free_bytes": 5_000_000_000},
+        "sent_bytes": 0,
         "process": {"cpu_s": 1.0, "resident_bytes": 30_000_000},
         "sequential_io": {"appended_bytes": 0, "writes": 0, "writes_per_mb": 10.0},
         "zero_copy": {"sendfile_bytes": 75, "copied_bytes": 25},
-        "page_cache": {"log_bytes": 200, "cached_bytes": 100, "fetches_warm_share": 1.0},
+        "page_cache": {"asked_bytes": 200, "cached_bytes": 100, "fetches_warm_share": 1.0},
         "batching": {
             "records": 0,
             "batches": 4,
@@ -74,6 +85,20 @@ def test_rates_are_differences_over_the_time_between(now, before):
     assert "CPU 25%" in lines[0]
     assert "in 2.0 MB/s, 5,000 records/s" in lines[1]
     assert line(lines, "Produce").split()[1] == "100"
+
+
+def test_what_a_request_took_is_that_of_the_time_between(now, before):
+    later = now["requests"][0]["time"]
+    later["buckets"] = [0, 0, 0, 0, 0, 0, 1, 0, 0, 10, 0, 0]
+    later["timed"], later["sum_s"] = 11, 5e-5 + 10 * 3e-4
+    lines = top.screen(now, before, 2.0)
+    words = line(lines, "Produce").split()
+    assert words[2:6] == ["300", "µs", "512", "µs"]
+    assert "3%" in words  # 100 a second, each 300 µs
+
+
+def test_who_took_no_time_just_now_shows_none(now, before):
+    assert line(top.screen(now, before, 1.0), "Produce").split()[2:4] == ["-", "-"]
 
 
 def test_every_technique_has_a_line(now, before):
