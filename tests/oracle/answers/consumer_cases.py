@@ -261,6 +261,26 @@ def range_assignor(peer: Peer, version: int) -> Any:
     return made.answers
 
 
+@success(BEAT)
+def as_many_wishes_for_either_assignor(peer: Peer, version: int) -> Any:
+    made = Consumers(peer, version)
+    made.join("a", made.topic, server_assignor="range")
+    made.join("b", made.topic, server_assignor="uniform")
+    made.described()
+    return made.answers
+
+
+@success(BEAT)
+def what_was_given_up_is_wanted_back(peer: Peer, version: int) -> Any:
+    made = Consumers(peer, version)
+    made.join("a", made.topic)
+    made.beat("a", 2, subscribed_topic_names=[])
+    made.beat("a", 2, subscribed_topic_names=[made.topic], owned=[])
+    made.beat("a", 4)
+    made.described()
+    return made.answers
+
+
 @error(BEAT)
 def a_topic_that_comes_and_grows(peer: Peer, version: int) -> Any:
     made = Consumers(peer, version)

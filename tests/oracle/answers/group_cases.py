@@ -574,6 +574,17 @@ def an_empty_one_and_what_it_committed(peer: Peer, version: int) -> Any:
         return [gone, again, fetch(peer, 7, made.group, {topic: [0]}), made.describe()]
 
 
+@success(DELETE)
+def one_in_which_somebody_was_promised_a_place(peer: Peer, version: int) -> Any:
+    with cast(peer) as made:
+        actor = made.actor()
+        promise = actor.ask(join(group_id=made.group), 9)
+        made.known()
+        gone = peer.ask(DeleteGroupsRequest(groups_names=[made.group]), version)
+        late = actor.ask(join(actor.id, group_id=made.group), 9)
+        return made.told([promise, gone, late, made.describe()])
+
+
 @error(DELETE)
 def h111_a_live_one(peer: Peer, version: int) -> Any:
     with cast(peer) as made:

@@ -210,8 +210,9 @@ class ClassicGroup:
         return committed_ms if knows else None
 
     def tombstones(self) -> Sequence[Entry] | None:
-        """What ends the group, if nobody is in or on the way."""
-        if not self.is_empty or self.members.promised:
+        """What ends the group, if nobody is in. As in Kafka who was promised a place does not
+        count, and is told that it is not known."""
+        if not self.is_empty:
             return None
         return (Entry(GroupMetadataKey(group=self.id), None),)
 

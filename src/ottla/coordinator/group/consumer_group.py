@@ -365,9 +365,10 @@ def _stale(member: Member) -> ErrorCode:
 
 
 def preferred_assignor(members: Mapping[str, Member], default: str) -> str:
-    """What most of the members that have a wish wish for; of several the first by name."""
+    """What most of the members that have a wish wish for; of both alike uniform, as in Kafka,
+    where it is the hash of the names that decides."""
     wishes = Counter(member.assignor for member in members.values() if member.assignor)
-    return min(wishes, key=lambda name: (-wishes[name], name)) if wishes else default
+    return max(wishes, key=lambda name: (wishes[name], name)) if wishes else default
 
 
 Open = Callable[[str, bool], ConsumerGroup | None]

@@ -453,6 +453,14 @@ def test_a_group_with_more_offsets_than_a_batch_has_room_for_is_deleted(world: W
     assert world.shard.group(GROUP) is None
 
 
+def test_who_was_promised_a_place_keeps_nobody_from_deleting_the_group(world: World) -> None:
+    member = world.promised()
+    asked = world.runtime.submit(GROUP, lambda shard: delete_group(shard, GROUP))
+    assert asked.result() is E.NONE
+    assert world.join(member).result().error_code == E.UNKNOWN_MEMBER_ID
+    world.loop.advance(2 * SESSION_S)
+
+
 def test_more_offsets_than_a_batch_has_room_for_are_deleted_at_once(world: World) -> None:
     places = commit_more_than_a_batch_has_room_for(world)
     asked = world.runtime.submit(GROUP, lambda shard: shard.delete_offsets(GROUP, places))

@@ -114,6 +114,13 @@ def test_targets_are_computed_no_more_often_than_the_interval_says():
     assert world.group.state == "Reconciling"
 
 
+@pytest.mark.parametrize("wishes", [("range", "uniform"), ("uniform", "range")])
+def test_as_many_wishes_for_range_as_for_uniform_choose_uniform(world, wishes):
+    for member, wish in zip("ab", wishes, strict=True):
+        world.join(member, "t", server_assignor=wish)
+    assert world.group.assignor("range") == "uniform"
+
+
 def test_most_wishes_choose_the_assignor_and_range_cuts_each_topic(world):
     world.join("a", "t", "u", server_assignor="range")
     world.join("b", "t", "u", server_assignor="range")
