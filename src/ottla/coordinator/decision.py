@@ -91,7 +91,16 @@ class Decision(Generic[R]):
     ends the transaction, in the log and then in the shard.
     """
 
-    __slots__ = ("atomic", "effects", "ending", "entries", "producer", "reply", "verification")
+    __slots__ = (
+        "any_size",
+        "atomic",
+        "effects",
+        "ending",
+        "entries",
+        "producer",
+        "reply",
+        "verification",
+    )
 
     def __init__(
         self,
@@ -111,6 +120,9 @@ class Decision(Generic[R]):
         self.atomic = atomic
         self.producer = producer
         self.ending = ending
+        self.any_size = False
+        """Whether the entries may be larger than a batch may be: where they end what was let in
+        once, at about that size. Refused, it would never end."""
         self.verification: object | None = None
         """What the log wants to see of a producer whose transaction it does not know yet: begun
         before the transaction's coordinator was asked (KIP-890), set by who asked it."""

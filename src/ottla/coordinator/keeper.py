@@ -272,7 +272,7 @@ class Keeper(Generic[S]):
             producer=producer or NO_PRODUCER,
             attributes=0 if producer is None else TRANSACTIONAL_BIT,
         )
-        if len(built) > journal.batch_bytes_max:
+        if len(built) > journal.batch_bytes_max and not decision.any_size:
             return ErrorCode.UNKNOWN_SERVER_ERROR  # what Kafka's coordinator makes of it
         batch = BatchView(memoryview(bytearray(built)))
         while (pending := journal.prepare(batch)) is not None:

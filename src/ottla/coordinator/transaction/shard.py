@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from ottla.coordinator.decision import Complete, Decision, Do, Effect, Entry, Schedule
 from ottla.coordinator.entries.transaction_log import TransactionLogKey, TransactionLogValue
@@ -48,6 +48,7 @@ class Needs(Enum):
     PRODUCER_ID = "a producer id"
 
 
+R = TypeVar("R")
 Told: TypeAlias = Identity | ErrorCode | Needs
 """As whom a producer goes on, or why not."""
 
@@ -284,7 +285,7 @@ class TransactionShard:
             Do(partial(_remember, found, last)),
             self._when_durable(partial(self._send, [found])),
         ]
-        return Decision(told, [_entry(found.id, value)], effects)
+        return _ended(told, _entry(found.id, value), effects)
 
     def _when_durable(self, call: Callable[[], None]) -> Effect:
         """Call once all that is appended by now is committed; never, if it never is."""
@@ -317,7 +318,7 @@ class TransactionShard:
             return Decision(ErrorCode.NONE)  # it is a later one that is about to end
         value = found.completed(self._clock.wall_ms())
         done = Do(partial(self._node.completed, name))
-        return Decision(ErrorCode.NONE, [_entry(name, value)], [done])
+        return _ended(ErrorCode.NONE, _entry(name, value), [done])
 
     # --- time ------------------------------------------------------------------------------
 
@@ -367,6 +368,14 @@ class TransactionShard:
 
 def _entry(name: str, value: TransactionLogValue) -> Entry:
     return Entry(TransactionLogKey(transactional_id=name), value)
+
+
+def _ended(reply: R, entry: Entry, effects: Sequence[Effect]) -> Decision[R]:
+    """A step of a transaction's end: not refused for its size, which hardly differs from that of
+    the entry by which its last partition came in. The limit may have been lowered since."""
+    decision = Decision(reply, [entry], effects)
+    decision.any_size = True
+    return decision
 
 
 def _remember(found: Transaction, last_epoch: int) -> None:

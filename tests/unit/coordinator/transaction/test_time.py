@@ -7,6 +7,7 @@ import pytest
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import EXHAUSTED_EPOCH
 from ottla.coordinator.transaction.shard import EXPIRED_AT_ONCE, GRACE_S
+from ottla.core.model import TopicPartition
 from ottla.protocol.errors import ErrorCode
 from tests.transactions import World
 
@@ -80,6 +81,24 @@ def test_one_that_could_not_be_aborted_is_aborted_later(world: World) -> None:
     world.journal.append_error = ErrorCode.NONE
     world.loop.advance(LOOK_S)
     assert world.state() == "CompleteAbort"
+
+
+@pytest.mark.parametrize("too_long", [False, True])
+@pytest.mark.parametrize("left", [0, -100])
+def test_i41_a_transaction_ends_though_its_entry_is_as_large_as_a_batch_may_be(
+    world: World, left: int, too_long: bool
+) -> None:
+    """By a few bytes what ends it is larger than what began it, and the limit may be lowered."""
+    producer = world.ongoing()
+    world.journal.batch_bytes_max = len(world.journal.batches[-1]) + left
+    if too_long:
+        world.loop.advance(TIMEOUT_S + LOOK_S)
+    else:
+        assert isinstance(world.end(producer, committed=False), Identity)
+    assert world.state() == "CompleteAbort"
+    goes_on = Identity(producer.producer_id, producer.epoch + 1)
+    many = [TopicPartition("t", number) for number in range(100)]
+    assert world.add(goes_on, *many) is ErrorCode.UNKNOWN_SERVER_ERROR
 
 
 def test_h119_one_at_the_last_epoch_is_aborted_like_any_other(world: World) -> None:
