@@ -23,6 +23,8 @@ TOUCHED_PIECE_BYTES = 1 << 20
 _SMALL_PIECE_BYTES = 4096
 _SMALL_SHARE = 10  # one part in so many is touched page by page
 
+IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LISTENS = "0A"
 
@@ -165,6 +167,26 @@ def stolen_share(before: str, after: str) -> float:
     ticks = [list(map(int, text.split("\n", 1)[0].split()[1:9])) for text in (before, after)]
     spent = [late - early for early, late in zip(*ticks, strict=True)]
     return spent[7] / sum(spent) if sum(spent) else 0.0
+
+
+def file_system(path: str, mounts: str | None = None) -> str:
+    """The kind of file system that a path lies on (ext4, tmpfs …); "" where nobody tells.
+
+    `mounts` is the text of /proc/self/mountinfo.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text()
+        except OSError:
+            return ""
+    path, found, longest = os.path.realpath(path), "", -1
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].encode().decode("unicode_escape")  # a space is \\040
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= longest:  # a later mount hides an earlier one
+            found, longest = after.split()[0], len(point)
+    return found
 
 
 def machine() -> str:

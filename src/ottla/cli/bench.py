@@ -317,25 +317,31 @@ def techniques(options: arguments.BenchTechniques) -> int:
     from datetime import UTC, datetime
     from pathlib import Path
 
-    from ottla.bench import usage
     from ottla.bench.techniques import html, run, table
 
     saying, found = Saying(), []
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, ottla {__version__}"
+    machine, file = run.conditions(), Path(options.html)
+    try:
+        file.touch()  # not after minutes of measuring: the report can't be written
+    except OSError as error:
+        why = f"{file} can't be written ({error.strerror}); name another with --html"
+        raise BadInput(why) from None
     if not options.json:
-        sys.stdout.write(f"{usage.machine()}; {when}\n\n")
+        sys.stdout.write(f"{machine}; {when}\n\n")
     with explained():
         for experiment in run.measure(options.what or [], options.rounds, saying):
             saying.clear()
             found.append(experiment)
             if options.json:
-                sys.stdout.write(object_line(experiment.as_json()))
+                fields = experiment.as_json() | {"machine": machine, "when": when}
+                sys.stdout.write(object_line(fields))
             else:
                 sys.stdout.write(table.text(experiment) + "\n")
             sys.stdout.flush()
-    Path(options.html).write_text(html.page(found, usage.machine(), when), encoding="utf-8")
+            file.write_text(html.page(found, machine, when), encoding="utf-8")
     if not options.json:
-        sys.stdout.write(f"{table.EXPLANATION}\n\nThe report: {options.html}\n")
+        sys.stdout.write(f"{table.EXPLANATION}\n\nThe report: {file}\n")
     return 0
 
 

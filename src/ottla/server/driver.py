@@ -36,7 +36,7 @@ from ottla.protocol.connection import (
 from ottla.protocol.frame import decode_request_header
 from ottla.protocol.primitives import CodecError
 from ottla.server.poller import Readiness
-from ottla.server.transfer import PORTABLE, Sender, SliceCutShort
+from ottla.server.transfer import COPYING, Sender, SliceCutShort
 
 if TYPE_CHECKING:
     from ottla.handlers.context import ConnectionState
@@ -62,7 +62,7 @@ class Service:
         timers: Timers,
         limits: ConnectionLimits,
         memory: ReceiveMemory,
-        portable: bool = PORTABLE,
+        portable: bool = COPYING,
         complaints: Complaints | None = None,
         readiness: Readiness | None = None,
         sent: SentTally | None = None,

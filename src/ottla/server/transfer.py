@@ -19,7 +19,10 @@ from ottla.core.ports import DiskError
 from ottla.protocol.frame import Chunk
 
 PORTABLE = sys.platform != "linux" or os.environ.get("OTTLA_PORTABLE") in ("1", "server")
-"""Whether files are read and sent, instead of sendfile (whose form differs between systems)."""
+"""Whether files are read and sent, instead of sendfile (whose form differs between systems), and
+the loop is asyncio's own."""
+COPYING = PORTABLE or os.environ.get("OTTLA_PORTABLE") == "sending"
+"""The first of the two alone: so `ottla bench techniques` sees what sendfile is worth."""
 
 _MSG_MORE: int = getattr(socket, "MSG_MORE", 0)
 _SEND_BYTES_MAX = 1 << 20  # per turn of the loop, so that one fast reader does not hold up others

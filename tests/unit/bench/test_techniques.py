@@ -4,8 +4,10 @@ import re
 
 import pytest
 
-from ottla.bench.techniques import html, run, table
+from ottla.bench.techniques import brokers, html, order, queues, run, table
 from ottla.bench.techniques.model import Experiment, Measure, NotHere, Way
+from ottla.records import compress
+from ottla.records.reader import read_batches, records_of
 
 RATE = Measure("rate", "MB/s", more_is_better=True)
 CPU = Measure("CPU", "s/GB")
@@ -62,7 +64,11 @@ def test_the_ratio_is_that_of_rounds_which_shared_the_noise():
 
 @pytest.mark.parametrize(
     ("without", "said"),
-    [(5.0, "2.00 times better than"), (10.5, "no better and no worse"), (30.0, "3.00 times WORSE")],
+    [
+        (5.0, "2.00 times better than other"),
+        (10.5, "no difference to other shown"),
+        (30.0, "3.00 times WORSE than other"),
+    ],
 )
 def test_the_verdict_says_it_when_a_technique_does_not_help(without, said):
     tried = experiment(way("with", {}, {"rate": 10.0}), way("other", {}, {"rate": without}))
@@ -73,7 +79,29 @@ def test_the_verdict_says_it_when_a_technique_does_not_help(without, said):
 def test_steps_are_compared_with_the_last_of_them():
     tried = experiment(way("1", {}, {"rate": 1.0}), way("10", {}, {"rate": 8.0}), ladder=True)
     tried.measure_all(1, quiet)
-    assert tried.verdict() == "rate of 10: 8.00 times better than 1"
+    assert tried.verdict() == "10: 8.00 times better than 1 (rate, MB/s)"
+
+
+def test_rounds_that_disagree_show_no_difference_however_large_the_median():
+    tried = experiment(
+        way("with", {}, {"rate": 90.0}, {"rate": 80.0}, {"rate": 10.0}),
+        way("other", {}, {"rate": 10.0}, {"rate": 10.0}, {"rate": 20.0}),
+    )
+    tried.measure_all(3, quiet)
+    assert "no difference to other shown" in tried.verdict()
+
+
+def test_what_one_way_has_none_of_is_not_compared():
+    held = Measure("held", "MiB", compared=False)
+    ways = (
+        way("with", {}, {"rate": 2.0, "held": 0.0}),
+        way("other", {}, {"rate": 1.0, "held": 9.0}),
+    )
+    tried = experiment(*ways, measures=(RATE, held))
+    tried.measure_all(1, quiet)
+    heading, _, other = table.rows(tried)
+    assert heading == ["", "rate, MB/s", "times better", "held, MiB"]
+    assert other == ["other", "1.00", "2.00", "9.00"]
 
 
 def test_what_this_machine_lacks_is_said_and_stops_nothing():
@@ -91,14 +119,71 @@ def test_the_report_needs_nothing_from_elsewhere_and_escapes_what_it_shows():
     tried = experiment(way("with", {}, {"rate": 4.0}), way("<b>", {}, {"rate": 2.0}))
     tried.measure_all(1, quiet)
     page = html.page([tried], "machine & co", "today")
-    assert not re.search(r"(src|href|@import|url\()", page)
+    assert not re.search(r"(src|href=[^\"]|href=\"[^#]|@import|url\()", page)
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
+    assert page.count('href="#e0"') == page.count('id="e0"') == 1
     assert "a &lt; b" in page
-    widths = [float(width) for width in re.findall(r'rect x="190" y="\d+" width="([\d.]+)"', page)]
+    widths = [float(width) for width in re.findall(r'<i style="width:([\d.]+)%"', page)]
     assert widths[0] == pytest.approx(2 * widths[1])
 
 
 def test_a_name_that_is_no_technique_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match="page-cache"):
         next(run.measure(["telepathy"], 1, quiet))
+
+
+def test_files_are_not_laid_into_memory_where_a_disk_is_near(monkeypatch):
+    kinds = {"/tmp": "tmpfs", "/var/tmp": "ext4"}
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(run.tempfile, "gettempdir", lambda: "/tmp")
+    monkeypatch.setattr(run.usage, "file_system", lambda path: kinds.get(path, "tmpfs"))
+    monkeypatch.setattr(run.os, "access", lambda *_: True)
+    assert run.folder() == "/var/tmp"
+    monkeypatch.setenv("TMPDIR", "/tmp")  # who says so gets it, and is told in the report
+    assert run.folder() == "/tmp"
+
+
+def test_in_memory_nothing_is_said_about_disks(monkeypatch, tmp_path):
+    monkeypatch.setattr(order.usage, "file_system", lambda _path: "tmpfs")
+    [tried, _] = order.experiments(str(tmp_path))
+    tried.measure_all(1, quiet)
+    assert [one.absent != "" for one in tried.ways] == [True, True]
+    assert tried.verdict() == "nothing to compare with was measured here"
+
+
+def test_every_technique_can_be_asked_for_by_the_name_the_help_gives():
+    assert list(run.TECHNIQUES) == [
+        "sequential",
+        "zero-copy",
+        "page-cache",
+        "batching",
+        "partitions",
+        "offsets",
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 10, 1000])
+def test_batches_hold_as_many_records_as_they_say_and_the_same_each_time(count):
+    raw = brokers.log_lines(count, compress.NONE)
+    [found] = read_batches(raw)
+    assert len(list(records_of(found))) == count
+    mean = len(raw) / count
+    assert 120 < mean < 230  # "about 150 B", the batch's own header shared
+
+
+def test_a_queue_on_sqlite_delivers_and_forgets_every_message(tmp_path):
+    found = queues.sqlite(str(tmp_path), [b"a", b"b"], 20)
+    assert found.keys() == {"broker CPU", "rate"}
+    assert found["rate"] > 0
+
+
+def test_both_orders_write_the_same_records_to_the_same_places_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(order, "_FILE_RECORDS", 64)
+    monkeypatch.setattr(order, "_SECONDS_MAX", 60.0)
+    record = bytes(range(256)) * 4
+    shuffled = [(at * 37) % 64 for at in range(64)]
+    order._write(str(tmp_path / "appended"), record, None, False)
+    (tmp_path / "scattered").write_bytes(bytes(64 * 1024))
+    order._write(str(tmp_path / "scattered"), record, shuffled, False)
+    assert (tmp_path / "appended").read_bytes() == (tmp_path / "scattered").read_bytes()

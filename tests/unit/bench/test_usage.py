@@ -70,3 +70,26 @@ def test_memory_is_touched_in_pieces_as_large_as_the_loads(monkeypatch, piece_by
 def test_no_memory_is_touched_if_none_is_asked_for(monkeypatch):
     monkeypatch.setattr(usage.tempfile, "TemporaryFile", None)
     usage.touch_memory(0)
+
+
+MOUNTS = """\
+22 1 0:1 / / rw shared:1 - ext4 /dev/root rw
+23 22 0:2 / /tmp rw shared:2 master:1 - tmpfs tmpfs rw
+24 23 0:3 / /tmp/on\\040disk rw - xfs /dev/sdb rw
+25 22 0:4 / /tmpother rw - btrfs /dev/sdc rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/srv/x", "ext4"),
+        ("/tmp/x", "tmpfs"),
+        ("/tmp", "tmpfs"),
+        ("/tmp/on disk/y", "xfs"),
+        ("/tmpother/y", "btrfs"),
+        ("/tmpo", "ext4"),
+    ],
+)
+def test_a_path_lies_on_the_nearest_mount(path, kind):
+    assert usage.file_system(path, MOUNTS) == kind

@@ -16,7 +16,7 @@ from ottla.bench.stats import Spread
 Say = Callable[[str], None]
 
 SAME = 1.1
-"""Of two ways that are nearer than this neither is said to be better: so far runs differ alone."""
+"""Of two ways that are nearer than this neither is said to be better, even if all rounds agree."""
 
 
 class NotHere(Exception):
@@ -30,6 +30,8 @@ class Measure:
     name: str
     unit: str
     more_is_better: bool = False
+    compared: bool = True
+    """Whether a ratio says anything: not of what one way has none of."""
 
     @property
     def heading(self) -> str:
@@ -67,6 +69,8 @@ class Experiment:
     ways: Sequence[Way]
     ladder: bool = False
     """The ways are steps of one thing (1, 10, 100 … records); the last is with most of it."""
+    usual: str = ""
+    """The figure that is usually quoted, in a few words, where there is one."""
 
     @property
     def base(self) -> Way:
@@ -93,28 +97,31 @@ class Experiment:
     def times_better(self, way: Way, measure: Measure) -> Spread | None:
         """How many times better the technique is than `way`, round by round; under 1: worse."""
         ours, theirs = self.base.values(measure), way.values(measure)
-        if way is self.base or not ours or not theirs:
+        if way is self.base or not measure.compared or not ours or not theirs:
             return None
         pairs = (ours, theirs) if measure.more_is_better else (theirs, ours)
         return stats.spread(stats.ratios(*pairs))
 
     def verdict(self) -> str:
-        """One sentence for each way, by the first measure."""
+        """One sentence, with a part for each way, by the first measure.
+
+        Better and worse is said where every round says so, and the middle one clearly.
+        """
         measure, said = self.measures[0], []
         for way in self.ways:
             found = self.times_better(way, measure)
             if found is None:
                 continue
-            if found.median >= SAME:
+            if found.least > 1 and found.median >= SAME:
                 word = f"{stats.number(found.median)} times better than {way.name}"
-            elif found.median <= 1 / SAME:
+            elif found.most < 1 and found.median <= 1 / SAME:
                 word = f"{stats.number(1 / found.median)} times WORSE than {way.name}"
             else:
-                word = f"no better and no worse than {way.name}"
+                word = f"no difference to {way.name} shown"
             said.append(word)
         if not said:
             return "nothing to compare with was measured here"
-        return f"{measure.name} of {self.base.name}: " + "; ".join(said)
+        return f"{self.base.name}: {'; '.join(said)} ({measure.heading})"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -122,6 +129,7 @@ class Experiment:
             "experiment": self.title,
             "how": self.how,
             "quoted": self.quoted,
+            "usual": self.usual,
             "verdict": self.verdict(),
             "ways": [self._way_json(way) for way in self.ways],
         }

@@ -45,7 +45,9 @@ def experiments(folder: str) -> Iterator[list[Experiment]]:
                 "of a position for each hundred. SQLite: a queue as an honest program would build "
                 "it, a row for each message with its state, in the program itself, without any "
                 "network (in its favour); Redis Streams: XADD, XREADGROUP, XACK; RabbitMQ: "
-                "publish, deliver, one ack each. Nobody waits for the disk.",
+                "publish, deliver, one ack each. Nobody waits for the disk. The clients are in "
+                "Python, and the rates depend on them; the CPU is that of brokers alone, except "
+                "for SQLite, where both are one process.",
                 _QUOTED,
                 [_COST, _RATE],
                 [

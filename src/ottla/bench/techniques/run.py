@@ -5,10 +5,12 @@ Owns the choice and the order. Must not print.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from ottla.bench import usage
 from ottla.bench.techniques import batches, caches, copies, order, positions, spread
 from ottla.bench.techniques.model import Experiment, Say
 
@@ -25,6 +27,27 @@ TECHNIQUES: dict[str, Prepared] = {
 """By what the command takes; the seventh, millions of messages a second, is what batching shows."""
 
 
+def folder() -> str:
+    """Where the files of the experiments lie: on a disk, if there is one.
+
+    TMPDIR, if it is set; else /tmp, which is memory on many systems: then /var/tmp, which is not,
+    or here.
+    """
+    usual = tempfile.gettempdir()
+    if "TMPDIR" in os.environ or usage.file_system(usual) not in usage.IN_MEMORY:
+        return usual
+    for other in ("/var/tmp", os.getcwd()):
+        if os.access(other, os.W_OK) and usage.file_system(other) not in usage.IN_MEMORY:
+            return other
+    return usual
+
+
+def conditions() -> str:
+    """One line: the machine, and what the files lie on."""
+    where = folder()
+    return f"{usage.machine()}; files in {where} ({usage.file_system(where) or 'unknown'})"
+
+
 def measure(names: Sequence[str], rounds_count: int, say: Say) -> Iterator[Experiment]:
     """Those named, or all, each as soon as it is measured.
 
@@ -35,8 +58,8 @@ def measure(names: Sequence[str], rounds_count: int, say: Say) -> Iterator[Exper
             raise ValueError(f"there is no technique {name!r}; there are: {', '.join(TECHNIQUES)}")
     for name in names or TECHNIQUES:
         with (
-            tempfile.TemporaryDirectory(prefix="ottla-techniques-") as folder,
-            TECHNIQUES[name](folder) as experiments,
+            tempfile.TemporaryDirectory(prefix="ottla-techniques-", dir=folder()) as place,
+            TECHNIQUES[name](place) as experiments,
         ):
             for experiment in experiments:
                 experiment.measure_all(rounds_count, say)

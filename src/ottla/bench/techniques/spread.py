@@ -25,9 +25,11 @@ _SECONDS = 0.6
 _RATE = Measure("rate", "thousand records/s", more_is_better=True)
 _COST = Measure("broker CPU", "s/million records")
 _QUOTED = (
-    "Partitions are Kafka's unit of parallelism: throughput is said to grow with them as long as "
-    "there are disks, cores and machines to put them on."
+    "Kafka's introduction: partitions are what lets a topic be spread over many brokers, and be "
+    "written and read by many at once: throughput grows with them as long as there are disks, "
+    "cores and machines to put them on."
 )
+_USUAL = "in proportion, with machines to put them on"
 
 
 @contextlib.contextmanager
@@ -56,6 +58,7 @@ def experiments(folder: str) -> Iterator[list[Experiment]]:
                     for count in PARTITIONS
                 ],
                 ladder=True,
+                usual=_USUAL,
             ),
             Experiment(
                 "5 Partitions",
@@ -69,6 +72,7 @@ def experiments(folder: str) -> Iterator[list[Experiment]]:
                     for count in BROKERS
                 ],
                 ladder=True,
+                usual=_USUAL,
             ),
         ]  # fmt: skip
 

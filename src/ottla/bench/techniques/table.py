@@ -14,7 +14,8 @@ _WIDTH = 98
 EXPLANATION = """\
 Each figure is the median of the rounds, and in brackets the least and the most of them. 'times
 better' compares round by round with the way that uses the technique: 2 means half the cost or twice
-the rate; below 1 the technique does not help here. Where ranges overlap, nothing is shown.
+the rate; below 1 the technique does not help here. Better or worse is said only where every round
+agrees; else no difference is shown, which does not mean that there is none.
 What is quoted is what is usually said of a technique, and where it was measured; it is not ours."""
 
 
@@ -45,14 +46,16 @@ def rows(experiment: Experiment) -> list[list[str]]:
     """A heading and a row for each way that was measured."""
     heading = [""]
     for measure in experiment.measures:
-        heading += [measure.heading, "times better"]
+        heading += [measure.heading, "times better"] if measure.compared else [measure.heading]
     return [heading, *(_row(experiment, way) for way in experiment.ways if not way.absent)]
 
 
 def _row(experiment: Experiment, way: Way) -> list[str]:
     cells = [way.name]
     for measure in experiment.measures:
-        cells += [spread_of(way.of(measure)), _ratio(experiment, way, measure)]
+        cells.append(spread_of(way.of(measure)))
+        if measure.compared:
+            cells.append(_ratio(experiment, way, measure))
     return cells
 
 
@@ -65,5 +68,8 @@ def _ratio(experiment: Experiment, way: Way, measure: Measure) -> str:
 
 def summary(experiments: Sequence[Experiment]) -> list[list[str]]:
     """One row for each experiment: for the beginning of a report."""
-    heading = ["technique", "with and without", "outcome"]
-    return [heading, *([one.technique, one.title, one.verdict()] for one in experiments)]
+    heading = ["technique", "with and without", "here", "usually quoted"]
+    return [
+        heading,
+        *([one.technique, one.title, one.verdict(), one.usual or "-"] for one in experiments),
+    ]
