@@ -199,12 +199,21 @@ class Transactions:
 
     def _wait(self, adding: _Adding) -> None:
         """Until the transaction before has ended, or it takes too long."""
+        if not self._is_ending(adding.name):
+            # It has ended since: the answer waited for what others had on their way to the disk.
+            self._timers.soon(partial(self._add, adding))
+            return
         if adding.timer is None:
             wait_s = self._config[options.ADD_PARTITIONS_WAIT_MS] / 1000
             adding.timer = self._timers.after(wait_s, partial(self._late, adding))
         again = partial(self._add, adding)
         adding.waits = again
         self._waiting.setdefault(adding.name, []).append(again)
+
+    def _is_ending(self, name: str) -> bool:
+        """Whether a transaction is prepared: then `completed` is still to come."""
+        found = (shard.transactions.get(name) for shard in self.runtime.loaded_shards())
+        return any(one is not None and one.is_prepared for one in found)
 
     def _late(self, adding: _Adding) -> None:
         adding.is_late = True

@@ -173,6 +173,23 @@ def test_a_batch_waits_for_the_end_of_the_transaction_before(world: World) -> No
     assert world.state() == "Ongoing"
 
 
+def test_a_batch_misses_no_end_that_came_before_it_was_told_to_wait(world: World) -> None:
+    """What it is told waits for the disk, for what others have written; the end does not."""
+    producer = world.ongoing()
+    world.markers.holds = True
+    goes_on = world.end(producer)
+    assert isinstance(goes_on, Identity)
+    world.journal.commits_at_once = False
+    world.transactions.init_producer_id("other", 60_000, None)
+    waiting = admit(world, goes_on)
+    world.markers.release()
+    world.journal.commit()
+    world.loop.run()
+    world.journal.commit()
+    assert waiting.done
+    assert waiting.result() == {P0: NONE}
+
+
 def test_a_batch_waits_as_long_as_the_option_says() -> None:
     world = World(add_partitions_to_txn_retry_backoff_max_ms="250")
     producer = world.ongoing()
