@@ -11,7 +11,7 @@ SUITES := $(wildcard $(addprefix tests/,tidy unit property sim fuzz oracle hosti
 PORTABLE := $(wildcard tests/unit/host tests/unit/server tests/clients/test_smoke.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install dev test portable soak lint fmt bench bench-check bench-page clean
+.PHONY: help run install dev test portable soak lint fmt bench bench-check bench-page techniques clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -53,6 +53,9 @@ bench-check: dev ## Whether the hot path is dearer than recorded; only says so
 
 bench-page: dev ## Measure everything (under 20 minutes) and write the tables of docs/performance.md; ARGS="--peer …"
 	$(BIN)/ottla bench page docs/performance.md $(ARGS)
+
+techniques: dev ## Each technique with and without (under 5 minutes), as docs/techniques.html; on a quiet machine
+	$(BIN)/ottla bench techniques --html docs/techniques.html $(ARGS)
 
 clean: ## Remove .venv and caches; keeps data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
