@@ -17,6 +17,7 @@ from ottla.bench.pump import LoadFailed
 from ottla.bench.rounds import Line, Say, Settings
 from ottla.bench.shapes import Shape
 from ottla.bench.stats import number
+from ottla.host.descriptors import raise_descriptors_max
 
 OS, COMMIT = ("flush.policy=os",), ("flush.policy=commit",)
 _CROWDED = ("max.connections.per.ip=100000", "max.connection.creation.rate=1000000")
@@ -83,6 +84,7 @@ def measure(
     Raises pump.LoadFailed if an ottla of our own fails, ValueError for a bad choice.
     """
     picked = chosen(wanted.only)
+    raise_descriptors_max()  # shells give 1,024, and there is a load of 1,000 connections
     starts: list[restart.Start] = []
     with (
         tempfile.TemporaryDirectory(prefix="ottla-compare-") as folder,
@@ -90,9 +92,9 @@ def measure(
         contenders.own_broker(f"{folder}/commit", (*_CROWDED, *COMMIT)) as synced,
     ):
         peers = [peer.contender() for peer in wanted.peers]
+        say("starting ottla")
+        starts.append(restart.own(folder))
         if wanted.restarts:
-            say("starting ottla")
-            starts.append(restart.own(folder))
             for at, peer in enumerate(peers):
                 say(f"starting {peer.name} again")
                 start, pid = restart.again(peer)

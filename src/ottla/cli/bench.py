@@ -279,7 +279,8 @@ def compare(options: arguments.BenchCompare) -> int:
     def done(lines: list[Line]) -> None:
         saying.clear()
         if options.json:
-            sys.stdout.write("".join(object_line(one) for one in measured.as_json(lines)))
+            for one in measured.as_json(lines):
+                sys.stdout.write(object_line({**one, "machine": usage.machine()}))
         else:
             sys.stdout.write(f"{lines[0].shape.conditions}, acks={lines[0].contender.acks}\n")
             sys.stdout.write("".join(f"  {row}\n" for row in stats.table(measured.rows(lines))))
@@ -308,6 +309,8 @@ def compare(options: arguments.BenchCompare) -> int:
             took = start.failed or f"{stats.number(start.ms)} ms"
             sys.stdout.write(f"{start.name}: start to first answer: {took}\n")
     if not options.json:
+        if options.peer and not options.restart:
+            sys.stdout.write("(peers' starts are measured with --restart, which ends them)\n")
         sys.stdout.write(measured.EXPLANATION + "\n")
     return 0
 
