@@ -43,9 +43,10 @@ def folder() -> str:
 
 
 def conditions() -> str:
-    """One line: the machine, and what the files lie on."""
+    """One line: the machine, what the files lie on, and how busy others keep it."""
     where = folder()
-    return f"{usage.machine()}; files in {where} ({usage.file_system(where) or 'unknown'})"
+    busy = f"; load before: {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{usage.machine()}; files in {where} ({usage.file_system(where) or 'unknown'}){busy}"
 
 
 def measure(names: Sequence[str], rounds_count: int, say: Say) -> Iterator[Experiment]:
