@@ -164,6 +164,8 @@ def _techniques(now: Report, before: Report, seconds: float) -> list[str]:
 
 def _zero_copy(sent: Mapping[str, int]) -> str:
     both = sent["sendfile_bytes"] + sent["copied_bytes"]
+    if not both:
+        return "nothing was sent yet"
     share = _share(sent["sendfile_bytes"], both)
     return f"{share} of {size(both)} by sendfile, the rest copied (slices of at most 32 KiB)"
 
@@ -175,6 +177,8 @@ def _page_cache(cache: Mapping[str, Any]) -> str:
     else:
         share = _share(cached, logs)
         known = f"{share} of {size(logs)} of logs cached by the kernel, nothing by the broker"
+    if not cache["fetches"]:
+        return f"{known}; nothing was read yet"
     return f"{known}; {cache['fetches_warm_share']:.1%} of reads found it there"
 
 
@@ -204,15 +208,20 @@ def _partitions(partitions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _requests(now: Report, before: Report, seconds: float) -> list[str]:
-    """Each API since the last look: its rate, what one took, and how busy that kept the loop."""
+    """Each API since the last look: its rate, what one took, and how busy that kept the loop.
+
+    Where none was timed since then, one in 64 being so, what one took since the start.
+    """
     were = {one["api"]: one for one in before["requests"]}
     rows: list[Sequence[str]] = [("REQUESTS", "/S", "MEAN", "P99", "CPU", "OF A CORE", "TOTAL")]
     for one in sorted(now["requests"], key=lambda one: -one["requests"]):
         time_, was = one["time"], were.get(one["api"])
         rate = max(0, one["requests"] - (was["requests"] if was else 0)) / seconds
         between = _between(time_, was["time"] if was else None)
-        timed = sum(between)
-        mean = (time_["sum_s"] - (was["time"]["sum_s"] if was else 0.0)) / timed if timed else 0.0
+        sum_s, timed = time_["sum_s"] - (was["time"]["sum_s"] if was else 0.0), sum(between)
+        if not timed or sum_s < 0:
+            between, sum_s, timed = time_["buckets"], time_["sum_s"], time_["timed"]
+        mean = sum_s / timed if timed else 0.0
         rows.append(
             (
                 one["api"],

@@ -34,7 +34,12 @@ def before():
         "process": {"cpu_s": 1.0, "resident_bytes": 30_000_000},
         "sequential_io": {"appended_bytes": 0, "writes": 0, "writes_per_mb": 10.0},
         "zero_copy": {"sendfile_bytes": 75, "copied_bytes": 25},
-        "page_cache": {"asked_bytes": 200, "cached_bytes": 100, "fetches_warm_share": 1.0},
+        "page_cache": {
+            "asked_bytes": 200,
+            "cached_bytes": 100,
+            "fetches": 4,
+            "fetches_warm_share": 1.0,
+        },
         "batching": {
             "records": 0,
             "batches": 4,
@@ -97,8 +102,22 @@ def test_what_a_request_took_is_that_of_the_time_between(now, before):
     assert "3%" in words  # 100 a second, each 300 µs
 
 
-def test_who_took_no_time_just_now_shows_none(now, before):
+def test_where_none_was_timed_just_now_it_is_what_one_took_since_the_start(now, before):
+    assert line(top.screen(now, before, 1.0), "Produce").split()[2:6] == ["50", "µs", "64", "µs"]
+
+
+def test_what_was_never_timed_has_no_time(now, before):
+    for report in (now, before):
+        report["requests"][0]["time"] |= {"timed": 0, "sum_s": 0.0, "buckets": [0] * 12}
     assert line(top.screen(now, before, 1.0), "Produce").split()[2:4] == ["-", "-"]
+
+
+def test_before_anything_is_read_no_share_is_made_up(now, before):
+    now["zero_copy"] = {"sendfile_bytes": 0, "copied_bytes": 0}
+    now["page_cache"]["fetches"] = 0
+    lines = top.screen(now, before, 1.0)
+    assert "nothing was sent yet" in line(lines, "zero-copy")
+    assert "nothing was read yet" in line(lines, "page cache")
 
 
 def test_every_technique_has_a_line(now, before):
