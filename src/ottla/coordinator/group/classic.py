@@ -118,9 +118,7 @@ class ClassicGroup:
     def elect(self) -> bool:
         """See that the leader is one of those that have joined; False if nobody has."""
         leader = self.members.get(self.leader or "")
-        if leader is None:
-            return False
-        if leader.joining is None:
+        if leader is None or leader.joining is None:
             joined = next((one for one in self.members if one.joining is not None), None)
             if joined is None:
                 return False

@@ -91,6 +91,8 @@ class ClassicProtocol:
             group = ClassicGroup(request.group_id, self._clock)
         elif not isinstance(group, ClassicGroup):
             return refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+        if not group.is_live:
+            self._rounds.start(turn, group)
         joining = _Joining(request, caller)
         if not self._has_room(group, member_id, joining.bytes_count):
             if group.members.get(member_id) is not None:
@@ -99,7 +101,6 @@ class ClassicProtocol:
             return refused_join(ErrorCode.GROUP_MAX_SIZE_REACHED)
         if not group.supports(request.protocol_type, joining.protocols):
             return refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, member_id)
-        group.is_live = True
         if member_id:
             return self._join_known(turn, group, joining)
         # Only once the entries are in: what takes the former group away is among them.

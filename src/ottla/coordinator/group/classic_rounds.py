@@ -339,13 +339,14 @@ class Rounds:
     # --- the shard comes and goes --------------------------------------------------------
 
     def start(self, turn: Turn[Any], group: ClassicGroup) -> None:
-        """Begin with a group that was read from the log: every member has a session's time."""
+        """Begin with a group that is what its record says: every member has a session's time.
+
+        Nobody leads one that was a consumer group before: its members are to join again.
+        """
         group.is_live = True
         for member in group.members:
             self.watch(turn, group, member, member.session_timeout_ms)
-        first = group.members.first()
-        if group.state is _STABLE and group.leader is None and first is not None:
-            group.leader = first.id
+        if group.state is _STABLE and group.leader is None and len(group.members):
             self.prepare(turn, group, "it was a consumer group before")
         elif group.state is _STABLE and len(group.members) > self.settings.size_max:
             self.prepare(turn, group, "more members than a group may have now")

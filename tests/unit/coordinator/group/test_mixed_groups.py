@@ -399,3 +399,29 @@ def test_what_makes_a_group_classic_is_never_more_than_was_reckoned(world, monke
     assert world.kind() is ClassicGroup
     assert reckoned[0] < 8000
     assert 0.7 * reckoned[0] < written[0] <= reckoned[0] + 61
+
+
+def test_i37_whoever_joins_as_soon_as_the_group_is_classic_again_is_not_kept_waiting(world):
+    old, generation = world.classic_group()
+    world.join("new", "t")
+    world.classic_join(old, (0, 1))
+    world.beat("new", -1)
+    assert world.kind() is ClassicGroup
+    joined = world.classic_join(old)  # before any timer went off
+    assert (joined.error_code, joined.leader) == (ErrorCode.NONE, old)
+    assert world.classic_sync(old, joined.generation_id, assign=True) == {"t": [0, 1, 2, 3]}
+    world.pass_ms(60_000)
+    assert not len(world.shard.groups[GROUP].members)
+
+
+def test_i37_whoever_leaves_as_soon_as_the_group_is_classic_again_leaves_no_round_without_end():
+    world = Mixed({"t": 4})
+    world.join("new", "t")
+    first, second = world.classic_join().member_id, world.classic_join().member_id
+    world.beat("new", -1)
+    assert world.kind() is ClassicGroup
+    assert world.classic_leave(first) == ErrorCode.NONE  # before any timer went off
+    joined = world.classic_join(second)
+    assert (joined.error_code, joined.leader) == (ErrorCode.NONE, second)
+    world.pass_ms(60_000)
+    assert not len(world.shard.groups[GROUP].members)
