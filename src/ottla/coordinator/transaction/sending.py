@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ottla.coordinator")
 
 AGAIN_S: Final = 0.5
-"""After this long a marker that could not be written is tried again."""
+"""After this long a marker that could not be written is tried again,"""
+AGAIN_S_MAX: Final = 8.0
+"""and then after twice as long each time, up to this: a partition may be damaged for days."""
 TOLD_AT_ONCE: Final = 10
 """Partitions of one transaction that are named in the log; the rest have the same trouble."""
 _OVER = frozenset(
@@ -65,24 +67,35 @@ class Sending:
             coordinator_epoch=coordinator_epoch,
             version=prepared.version,
         )
-        self._write(prepared.id, ending, tuple(prepared.partitions))
+        self._write(prepared.id, ending, tuple(prepared.partitions), AGAIN_S)
 
-    def _write(self, name: str, ending: Ending, partitions: Sequence[TopicPartition]) -> None:
+    def _write(
+        self, name: str, ending: Ending, partitions: Sequence[TopicPartition], again_s: float
+    ) -> None:
         if not partitions:
             self._complete(name, ending)
             return
         written = self._markers.write(ending, partitions)
-        written.then(lambda: self._written(name, ending, written.result()))
+        written.then(lambda: self._written(name, ending, written.result(), again_s))
 
-    def _written(self, name: str, ending: Ending, results: dict[TopicPartition, ErrorCode]) -> None:
+    def _written(
+        self,
+        name: str,
+        ending: Ending,
+        results: dict[TopicPartition, ErrorCode],
+        again_s: float,
+    ) -> None:
         left = [one for one, error in results.items() if error not in _OVER]
-        _tell(name, results)
+        if again_s == AGAIN_S or not left:  # the first time, and when it is over: not in between
+            _tell(name, results)
         if left:
-            self._timers.after(AGAIN_S, partial(self._write_again, name, ending, left))
+            self._timers.after(again_s, partial(self._write_again, name, ending, left, again_s))
         else:
             self._complete(name, ending)
 
-    def _write_again(self, name: str, ending: Ending, left: list[TopicPartition]) -> None:
+    def _write_again(
+        self, name: str, ending: Ending, left: list[TopicPartition], waited_s: float
+    ) -> None:
         """Only if the coordinator still wants it. Under version 1 the next transaction has the
         same epoch: a marker that comes too late would end that one (I43)."""
         producer = Identity(ending.producer_id, ending.producer_epoch)
@@ -93,9 +106,10 @@ class Sending:
         def answered() -> None:
             wanted = asked.result()
             if isinstance(wanted, ErrorCode):
-                self._unless_gone(wanted, partial(self._write_again, name, ending, left))
+                again = partial(self._write_again, name, ending, left, waited_s)
+                self._unless_gone(wanted, again)
             elif wanted:
-                self._write(name, ending, left)
+                self._write(name, ending, left, min(2 * waited_s, AGAIN_S_MAX))
 
         asked.then(answered)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
+from ottla.coordinator.transaction import sending
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import CLASSIC
-from ottla.coordinator.transaction.sending import AGAIN_S
+from ottla.coordinator.transaction.sending import AGAIN_S, AGAIN_S_MAX
 from ottla.protocol.errors import ErrorCode
 from tests.transactions import P0, P1, P2, World
 
@@ -46,6 +49,25 @@ def test_a_marker_that_could_not_be_written_is_tried_again_there_alone(
     assert [partitions for _, partitions in world.markers.written] == [(P0, P1, P2), (P1,)]
     world.markers.release()
     world.loop.run()
+    assert world.state() == "CompleteCommit"
+
+
+def test_a_partition_that_stays_damaged_is_tried_now_and_then_and_told_of_once(
+    world: World,
+) -> None:
+    prepared(world)
+    world.markers.holds = False
+    world.markers.errors[P1] = ErrorCode.KAFKA_STORAGE_ERROR
+    with patch.object(sending._log, "warning") as told:
+        world.markers.release()
+        for _ in range(600):
+            world.markers.errors[P1] = ErrorCode.KAFKA_STORAGE_ERROR
+            world.loop.advance(1.0)
+    assert told.call_count == 1
+    assert world.state() == "PrepareCommit"
+    assert 600 / AGAIN_S_MAX <= len(world.markers.written) <= 600 / AGAIN_S_MAX + 10
+    world.markers.errors.clear()
+    world.loop.advance(AGAIN_S_MAX)
     assert world.state() == "CompleteCommit"
 
 
