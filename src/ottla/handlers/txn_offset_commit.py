@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 ABORTABLE_SINCE, ADDS_SINCE = 4, 5
 NO_SEQUENCE = -1
-NO_SEQUENCE = -1
 
 
 def handle(context: Context, request: Request[TxnOffsetCommitRequest]) -> Reply | Parked:
