@@ -249,6 +249,20 @@ MUTANTS = [
         f"{UNIT}/test_checkpoints.py",
     ),
     _rule(
+        "an index of aborted transactions is believed only as the checkpoint has it",
+        "derived",
+        "if base not in work.aborted_unsound and is_like != seals.get(base):",
+        "if False:",
+        f"{UNIT}/test_recovery_of_transactions.py",
+    ),
+    _rule(
+        "indexes of aborted transactions that nothing vouches for are made anew",
+        "derived",
+        "            work.aborted_unsound |= {one.base_offset for one in segments}\n",
+        "            pass\n",
+        f"{UNIT}/test_recovery_of_transactions.py",
+    ),
+    _rule(
         "a producer snapshot is believed only with its checksum",
         "producers",
         "    if crc32c(view[6:]) != checksum:\n",

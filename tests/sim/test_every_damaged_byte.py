@@ -18,11 +18,12 @@ import pytest
 
 from ottla.core.model import NO_TOPIC_ID, FileSlice, LeaderEpoch, Offset, TopicId, TopicPartition
 from ottla.protocol.errors import ErrorCode
-from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
+from ottla.records.batch import CONTROL_BIT, TRANSACTIONAL_BIT, BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.compress import CODEC_NAMES
 from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.records.reader import Record
+from ottla.storage.aborted import Aborted
 from ottla.storage.checked import Cold
 from ottla.storage.checkpoints import CLEAN_MARKER, MetaProperties
 from ottla.storage.directory import LogDirectory
@@ -63,9 +64,13 @@ class World:
 
     def append(self, log: Log, raw: bytes | bytearray, epoch: int) -> None:
         batch = BatchView(memoryview(bytearray(raw)))
-        while log.prepare(batch.length, LeaderEpoch(epoch), batch.max_timestamp) is not None:
+        prepare = log.prepare_abort if batch.attributes & CONTROL_BIT else log.prepare
+        while prepare(batch.length, LeaderEpoch(epoch), batch.max_timestamp) is not None:
             self.settle()
-        log.append(batch, LeaderEpoch(epoch))
+        if batch.attributes & CONTROL_BIT:
+            log.append_marker(batch, LeaderEpoch(epoch))
+        else:
+            log.append(batch, LeaderEpoch(epoch))
 
     def read(self, log: Log) -> tuple[bytes, bool]:
         """All that a consumer gets from the start on, and whether it ends with an error."""
@@ -85,6 +90,14 @@ class World:
             else:
                 assert piece in (None, ErrorCode.KAFKA_STORAGE_ERROR)
                 return b"".join(parts), piece is not None
+
+    def aborted(self, log: Log) -> list[Aborted]:
+        """All that a reader of committed records is told to skip."""
+        while isinstance(found := log.aborted_between(Offset(0), log.end), Cold):
+            found.bring(self.disk)
+            self.settle()
+            found.slice.release()
+        return found
 
 
 def _end_of(raw: bytes) -> Offset:
@@ -125,6 +138,7 @@ class Image(NamedTuple):
     contents: dict[TopicPartition, bytes]
     certain: dict[TopicPartition, int]
     """Bytes of each partition that the checkpoints say were on disk for certain."""
+    aborted: dict[TopicPartition, list[Aborted]]
 
 
 @cache
@@ -148,12 +162,17 @@ def image(stop: str) -> Image:
     for key, log in logs.items():
         contents[key], failed = world.read(log)
         assert not failed
+    aborted = {key: world.aborted(log) for key, log in logs.items()}
+    assert {one.last_offset >= logs[HURT].segments[1].base_offset for one in aborted[HURT]} == {
+        False,
+        True,
+    }, "both segments are to have some"
     if stop == "clean":
         certain = {key: len(content) for key, content in contents.items()}
         world.directory.stop(1)
     files = files_below(world.disk.root)
     assert (f"/data/{CLEAN_MARKER}" in files) == (stop == "clean")
-    return Image(files, contents, certain)
+    return Image(files, contents, certain, aborted)
 
 
 def _epoch_bytes(content: bytes) -> set[int]:
@@ -185,6 +204,10 @@ def judge(stop: str, path: str, content: bytes | None) -> str:
             differs = {at for at, byte in enumerate(served) if byte != expected[at]}
             assert differs <= _epoch_bytes(expected), f"wrong bytes from {min(differs)} on"
             state = "served with another leader epoch"
+        shown = min(log.end, log.damaged_at)
+        hidden = [one for one in whole.aborted[key] if one.last_offset < shown]
+        found = [one for one in world.aborted(log) if one.last_offset < shown]
+        assert found == hidden, "readers of committed records would see others"
         if failed:
             state = "error"
         elif len(served) < len(expected):

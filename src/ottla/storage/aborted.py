@@ -7,7 +7,8 @@ marker. A segment has the file only once a transaction was aborted in it.
 Entry, big-endian: version int16 · producer id int64 · first offset int64 · last offset int64 (the
 marker's) · last stable offset int64, as it was once the marker was in. Derived data: recovery makes
 it anew from the batches. Unlike the sparse indexes it is written at once and believed: an entry
-that was missing would show readers what was taken back.
+that was missing would show readers what was taken back. So a checkpoint says which segments have
+one, and with what content (`derived.doubt_aborted`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final, NamedTuple
 
 from ottla.core.model import Offset
 from ottla.core.ports import DiskError, File
+from ottla.records.crc import crc32c
 from ottla.storage.index import NotResident
 
 SUFFIX: Final = ".txnindex"
@@ -44,12 +46,15 @@ class Aborted(NamedTuple):
 class AbortedIndex:
     """The aborted transactions whose markers lie in one segment."""
 
-    __slots__ = ("count", "file")
+    __slots__ = ("_staged_crc", "count", "crc", "file")
 
-    def __init__(self, file: File, count: int = 0) -> None:
+    def __init__(self, file: File, count: int = 0, crc: int = 0) -> None:
         """`count` entries of the file are sound; what lies behind them will be written over."""
         self.file = file
         self.count = count
+        self.crc = crc
+        """CRC-32C of those entries."""
+        self._staged_crc = crc
 
     def stage(self, aborted: Aborted) -> None:
         """Write the next entry; it counts after `take`, once its marker is in the log.
@@ -57,11 +62,18 @@ class AbortedIndex:
         Before the marker, for the other way round a failed write would leave a marker that no
         reader learns of. Raises DiskError.
         """
-        self.file.write(_ENTRY.pack(_VERSION, *aborted), self.count * _ENTRY.size)
+        raw = _ENTRY.pack(_VERSION, *aborted)
+        self.file.write(raw, self.count * _ENTRY.size)
+        self._staged_crc = crc32c(raw, self.crc)
 
     def take(self) -> None:
         """The marker of the staged entry is in the log."""
         self.count += 1
+        self.crc = self._staged_crc
+
+    def clear(self) -> None:
+        """Begin again with the first entry."""
+        self.count = self.crc = 0
 
     def settle(self) -> None:
         """Cut what lies behind the last entry. Raises DiskError."""
@@ -108,8 +120,9 @@ class AbortedIndex:
 
 def open_aborted(file: File, base_offset: Offset) -> AbortedIndex | None:
     """The index as it stands in its file; None if its entries can't be right. Blocks: at start."""
-    entries = decode_aborted(file.read(0, file.size()), base_offset)
-    return None if entries is None else AbortedIndex(file, len(entries))
+    raw = file.read(0, file.size())
+    entries = decode_aborted(raw, base_offset)
+    return None if entries is None else AbortedIndex(file, len(entries), crc32c(raw))
 
 
 def decode_aborted(raw: bytes, base_offset: Offset) -> list[Aborted] | None:

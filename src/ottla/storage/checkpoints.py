@@ -16,6 +16,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from ottla.core.model import LeaderEpoch, Offset, TopicId, TopicPartition
 from ottla.core.value import Value
@@ -26,6 +27,7 @@ LOG_STARTS = "log-start-offset-checkpoint"
 HIGH_WATERMARKS = "replication-offset-checkpoint"
 RETENTION_CLOCK = "retention-clock-checkpoint"
 CLEANED = "cleaner-offset-checkpoint"
+ABORTED = "aborted-index-checkpoint"
 PARTITION_METADATA = "partition.metadata"
 META_PROPERTIES = "meta.properties"
 CLEAN_MARKER = ".kafka_cleanshutdown"
@@ -91,6 +93,40 @@ def decode_offsets(raw: bytes | None) -> dict[TopicPartition, Offset] | None:
         if number is None or at is None:
             return None
         found[TopicPartition(topic, number)] = Offset(at)
+    return found
+
+
+AbortedSeals: TypeAlias = Mapping[Offset, tuple[int, int]]
+"""Which segments of a log have an index of aborted transactions: entries in it, their CRC-32C."""
+
+
+def encode_aborted_seals(seals: Mapping[TopicPartition, AbortedSeals]) -> bytes:
+    """aborted-index-checkpoint, ottla's own: `topic partition base_offset entries crc` a line."""
+    rows = [
+        f"{name.topic} {name.partition} {base} {count} {crc}"
+        for name, of_log in seals.items()
+        for base, (count, crc) in of_log.items()
+    ]
+    return _text([*rows, f"{_CHECKSUM_ROW} 0 0 0 {_checksum_of(rows)}"])
+
+
+def decode_aborted_seals(
+    raw: bytes | None,
+) -> dict[TopicPartition, dict[Offset, tuple[int, int]]] | None:
+    """What an aborted-index-checkpoint says; None if it is missing, or can't be believed."""
+    rows = _rows(raw or b"", 5)
+    if not rows or rows[-1][:4] != [_CHECKSUM_ROW, "0", "0", "0"]:
+        return None
+    checksum = rows.pop()[4]
+    if checksum != str(_checksum_of(" ".join(row) for row in rows)):
+        return None
+    found: dict[TopicPartition, dict[Offset, tuple[int, int]]] = {}
+    for topic, *texts in rows:
+        numbers = [number for number in map(_number, texts) if number is not None]
+        if len(numbers) < 4:
+            return None
+        partition, base, count, crc = numbers
+        found.setdefault(TopicPartition(topic, partition), {})[Offset(base)] = count, crc
     return found
 
 

@@ -7,6 +7,7 @@ at start only. Must not judge a batch: `recovery` has done so, and cut what is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ottla.storage.recovery import Recovery
 
 _FIRST = Offset(0)
+_COORDINATOR_EPOCH, _OPEN_SINCE = 6, 7  # of a snapshot's entry
 
 
 def named_offsets(names: list[str], suffix: str) -> list[Offset]:
@@ -83,6 +85,37 @@ def producers_of(
     return producers
 
 
+def doubt_aborted(work: Recovery, names: list[str], segments: list[Segment]) -> None:
+    """Note whose index of aborted transactions is not as the last checkpoint left it.
+
+    A flipped bit may leave an entry that could be right, and a lost file leaves nothing to see.
+    One that has changed since the checkpoint is in a segment that was read, or compacted. Where
+    nothing vouches (in Kafka's directories; ours may have lost that file), all are found anew,
+    unless there is no sign of transactions in the log.
+    """
+    seals = work.hints.aborted
+    if seals is None:
+        if any(one.aborted is not None for one in segments) or _tells_of_markers(work, names):
+            work.aborted_unsound |= {one.base_offset for one in segments}
+        return
+    for segment in segments:
+        base, index = segment.base_offset, segment.aborted
+        is_like = None if index is None else (index.count, index.crc)
+        if base not in work.aborted_unsound and is_like != seals.get(base):
+            work.found(Case.INDEX_REBUILT, stem(work.directory, base) + SUFFIX)
+            work.aborted_unsound.add(base)
+
+
+def _tells_of_markers(work: Recovery, names: list[str]) -> bool:
+    for offset in named_offsets(names, ".snapshot"):
+        with suppress(BadSnapshot):
+            path = stem(work.directory, offset) + ".snapshot"
+            for entry in decode_snapshot(work.disk.read_file(path) or b""):
+                if entry[_COORDINATOR_EPOCH] >= 0 or entry[_OPEN_SINCE] >= 0:
+                    return True
+    return False
+
+
 def find_aborted(work: Recovery, names: list[str], segments: list[Segment]) -> None:
     """Make the indexes of aborted transactions anew that are missing, stale or unsound.
 
@@ -105,7 +138,7 @@ def find_aborted(work: Recovery, names: list[str], segments: list[Segment]) -> N
             break
     for segment in segments:
         if segment.base_offset in work.aborted_unsound and segment.aborted is not None:
-            segment.aborted.count = 0
+            segment.aborted.clear()
     _replay(producers, segments, begin, partial(_note_aborted, work))
     for segment in segments:
         if segment.base_offset in work.aborted_unsound and segment.aborted is not None:

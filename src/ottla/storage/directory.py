@@ -46,6 +46,7 @@ _STOPPED_AT_ONCE = 16  # each may need three descriptors until it is synced
 _DELETE = "-delete"
 _DELETED = ".deleted"
 _STRAY = "-stray"
+_NO_SEALS: checkpoints.AbortedSeals = {}
 _SET_ASIDE = (_DELETE, _STRAY, "-future")
 _NOT_OURS = frozenset({"__cluster_metadata"})
 
@@ -184,6 +185,11 @@ class LogDirectory:
         ):
             if offsets is None:
                 self.rebuilt.append(f"{self.path}/{name}")
+        path = f"{self.path}/{checkpoints.ABORTED}"
+        raw = self.disk.read_file(path)
+        seals = checkpoints.decode_aborted_seals(raw)
+        if seals is None and raw is not None:
+            self.rebuilt.append(path)
         # Not believed or not there, it costs another compaction. Holes are then no damage anywhere.
         cleaned = self._offsets(checkpoints.CLEANED)
         self.cleaned = cleaned or {}
@@ -207,6 +213,7 @@ class LogDirectory:
                 self.cleaned.get(partition, holes),
                 now_ms,
                 starts_certain,
+                None if seals is None else seals.get(partition, _NO_SEALS),
             )
             if topic_id == NO_TOPIC_ID and (metadata is not None or hints.recovery_point > 0):
                 self.adoptable.add(partition)
@@ -451,9 +458,14 @@ class LogDirectory:
             checkpoints.LOG_STARTS: self._starts(),
             checkpoints.HIGH_WATERMARKS: {name: log.flushed for name, log in here.items()},
         }
+        seals = {name: log.aborted_seals() for name, log in here.items()}
+        sealed = checkpoints.encode_aborted_seals(seals)
         steps: list[Step] = [
-            ReplaceFile(f"{self.path}/{name}", checkpoints.encode_offsets(offsets), False)
-            for name, offsets in contents.items()
+            ReplaceFile(f"{self.path}/{checkpoints.ABORTED}", sealed, False),
+            *(
+                ReplaceFile(f"{self.path}/{name}", checkpoints.encode_offsets(offsets), False)
+                for name, offsets in contents.items()
+            ),
         ]
         if self._cleaned_listed:
             steps.append(self._cleaned_step())

@@ -169,6 +169,14 @@ class Readable:
         except NotResident as missing:
             return Cold(missing.slice())
 
+    def aborted_seals(self) -> dict[Offset, tuple[int, int]]:
+        """Which segments have an index of aborted transactions: its entries, their checksum."""
+        return {
+            segment.base_offset: (segment.aborted.count, segment.aborted.crc)
+            for segment in self.segments
+            if segment.aborted is not None
+        }
+
     def offset_for_time(self, timestamp: int, bound: LogPosition) -> TimeHit | Cold | None:
         """The first batch below `bound` that holds a record of `timestamp` or later.
 

@@ -25,8 +25,16 @@ from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, BatchView
 from ottla.records.crc import crc32c
 from ottla.storage.aborted import SUFFIX, AbortedIndex, open_aborted
 from ottla.storage.checked import ANYWHERE
+from ottla.storage.checkpoints import AbortedSeals
 from ottla.storage.cleaner import swap
-from ottla.storage.derived import epochs_of, find_aborted, named_offsets, place_open, producers_of
+from ottla.storage.derived import (
+    doubt_aborted,
+    epochs_of,
+    find_aborted,
+    named_offsets,
+    place_open,
+    producers_of,
+)
 from ottla.storage.findings import Case, Finding
 from ottla.storage.index import (
     OFFSET_ENTRY,
@@ -57,6 +65,8 @@ class Hints(Value):
     """When a segment counts as made, for rolls by time of records without timestamps."""
     start_certain: bool = False
     """Whether `start` is what we wrote; Kafka leaves out one that is a segment's."""
+    aborted: AbortedSeals | None = None
+    """What its indexes of aborted transactions are to be like. None: nothing vouches for them."""
 
 
 class Recovery:
@@ -132,6 +142,7 @@ def open_log(
             _discard(work, segments, Case.BELOW_START)
         segments, end = [], hints.start
     epochs = epochs_of(work, segments, end)
+    doubt_aborted(work, names, segments)
     find_aborted(work, names, segments)
     producers = producers_of(work, names, segments, end)
     place_open(producers, segments)

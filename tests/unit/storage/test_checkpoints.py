@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.core.model import TopicPartition
+from ottla.core.model import Offset, TopicPartition
 from ottla.storage import checkpoints
 from ottla.storage.checkpoints import MetaProperties
 
@@ -17,6 +17,19 @@ def test_an_offset_checkpoint_is_kafkas_with_a_row_for_the_checksum():
     assert checkpoints.encode_offsets(offsets) == written
     assert checkpoints.decode_offsets(written) == offsets
     assert checkpoints.decode_offsets(written.replace(b"13128", b"13129")) is None
+
+
+def test_what_indexes_of_aborted_transactions_are_like_is_believed_only_whole():
+    seals = {TopicPartition("t", 1): {Offset(0): (2, 77), Offset(9): (1, 0)}}
+    raw = checkpoints.encode_aborted_seals(seals)
+    assert raw.startswith(b"0\n3\nt 1 0 2 77\nt 1 9 1 0\n~checksum 0 0 0 ")
+    assert checkpoints.decode_aborted_seals(raw) == seals
+    assert checkpoints.decode_aborted_seals(checkpoints.encode_aborted_seals({})) == {}
+    for at in range(len(raw)):
+        hurt = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        assert checkpoints.decode_aborted_seals(hurt) is None
+        assert checkpoints.decode_aborted_seals(raw[:at]) is None
+    assert checkpoints.decode_aborted_seals(None) is None
 
 
 @pytest.mark.parametrize("raw", [b"", None])

@@ -7,9 +7,11 @@ import random
 import pytest
 
 from ottla.core.model import LeaderEpoch, Offset
+from ottla.core.ports import UnlinkFile
 from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
 from ottla.records.control import ControlType, EndMarker, build_end_marker
-from ottla.storage.aborted import Aborted
+from ottla.storage.aborted import Aborted, AbortedIndex
+from ottla.storage.checkpoints import AbortedSeals
 from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
 from ottla.storage.recovery import Hints, open_log
@@ -55,9 +57,15 @@ class Writer:
             self.bench.append(make_batch(size=200))
 
 
-def reopen(bench: Bench, *, clean: bool = False, recovery_point: int = 0) -> list[Finding]:
+def reopen(
+    bench: Bench,
+    *,
+    clean: bool = False,
+    recovery_point: int = 0,
+    aborted: AbortedSeals | None = None,
+) -> list[Finding]:
     bench.disk.kill()
-    hints = Hints(clean, Offset(recovery_point))
+    hints = Hints(clean, Offset(recovery_point), aborted=aborted)
     opened: Opened
     opened, findings = open_log(bench.disk, "/data/t-0", TOPIC_ID, SETTINGS, hints)
     bench.log = bench.open(opened)
@@ -141,6 +149,56 @@ def test_an_index_that_is_missing_is_made_anew_after_a_crash(bench):
             bench.disk.open(segment.aborted.file.path).truncate(0)
     reopen(bench)
     assert every_aborted(bench) == before
+
+
+def indexes(bench: Bench) -> list[AbortedIndex]:
+    return [one.aborted for one in bench.log.segments if one.aborted is not None]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_an_entry_that_could_be_right_and_is_not_the_one_written_is_made_anew(bench, clean):
+    before = two_aborted_one_open(bench)
+    point, seals = stop(bench), bench.log.aborted_seals()
+    for index in indexes(bench):
+        index.file.write(b"\x63", 9)  # another producer
+    findings = reopen(bench, clean=clean, recovery_point=point, aborted=seals)
+    assert [one.case for one in findings].count(Case.INDEX_REBUILT) >= 1
+    assert every_aborted(bench) == before
+    point = stop(bench)
+    assert reopen(bench, clean=True, recovery_point=point, aborted=seals) == []
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_an_index_that_a_checkpoint_knows_of_is_missed(bench, clean):
+    before = two_aborted_one_open(bench)
+    point, seals = stop(bench), bench.log.aborted_seals()
+    assert len(seals) == 2
+    for index in indexes(bench):
+        bench.disk.perform_now([UnlinkFile(index.file.path)])
+    reopen(bench, clean=clean, recovery_point=point, aborted=seals)
+    assert every_aborted(bench) == before
+
+
+def test_indexes_that_nothing_vouches_for_are_held_against_the_batches(bench):
+    """As in a directory of Kafka's. A snapshot says that there have been transactions."""
+    before = two_aborted_one_open(bench)
+    point = stop(bench)
+    for index in indexes(bench):
+        bench.disk.perform_now([UnlinkFile(index.file.path)])
+    reopen(bench, clean=True, recovery_point=point, aborted=None)
+    assert every_aborted(bench) == before
+
+
+def test_a_log_without_transactions_is_not_read_for_them(bench, monkeypatch):
+    bench.append(make_batch(size=200))
+    bench.settle()
+    point = stop(bench)
+    begins: list[Offset] = []
+    monkeypatch.setattr(
+        "ottla.storage.derived._replay", lambda _producers, _segments, begin: begins.append(begin)
+    )
+    assert reopen(bench, clean=True, recovery_point=point, aborted=None) == []
+    assert begins == [point]
 
 
 def test_an_index_tells_nothing_of_a_marker_that_was_lost(bench):

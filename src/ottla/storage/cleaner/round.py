@@ -92,7 +92,8 @@ class Cleaned(NamedTuple):
     max_timestamp_offset: int
     offsets: tuple[int, Entry | None]
     times: tuple[int, Entry | None]
-    aborted_count: int
+    aborted: tuple[int, int]
+    """How many entries its index of aborted transactions has, and their checksum."""
     records_dropped: int
 
     def segment(self, files: Sequence[File]) -> Segment:
@@ -111,14 +112,14 @@ class Cleaned(NamedTuple):
         segment.max_timestamp_offset = self.max_timestamp_offset
         segment.opened()
         segment.checked_from = 0  # every checksum in it was just computed
-        if self.aborted_count:
-            segment.aborted = AbortedIndex(files[3], self.aborted_count)
+        if self.aborted[0]:
+            segment.aborted = AbortedIndex(files[3], *self.aborted)
         return segment
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """The kinds of files that it has."""
-        return (*SUFFIXES, ABORTED) if self.aborted_count else SUFFIXES
+        return (*SUFFIXES, ABORTED) if self.aborted[0] else SUFFIXES
 
 
 Pace = Callable[[int], None]
@@ -311,6 +312,7 @@ class _Writing:
         self._write()
         segment = self._segment
         segment.seal()
+        crc = 0
         if aborted:
             path = f"{self._path}{ABORTED}{CLEANED}"
             self._files += self._disk.perform_now([CreateFile(path)])
@@ -318,6 +320,7 @@ class _Writing:
             for one in sorted(aborted, key=lambda one: one.last_offset):
                 index.stage(one)
                 index.take()
+            crc = index.crc
         steps = [SyncFile(file) for file in self._files]
         self._disk.perform_now([*steps, SyncDirectory(self._plan.directory)])
         return Cleaned(
@@ -329,7 +332,7 @@ class _Writing:
             segment.max_timestamp_offset,
             (segment.offsets.count, segment.offsets.last),
             (segment.times.count, segment.times.last),
-            len(aborted),
+            (len(aborted), crc),
             records_dropped,
         )
 
