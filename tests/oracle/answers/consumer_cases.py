@@ -490,6 +490,41 @@ def protocols_that_do_not_fit(peer: Peer, version: int) -> Any:
 
 
 @error(BEAT)
+def what_who_is_refused_is_told(peer: Peer, version: int) -> Any:
+    made = Consumers(peer, version)
+    made.join("new")
+    member = made.classic_join()["member_id"]
+    made.classic_join(member, protocol_type="connect")
+    made.classic_join("stranger", group_instance_id="i")
+    broken = JoinGroupRequest(
+        group_id=made.group,
+        session_timeout_ms=30_000,
+        rebalance_timeout_ms=30_000,
+        protocol_type="consumer",
+        protocols=[JoinGroupRequestProtocol(name="range", metadata=b"broken")],
+    )
+    made.answers.append(_nameless(peer.ask(broken, 9)))
+    return made.answers
+
+
+@error(BEAT)
+def classic_members_alone_of_whom_one_leaves(peer: Peer, version: int) -> Any:
+    made = Consumers(peer, version)
+    made.join("new")
+    joined = made.classic_join()
+    old, generation = joined["member_id"], joined["generation_id"]
+    made.classic_join("new")
+    made.listed()
+    made.classic_leave("new")
+    wait_until(
+        lambda: made.classic_beat(old, generation)["error_code"] == "rebalance_in_progress",
+        "a rebalance",
+    )
+    made.listed()
+    return made.answers
+
+
+@error(BEAT)
 def static_members_of_either_kind_replace_each_other(peer: Peer, version: int) -> Any:
     made = Consumers(peer, version)
     made.join("new", instance_id="i")

@@ -76,23 +76,28 @@ class MixedGroups:
     def join(
         self, group: ConsumerGroup, request: JoinGroupRequest, caller: Caller
     ) -> Decision[JoinGroupResponse]:
-        """Join a consumer group that isn't empty. Answered at once: nobody is waited for."""
+        """Join a consumer group that isn't empty. Answered at once: nobody is waited for.
+
+        Who is refused is told no member id, as in Kafka, but for the one to join with.
+        """
         settings = self._consumer.settings(group.id)
         member_id = request.member_id
         is_new = not member_id
         if not settings.can_join_classic:
-            return Decision(refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, member_id))
+            return Decision(refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
         if is_new:
             member_id = self._consumer.unique()
         if len(group.members) >= settings.size_max and member_id not in group.members:
             return Decision(refused_join(ErrorCode.GROUP_MAX_SIZE_REACHED))
         protocols = tuple((each.name, bytes(each.metadata)) for each in request.protocols)
-        subscription = read_subscription(protocols[0][1]) if protocols else None
-        if subscription is None or not _supports(group, request.protocol_type, protocols):
-            return Decision(refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id))
+        if not _supports(group, request.protocol_type, protocols):
+            return Decision(refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
         instance_id = request.group_instance_id
         if instance_id is None and is_new and caller.version >= ID_REQUIRED_SINCE:
             return Decision(refused_join(ErrorCode.MEMBER_ID_REQUIRED, member_id))
+        subscription = read_subscription(protocols[0][1])
+        if subscription is None:  # Kafka's coordinator fails at it: UNKNOWN_SERVER_ERROR
+            return Decision(refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
         draft = Draft(group, self._consumer.image())
         former = group.static_member(instance_id)
         member: Member | None
@@ -103,7 +108,7 @@ class MixedGroups:
             member = Member(member_id) if former is None else take_place(draft, former, member_id)
         else:
             if refusal := check_instance(former, member_id, instance_id):
-                return Decision(refused_join(refusal.error, member_id))
+                return Decision(refused_join(refusal.error))
             member = former
         assert member is not None, "an instance that was checked is a member"
         updated = _joined(member, request, caller, subscription, protocols)
@@ -119,17 +124,21 @@ class MixedGroups:
         member, updated = change
         group = draft.group
         owned = _owned(subscription, draft.image)
-        if former is not None and self._may_downgrade(draft, [former], [updated]):
+        if (
+            former is not None
+            and former.classic is None
+            and self._may_downgrade(draft, [former], [updated])
+        ):
             refusal = self._consumer.subscribe(draft, member, updated)
             if isinstance(refusal, Refusal):
-                return Decision(refused_join(refusal.error, updated.id))
+                return Decision(refused_join(refusal.error))
             renamed = {former.id: updated.id}
             rebalance = group.assignment_epoch < draft.epoch
             self._to_classic(draft, renamed, rebalance)
             return Decision(_join_answer(updated, draft.epoch), draft.entries, draft.effects)
         outcome = self._consumer.advance(draft, member, updated, owned)
         if isinstance(outcome, Refusal):
-            return Decision(refused_join(outcome.error, updated.id))
+            return Decision(refused_join(outcome.error))
         assert updated.classic is not None, "it has just joined so"
         draft.effects += (
             Do(partial(_forget, group.told_to_join, updated.id)),
@@ -343,7 +352,6 @@ class MixedGroups:
             settings.can_downgrade
             and 0 < len(left) <= settings.classic_size_max
             and all(member.classic is not None for member in left)
-            and any(member.classic is None for member in going)
             # A crash must keep all of it or nothing, so it goes into one batch. More than that
             # would be refused each time, and a member that is gone would never be out.
             and bytes_as_classic(draft, left) <= settings.record_bytes_max

@@ -402,7 +402,7 @@ def test_what_makes_a_group_classic_is_never_more_than_was_reckoned(world, monke
 
 
 def test_i37_whoever_joins_as_soon_as_the_group_is_classic_again_is_not_kept_waiting(world):
-    old, generation = world.classic_group()
+    old, _ = world.classic_group()
     world.join("new", "t")
     world.classic_join(old, (0, 1))
     world.beat("new", -1)
@@ -425,3 +425,15 @@ def test_i37_whoever_leaves_as_soon_as_the_group_is_classic_again_leaves_no_roun
     assert (joined.error_code, joined.leader) == (ErrorCode.NONE, second)
     world.pass_ms(60_000)
     assert not len(world.shard.groups[GROUP].members)
+
+
+def test_the_group_is_classic_again_when_one_leaves_and_only_classic_members_are_left(world):
+    world.join("new", "t")
+    old = world.classic_join()
+    world.classic_join("new")
+    assert world.kind() is ConsumerGroup
+    world.classic_leave("new")
+    assert world.kind() is ClassicGroup
+    world.pass_ms(1)
+    again = world.classic_beat(old.member_id, old.generation_id)
+    assert again == ErrorCode.REBALANCE_IN_PROGRESS
