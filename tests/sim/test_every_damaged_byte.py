@@ -139,6 +139,7 @@ class Image(NamedTuple):
     certain: dict[TopicPartition, int]
     """Bytes of each partition that the checkpoints say were on disk for certain."""
     aborted: dict[TopicPartition, list[Aborted]]
+    epochs: dict[TopicPartition, list[tuple[LeaderEpoch, Offset]]]
 
 
 @cache
@@ -172,7 +173,8 @@ def image(stop: str) -> Image:
         world.directory.stop(1)
     files = files_below(world.disk.root)
     assert (f"/data/{CLEAN_MARKER}" in files) == (stop == "clean")
-    return Image(files, contents, certain, aborted)
+    epochs = {key: log.epochs.entries() for key, log in logs.items()}
+    return Image(files, contents, certain, aborted, epochs)
 
 
 def _epoch_bytes(content: bytes) -> set[int]:
@@ -208,6 +210,8 @@ def judge(stop: str, path: str, content: bytes | None) -> str:
         hidden = [one for one in whole.aborted[key] if one.last_offset < shown]
         found = [one for one in world.aborted(log) if one.last_offset < shown]
         assert found == hidden, "readers of committed records would see others"
+        if not path.endswith(".log"):
+            assert log.epochs.entries() == whole.epochs[key]
         if failed:
             state = "error"
         elif len(served) < len(expected):

@@ -6,7 +6,8 @@ a file that can't be believed; the caller has a case for it.
 
 Kafka's formats have no checksum, and a digit gone wrong in a log's start would hide records without
 a word. So ours carry one where Kafka's reader passes it over: in an offset checkpoint a last row
-for a topic that can't exist, in partition.metadata a third line, in meta.properties a comment.
+for a topic that can't exist, in partition.metadata a third line, in meta.properties a comment; in a
+leader-epoch-checkpoint, whose rows all count, blanks and tabs at the end of the last one.
 Files without it are believed as Kafka wrote them.
 """
 
@@ -147,15 +148,26 @@ def is_sealed(raw: bytes | None) -> bool:
 
 
 def encode_epochs(entries: Iterable[tuple[LeaderEpoch, Offset]]) -> bytes:
-    """A leader-epoch-checkpoint: one `epoch start_offset` a line."""
-    return _text(f"{epoch} {start}" for epoch, start in entries)
+    """A leader-epoch-checkpoint: one `epoch start_offset` a line, and the checksum of all."""
+    rows = [f"{epoch} {start}" for epoch, start in entries]
+    if rows:
+        rows[-1] += _in_blanks(_checksum_of(rows))
+    return _text(rows)
+
+
+def _in_blanks(checksum: int) -> str:
+    return " " + f"{checksum:032b}".replace("0", " ").replace("1", "\t")
 
 
 def decode_epochs(raw: bytes | None) -> list[tuple[LeaderEpoch, Offset]] | None:
     """What a leader-epoch-checkpoint says; None unless both columns rise."""
     if not raw:
         return []
-    rows = _rows(raw, 2)
+    text = raw[:-1].decode(errors="replace")
+    bare = text.rstrip(" \t")
+    if bare != text and text != bare + _in_blanks(_checksum_of(bare.split("\n")[2:])):
+        return None
+    rows = _rows(bare.encode() + raw[-1:], 2)
     if rows is None:
         return None
     entries: list[tuple[LeaderEpoch, Offset]] = []

@@ -48,7 +48,20 @@ def test_a_checkpoint_that_makes_no_sense_is_not_believed(raw):
 
 def test_leader_epochs_are_kafkas():
     assert checkpoints.decode_epochs(b"0\n1\n0 0\n") == [(0, 0)]
-    assert checkpoints.encode_epochs([(0, 0), (2, 7)]) == b"0\n2\n0 0\n2 7\n"
+    ours = checkpoints.encode_epochs([(0, 0), (2, 7)])
+    assert b"\n".join(line.rstrip() for line in ours.splitlines()) == b"0\n2\n0 0\n2 7"
+    assert checkpoints.encode_epochs([]) == b"0\n0\n"
+
+
+def test_leader_epochs_of_ours_are_believed_only_whole():
+    ours = checkpoints.encode_epochs([(1, 0), (3, 70)])
+    assert checkpoints.decode_epochs(ours) == [(1, 0), (3, 70)]
+    for at in range(len(ours)):
+        for bit in range(8):
+            hurt = ours[:at] + bytes([ours[at] ^ 1 << bit]) + ours[at + 1 :]
+            assert checkpoints.decode_epochs(hurt) is None, (at, bit)
+        if at:
+            assert checkpoints.decode_epochs(ours[:at]) is None
 
 
 @pytest.mark.parametrize("rows", [b"1 0\n1 5\n", b"1 5\n2 5\n", b"2 0\n1 5\n"])

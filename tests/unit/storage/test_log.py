@@ -11,6 +11,7 @@ from ottla.core.ports import DiskError, ReserveSpace
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.storage.checked import Cold
+from ottla.storage.checkpoints import encode_epochs
 from ottla.storage.log import Log
 from ottla.storage.segment import Damaged
 from ottla.storage.settings import LogSettings
@@ -19,6 +20,10 @@ from ottla.testing.simdisk import Fault
 from .conftest import Bench, make_batch
 
 E1 = LeaderEpoch(1)
+
+
+def epochs(*entries: tuple[int, int]) -> bytes:
+    return encode_epochs((LeaderEpoch(epoch), Offset(start)) for epoch, start in entries)
 
 
 def bases(log: Log) -> list[int]:
@@ -50,7 +55,7 @@ def test_nothing_is_on_disk_before_the_first_append(bench):
         "leader-epoch-checkpoint",
         "partition.metadata",
     ]
-    assert bench.disk.read_file("/data/t-0/leader-epoch-checkpoint") == b"0\n1\n1 0\n"
+    assert bench.disk.read_file("/data/t-0/leader-epoch-checkpoint") == epochs((1, 0))
 
 
 def test_all_who_wait_for_files_are_called(bench):
@@ -75,7 +80,7 @@ def test_a_new_epoch_is_in_the_checkpoint_before_its_first_append(bench):
     bench.append(make_batch())
     assert bench.log.prepare(80, LeaderEpoch(4), 0) is not None
     bench.settle()
-    assert bench.disk.read_file("/data/t-0/leader-epoch-checkpoint") == b"0\n2\n1 0\n4 1\n"
+    assert bench.disk.read_file("/data/t-0/leader-epoch-checkpoint") == epochs((1, 0), (4, 1))
     assert bench.append(make_batch(), epoch=4) == 1
 
 
