@@ -259,6 +259,8 @@ class TransactionShard:
         found = self.open.get(name)
         if found is None or (found.producer_id, found.epoch) != producer:
             return Decision(ErrorCode.NONE)
+        if found.deadline_s > self._clock.monotonic():
+            return Decision(ErrorCode.NONE)  # the next one, of the same epoch: version 1
         return self._fence(found, ErrorCode.NONE)
 
     def _fence(self, found: Transaction, reply: ErrorCode) -> Decision[Told]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import EXHAUSTED_EPOCH
 from ottla.coordinator.transaction.shard import EXPIRED_AT_ONCE, GRACE_S
-from ottla.core.model import TopicPartition
+from ottla.core.model import ProducerId, TopicPartition
+from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 from tests.transactions import World
 
@@ -80,6 +83,32 @@ def test_one_that_could_not_be_aborted_is_aborted_later(world: World) -> None:
     assert world.state() == "Ongoing"
     world.journal.append_error = ErrorCode.NONE
     world.loop.advance(LOOK_S)
+    assert world.state() == "CompleteAbort"
+
+
+def test_an_abort_that_comes_late_spares_the_next_transaction_of_the_same_epoch(
+    world: World,
+) -> None:
+    """It had to wait for a producer id; its transaction was committed meanwhile."""
+    producer = world.at_epoch(EXHAUSTED_EPOCH)
+    world.add(producer)
+    waited: list[Pending[ProducerId]] = []
+
+    def next_id() -> Pending[ProducerId]:
+        waited.append(Pending())
+        return waited[-1]
+
+    with patch.object(world.transactions, "_next_producer_id", next_id):
+        world.loop.advance(TIMEOUT_S + LOOK_S)
+    assert world.state() == "Ongoing"
+    assert world.end(producer, version=0) == producer
+    assert world.add(producer) is ErrorCode.NONE
+    assert waited
+    for pending in waited:
+        pending.complete(ProducerId(5000))
+    world.loop.run()
+    assert world.state() == "Ongoing"
+    world.loop.advance(TIMEOUT_S + LOOK_S)
     assert world.state() == "CompleteAbort"
 
 
