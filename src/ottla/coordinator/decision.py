@@ -73,7 +73,13 @@ class Do(NamedTuple):
     call: Callable[[], None]
 
 
-Effect: TypeAlias = Schedule | Cancel | Complete | Do
+class Follow(NamedTuple):
+    """Effects that can be told only now that the entries are in. Must not fail."""
+
+    tell: Callable[[], Sequence[Effect]]
+
+
+Effect: TypeAlias = Schedule | Cancel | Complete | Do | Follow
 
 _NOTHING: tuple[Any, ...] = ()
 

@@ -16,7 +16,17 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Ending, Entry, Schedule
+from ottla.coordinator.decision import (
+    Cancel,
+    Complete,
+    Decision,
+    Do,
+    Effect,
+    Ending,
+    Entry,
+    Follow,
+    Schedule,
+)
 from ottla.coordinator.loading import Loading
 from ottla.core.model import Offset
 from ottla.core.pending import Pending
@@ -345,7 +355,7 @@ class Keeper(Generic[S]):
         self._parked.pop(id(result), None)
         _give(result, reply.result())
 
-    def _effect(self, effect: Schedule | Cancel | Complete | Do) -> None:
+    def _effect(self, effect: Effect) -> None:
         match effect:
             case Schedule():
                 self._schedule(effect)
@@ -355,6 +365,9 @@ class Keeper(Generic[S]):
                 self._when_committed(pending, value)
             case Do(call):
                 call()
+            case Follow(tell):
+                for one in tell():
+                    self._effect(one)
 
     def _when_committed(self, pending: Pending[Any], value: Any) -> None:
         """Complete it once all that is appended by now is committed."""

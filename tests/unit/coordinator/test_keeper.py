@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Ending, Schedule
+from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Ending, Follow, Schedule
 from ottla.coordinator.keeper import AGAIN_S, QUEUED_MAX, Keeper, Operation
 from ottla.core.pending import Pending, completed
 from ottla.core.ports import DiskError
@@ -338,6 +338,16 @@ def test_a_bug_in_one_operation_leaves_the_others_their_turn(world: World) -> No
         files.complete(None)
     world.loop.run()
     assert last.result() == 2
+
+
+def test_effects_may_be_told_once_the_entries_are_in(world: World) -> None:
+    def tell() -> list[Any]:
+        number = world.shard.values["a"]
+        return [Schedule("key", 1.0, lambda: Decision(None, [put("b", number)]))]
+
+    world.ask(lambda _shard: Decision(None, [put("a", 5)], [Follow(tell)]))
+    world.loop.advance(2)
+    assert world.shard.values == {"a": 5, "b": 5}
 
 
 class FullAfter(MemoryJournal):

@@ -19,6 +19,7 @@ from ottla.coordinator.decision import (
     Do,
     Effect,
     Entry,
+    Follow,
     Schedule,
 )
 from ottla.coordinator.entries.offsets_topic import GroupMetadataKey
@@ -369,16 +370,16 @@ class MixedGroups:
         for member in members:
             for timer in ("rebalance", "join", "sync"):
                 draft.effects.append(Cancel((timer, group.id, member.id)))
-        begin = partial(self._begin_classic, group.id)
-        draft.effects.append(Schedule(("converted", group.id), 0.0, begin))
+        draft.effects.append(Follow(partial(self._begin_classic, group.id)))
 
-    def _begin_classic(self, group_id: str) -> Decision[None]:
+    def _begin_classic(self, group_id: str) -> Sequence[Effect]:
         """The group is classic by now: its members get sessions, and are to join again."""
         group = self._rounds.classic(group_id)
+        assert group is not None, "its record is in"
         turn: Turn[None] = Turn()
-        if group is not None and not group.is_live:
-            self._rounds.start(turn, group)
-        return turn.decision(None)
+        self._rounds.start(turn, group)
+        assert not turn.entries, "it has members, so that no round of nobody begins"
+        return turn.effects
 
 
 def _is_stuck(group: ConsumerGroup) -> bool:

@@ -5,12 +5,12 @@ Owns the entries in order, as bytes, so that a restart is what loading them make
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
 from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
-from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Schedule
+from ottla.coordinator.decision import Cancel, Complete, Decision, Do, Effect, Follow, Schedule
 from ottla.coordinator.entries.offsets_topic import decode_entry, encode_entry
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic_protocol import Node
@@ -93,7 +93,11 @@ class World:
             written = encode_entry(entry)
             self.log.append(written)
             self._replay(*written)
-        for effect in decision.effects:
+        self._carry_out(decision.effects)
+        return decision.reply
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
             match effect:
                 case Schedule(key, delay_s, decide):
                     self.timers[key] = (self.clock.ms + int(delay_s * 1000), decide)
@@ -103,7 +107,8 @@ class World:
                     call()
                 case Complete(pending, value):
                     pending.complete(value)
-        return decision.reply
+                case Follow(tell):
+                    self._carry_out(tell())
 
     def pass_ms(self, ms: int) -> None:
         """Let time go by, timer by timer."""
