@@ -99,14 +99,14 @@ class Watcher:
         isolation = {"isolation.level": "read_uncommitted", "reconnect.backoff.max.ms": 200}
         self._consumer = Consumer(shared | isolation)
 
-    def is_done(self) -> bool:
+    def is_done(self, count: int = COUNT) -> bool:
         from confluent_kafka import KafkaException, TopicPartition
 
         try:
             [told] = self._consumer.committed([TopicPartition("in", 0)], timeout=1)
         except KafkaException:
             return False
-        return told.error is None and told.offset == COUNT
+        return told.error is None and bool(told.offset == count)
 
 
 def fill(bootstrap: str) -> None:
