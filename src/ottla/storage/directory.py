@@ -43,6 +43,7 @@ from ottla.storage.settings import LogSettings
 
 _LOGS_AT_ONCE = 100
 _STOPPED_AT_ONCE = 16  # each may need three descriptors until it is synced
+_OPENED_AT_ONCE = 64  # steps that make what was found durable: a few for each log
 _DELETE = "-delete"
 _DELETED = ".deleted"
 _STRAY = "-stray"
@@ -197,6 +198,7 @@ class LogDirectory:
         self._cleaned_listed = bool(self.cleaned)
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
+        later: list[Step] = []
         for name in self.disk.names(self.path):
             path = f"{self.path}/{name}"
             if name.endswith(_DELETE):
@@ -218,9 +220,13 @@ class LogDirectory:
             if topic_id == NO_TOPIC_ID and (metadata is not None or hints.recovery_point > 0):
                 self.adoptable.add(partition)
             settings = settings_for(partition, topic_id)
-            opened, findings = open_log(self.disk, path, topic_id, settings, hints)
+            opened, findings = open_log(self.disk, path, topic_id, settings, hints, later)
             self.found += [Found(partition, finding) for finding in findings]
             self.logs[partition] = self._log(path, settings, opened)
+            if len(later) >= _OPENED_AT_ONCE:
+                self._perform_together(later)
+                later.clear()
+        self._perform_together(later)
         # A new directory has nothing to tell; its first start is spared four syncs.
         is_new = not self.logs and recovery_points is None and starts is None
         if not self.was_clean and not is_new:
@@ -517,13 +523,17 @@ class LogDirectory:
 
     def _complete(self, logs: list[Log]) -> None:
         """Make logs durable together: the disk takes many syncs at a time."""
+        self._perform_together([step for log in logs for step in log.closing_steps()])
+
+    def _perform_together(self, steps: list[Step]) -> None:
+        """Steps of several logs by their kinds: bytes first, names last."""
         kinds: dict[type, list[Step]] = {
             kind: [] for kind in (SyncFile, ReplaceFile, UnlinkFile, SyncDirectory)
         }
-        for log in logs:
-            for step in log.closing_steps():
-                kinds[type(step)].append(step)
-        self.disk.perform_now([step for steps in kinds.values() for step in steps])
+        for step in steps:
+            kinds[type(step)].append(step)
+        if steps:
+            self.disk.perform_now([step for several in kinds.values() for step in several])
 
     def release(self) -> None:
         """Close all files and give up the lock, whatever state the logs are in."""

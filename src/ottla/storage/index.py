@@ -85,10 +85,19 @@ class SparseIndex:
         self.last = last
         self._pending = bytearray()
 
-    def settle(self) -> None:
-        """Write what is pending and cut what lies behind it. Raises DiskError. At start only."""
+    def settle(self, was: bytes, kept: int) -> bool:
+        """Write what is pending and cut what lies behind it; whether that changes the file.
+
+        It `was` so before its first `kept` entries were kept. Raises DiskError. At start only.
+        """
+        size = self._entry.size
+        if self._written == kept and was == was[: kept * size] + self._pending:
+            self._written = self.count
+            self._pending = bytearray()
+            return False
         self.write_out()
-        self.file.truncate(self.count * self._entry.size)
+        self.file.truncate(self.count * size)
+        return True
 
     def floor(self, value: int, field: int) -> tuple[int, Entry] | None:
         """Number and content of the last entry whose `field` is <= `value`. Raises NotResident."""

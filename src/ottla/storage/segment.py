@@ -180,6 +180,13 @@ class Segment:
         if self.max_timestamp > (-1 if last is None else last[0]):
             self.times.add(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
 
+    def note_sealed(self, was: bytes) -> None:
+        """All batches are noted. Keep the last time entry that a stop has added to the index, which
+        `was` so: to take it out of every log that stands still would cost a sync for each."""
+        last = TIME_ENTRY.pack(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
+        if was.endswith(last) and len(was) == (self.times.count + 1) * TIME_ENTRY.size:
+            self._note_time()
+
     def resumed(self, batch: BatchView, position: int, first_timestamp: int) -> None:
         """All up to `batch` at `position` is known, and that its indexes end with it."""
         time = self.times.last

@@ -269,3 +269,28 @@ def test_a_log_that_was_on_disk_takes_no_sync_to_open_after_a_crash(world):
         world.disk.log.clear()
         world.start()
     assert [path for _, path in world.disk.log if "/t-0" in path] == []
+
+
+def test_a_log_that_stood_still_after_a_clean_stop_takes_no_sync_to_open_after_a_crash(world):
+    directory = world.start()
+    for _ in range(3):
+        world.append(directory)
+    world.settle()
+    directory.stop(1)  # adds the last entry of the time index
+    world.start()
+    world.disk.kill()
+    world.disk.log.clear()
+    world.start()
+    assert [path for _, path in world.disk.log if "/t-0" in path] == []
+
+
+def test_logs_are_made_durable_together_after_a_crash(world):
+    directory = world.start()
+    for topic in ("t", "u", "v"):
+        world.append(directory, TopicPartition(topic, 0))
+    world.disk.kill()
+    world.disk.log.clear()
+    world.start()
+    kinds = [kind for kind, path in world.disk.log if "-0" in path]
+    assert kinds.count("sync") >= 3
+    assert kinds == sorted(kinds, key=("sync", "sync directory").index)
