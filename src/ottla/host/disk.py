@@ -49,6 +49,7 @@ instead of 18, and the waiting costs less CPU."""
 WARM_THREADS_MAX = 4
 _TOGETHER = (SyncFile, ReplaceFile, SyncDirectory)
 _WARM_CHUNK = 1 << 20
+_SMALL = 64 << 10
 
 
 class _Job:
@@ -182,12 +183,17 @@ class OsDisk:
 
     def read_file(self, path: str) -> bytes | None:
         try:
-            with open(path, "rb") as file:
-                return file.read()
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise DiskError("read", path, error) from error
+        try:
+            return _read_whole(fd)
+        except OSError as error:
+            raise DiskError("read", path, error) from error
+        finally:
+            os.close(fd)
 
     def open(self, path: str) -> File:
         return OsFile(path, self.open_files, nowait=not self._portable)
@@ -430,6 +436,14 @@ class OsDisk:
         if self._portable:
             return len(os.pread(file.fileno(), min(length, _WARM_CHUNK), position))
         return os.sendfile(self._null, file.fileno(), position, length)
+
+
+def _read_whole(fd: int) -> bytes:
+    # Most are a few lines, and thousands at a start: making a file object takes longer than that.
+    parts = []
+    while part := os.read(fd, _SMALL):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _space(path: str) -> Space:
