@@ -6,7 +6,6 @@ starts on a directory of ours: its own metadata log beside our logs, as a way ba
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest

@@ -40,7 +40,10 @@ def named_offsets(names: list[str], suffix: str) -> list[Offset]:
 
 def epochs_of(work: Recovery, segments: list[Segment], end: Offset) -> LeaderEpochs:
     path = f"{work.directory}/{leader_epochs.FILE_NAME}"
-    entries = decode_epochs(work.disk.read_file(path))
+    raw = work.disk.read_file(path)
+    entries = decode_epochs(raw)
+    if not raw and any(segment.size for segment in segments):
+        entries = None  # it is written before the first batch
     if entries is None:
         work.found(Case.EPOCHS_UNSOUND, path)
     epochs = LeaderEpochs(entries or [])
