@@ -12,6 +12,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,13 @@ def commit(bootstrap: str, topic: str, offset: int) -> int:
     return place.offset
 
 
+def fill_up(path: Path) -> None:
+    """Leave no byte free."""
+    with open(path, "wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
 def free_bytes(path: Path) -> int:
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
@@ -174,6 +182,13 @@ def test_i33_a_disk_that_runs_full_loses_nothing_and_is_used_again_by_itself(
         assert sent.acknowledged <= set(found)
 
         broker.kill()
+        filler = small / "the last bytes"
+        fill_up(filler)
+        starting = broker.launch()
+        assert starting.wait(30) == 1
+        assert "disk is full: free some space there" in broker.said()
+        broker.kill()
+        filler.unlink()
         others.unlink()  # with no byte free its store can't note that the node is there
         broker.start()
         again = numbers(broker.bootstrap, "t")

@@ -31,6 +31,7 @@ from ottla.cluster.store import (
     Snapshot,
     StoreError,
     UnchangedSince,
+    Unknown,
     Write,
 )
 from ottla.cluster.topics import NewTopic, Refused, TopicResult, check_name, plan
@@ -94,6 +95,7 @@ class Controller:
         self._creating: dict[str, _Creation] = {}
         self._shown: dict[str, str] = {}
         self._shown_of: ClusterImage | None = None
+        self._start_failed = ""
         view.on_change(self._on_change)
 
     # A node's beginning.
@@ -113,7 +115,9 @@ class Controller:
         self, node: Node, cluster_id: str | None, pending: Pending[ClusterImage], left: int
     ) -> None:
         if left == 0:
-            pending.fail(StoreError("this node could not be registered in the metadata store"))
+            why = f": {self._start_failed}" if self._start_failed else ""
+            text = f"this node could not be registered in the metadata store{why}"
+            pending.fail(StoreError(text))
             return
         reading = self._store.read(keys.ROOT)
         reading.then(lambda: self._register(node, cluster_id, pending, left, reading))
@@ -177,6 +181,7 @@ class Controller:
             reading = self._store.read(keys.ROOT)
             reading.then(lambda: self._begun(pending, reading))
         else:
+            self._start_failed = outcome.why if isinstance(outcome, Unknown) else ""
             again()  # epochs may be skipped, so one more round does no harm
 
     def _begun(self, pending: Pending[ClusterImage], reading: Pending[Snapshot]) -> None:

@@ -116,6 +116,9 @@ class Unknown(Value):
     compares can't hold once it was applied.
     """
 
+    why: str = ""
+    """What is known of the cause, for the operator."""
+
 
 Outcome: TypeAlias = Applied | Failed | Unknown
 

@@ -10,6 +10,7 @@ are upgraded step by step, each step in a transaction; newer ones are refused.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -59,6 +60,7 @@ _BATCH_MAX = 128
 _HISTORY_MAX = 64
 """Updates kept for a watch that begins a little late; one that begins later is Compacted."""
 _PREFIX_END = "\U0010ffff"
+_ROOM_MIN = 64 << 10
 
 Work: TypeAlias = Callable[[], "tuple[Snapshot | Outcome, Update | None]"]
 
@@ -99,6 +101,25 @@ class _Watch:
     def cancel(self) -> None:
         if self in self._watches:
             self._watches.remove(self)
+
+
+def _cause(error: sqlite3.Error, path: str) -> str:
+    """What went wrong, and what can be done about it.
+
+    Where there is no room for its shared memory SQLite only speaks of input and output.
+    """
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and not _room_around(path)):
+        return "its disk is full: free some space there, a mebibyte is enough, and start again"
+    return str(error)
+
+
+def _room_around(path: str) -> bool:
+    try:
+        found = os.statvfs(os.path.dirname(path) or ".")
+    except OSError:
+        return True  # nobody knows
+    return found.f_bavail * found.f_frsize >= _ROOM_MIN
 
 
 class SqliteStore:
@@ -212,7 +233,7 @@ class SqliteStore:
         for job in jobs:
             job.update = None
             if isinstance(job.result, Applied):
-                job.result = Unknown()
+                job.result = Unknown(_cause(error, self._path))
         if error.sqlite_errorname.startswith("SQLITE_IOERR"):
             # After a failed sync the kernel may drop pages and report success next time.
             self._fault = self._failure(error)
@@ -222,7 +243,7 @@ class SqliteStore:
             self._connection.execute("ROLLBACK")
 
     def _failure(self, error: sqlite3.Error) -> StoreError:
-        text = f"the metadata store {self._path} cannot be used: {error}"
+        text = f"the metadata store {self._path} cannot be used: {_cause(error, self._path)}"
         if isinstance(error, sqlite3.OperationalError):
             return StoreError(text)
         return StoreCorrupt(text)
