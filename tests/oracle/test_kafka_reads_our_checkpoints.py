@@ -6,6 +6,7 @@ starts on a directory of ours: its own metadata log beside our logs, as a way ba
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from ottla.core.model import LeaderEpoch, Offset, TopicId, TopicPartition
 from ottla.storage import checkpoints
 from ottla.storage.checkpoints import MetaProperties
 from tests import reference
+from tests.clients.clients import create_topic
+from tests.clients.transactors import Confluent
+from tests.oracle.kafka_directory import produce, read
+from tests.oracle.test_starts_on_kafkas_directory import Kafka
+from tests.processes import Broker
 
 pytestmark = pytest.mark.reference
 
@@ -55,3 +61,36 @@ def test_kafkas_readers_pass_over_our_checksums(tmp_path: Path) -> None:
     assert f"t-0 [{first}, EpochEntry[epoch=9, startOffset={1 << 33}]]\n" in said
     assert f"t-1 [{first}]\n" in said
     assert "t-2 []\n" in said
+
+
+def test_kafka_goes_on_with_its_directory_after_ottla_has_had_it(tmp_path: Path) -> None:
+    """Our checkpoints, our segment behind Kafka's, an index of aborted transactions of ours."""
+    kafka = Kafka(tmp_path / "kafka")
+    kafka.start()
+    try:
+        create_topic(kafka.bootstrap, "t", 2)
+        produce(kafka.bootstrap, "t", 0, 50, {})
+        kafka.end(signal.SIGTERM)
+        with Broker(kafka.data) as ours:
+            produce(ours.bootstrap, "t", 0, 60, {})
+            produce(ours.bootstrap, "t", 1, 7, {})
+            transactor = Confluent(ours.bootstrap, "a transaction", 60_000)
+            for end in (transactor.abort, transactor.commit):
+                transactor.begin()
+                transactor.send("t", 1, b"in a transaction")
+                transactor.flush()
+                end()
+            transactor.close()
+            ends = [read(ours.bootstrap, "t", partition) for partition in (0, 1)]
+            assert [len(one) for one in ends] == [110, 8]
+        epochs = (kafka.data / "t-0" / "leader-epoch-checkpoint").read_bytes()
+        assert epochs.splitlines()[-1].endswith((b" ", b"\t")), "there is a checksum of ours"
+        kafka.start()
+        assert [read(kafka.bootstrap, "t", partition) for partition in (0, 1)] == ends
+        produce(kafka.bootstrap, "t", 0, 5, {})
+        said = (kafka.folder / "broker.log").read_text()
+    finally:
+        if kafka.pid:
+            kafka.end(signal.SIGTERM)
+    assert " ERROR " not in said
+    assert "Found an unclean" not in said
