@@ -172,6 +172,7 @@ def read(bootstrap: str, topic: str, partition: int) -> list[list[Any]]:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 20,
             "check.crcs": True,
         }
     )

@@ -21,6 +21,8 @@ Data = mmap.mmap | bytes
 
 _PARTITION = re.compile(r"(.+)-([0-9]+)")
 _SEGMENT = re.compile(r"([0-9]{20})\.log")
+METADATA = "__cluster_metadata-0"
+"""Apache Kafka's own metadata log (KRaft): batches, but no topic's, and snapshots beside them."""
 _LEAVING = re.compile(r".+-[0-9]+\.[0-9a-zA-Z_-]+-(?:delete|future|stray)")
 
 INDEX_ENTRY = struct.Struct(">ii")
@@ -106,7 +108,9 @@ def partitions_under(path: str) -> tuple[list[PartitionFiles], list[str]]:
         if not os.path.isdir(inner):
             continue
         match = _PARTITION.fullmatch(name)
-        if match and not _LEAVING.fullmatch(name):
+        if name == METADATA:
+            passed.append(name)
+        elif match and not _LEAVING.fullmatch(name):
             place = (match[1], int(match[2]))
             found.append(PartitionFiles(inner, *place, synced(*place)))
         elif _LEAVING.fullmatch(name):

@@ -20,7 +20,7 @@ from ottla.cli.log_checks import (
     check_txn_index,
     walk_segment,
 )
-from ottla.cli.log_files import Data, PartitionFiles, mapped, partitions_under
+from ottla.cli.log_files import METADATA, Data, PartitionFiles, mapped, partitions_under
 from ottla.cli.render import counted, object_line
 from ottla.host.terminal import GREEN, RED, painted
 
@@ -50,7 +50,7 @@ def run(options: arguments.LogVerify) -> int:
     """Print a report; 1 if there is damage. Raises BadInput where there is no log."""
     partitions, passed = partitions_under(options.path)
     if not options.json:
-        sys.stdout.writelines(f"{name}: passed over, it isn't part of the log\n" for name in passed)
+        sys.stdout.writelines(f"{name}: passed over, {_why(name)}\n" for name in passed)
     problems = records = torn = 0
     for files in partitions:
         report = verify(files)
@@ -72,6 +72,10 @@ def run(options: arguments.LogVerify) -> int:
         parts.append(counted(torn, "torn tail"))
     sys.stdout.write(painted(", ".join(parts), RED if problems else GREEN, sys.stdout) + "\n")
     return 1 if problems else 0
+
+
+def _why(name: str) -> str:
+    return "it's Apache Kafka's own metadata" if name == METADATA else "it isn't part of the log"
 
 
 def verify(files: PartitionFiles) -> Report:
