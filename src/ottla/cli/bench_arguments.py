@@ -282,8 +282,8 @@ class BenchCompare:
 
 @dataclass(kw_only=True)
 class BenchCounters:
-    rounds: Rounds = 7
-    seconds: Seconds = 1.0
+    rounds: Rounds = 15
+    seconds: Seconds = 0.5
 
 
 @dataclass(kw_only=True)
