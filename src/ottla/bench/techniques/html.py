@@ -31,7 +31,7 @@ strong { color: var(--worse); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; margin: .6rem 0;
   font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem .25rem 0; text-align: right;
+th, td { border-bottom: 1px solid var(--line); padding: .25rem 1.1rem .25rem 0; text-align: right;
   vertical-align: top; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 .words { min-width: 36rem; }

@@ -56,7 +56,7 @@ def experiments(folder: str) -> list[Experiment]:
             [rate, cpu],
             [
                 Way("appended", lambda: appended(False)),
-                Way("to random places", lambda: scattered(False)),
+                Way("random places", lambda: scattered(False)),
             ],
             usual=_USUAL,
         ),
@@ -69,7 +69,7 @@ def experiments(folder: str) -> list[Experiment]:
             [rate, cpu],
             [
                 Way("appended", lambda: appended(True)),
-                Way("to random places", lambda: scattered(True)),
+                Way("random places", lambda: scattered(True)),
             ],
         ),
     ]
