@@ -19,6 +19,8 @@ from typing import Any
 from ottla.bench import (
     budgets,
     codec,
+    cold,
+    compare,
     contenders,
     group_figures,
     group_offsets,
@@ -31,6 +33,7 @@ from ottla.bench import (
     run,
     start,
     stats,
+    transactions,
     usage,
 )
 from ottla.bench.contenders import Peer
@@ -156,6 +159,31 @@ def _groups(plan: Plan, say: Say) -> Body:
     return stats.markdown(table), [figure.as_json() for figure in found]
 
 
+def _transactions(plan: Plan, say: Say) -> Body:
+    measured = transactions.measure(plan.rounds, plan.seconds, plan.peers, say)
+    found = [figure for figures in measured for figure in figures]
+    table = group_figures.rows(found, [peer.name for peer in plan.peers])
+    return stats.markdown(table), [figure.as_json() for figure in found]
+
+
+def _cold(plan: Plan, say: Say) -> Body:
+    found = cold.measure(cold.Wanted(rounds=plan.rounds, peers=plan.peers), say)
+    return stats.markdown(cold.rows(found)), cold.as_json(found)
+
+
+def _compare(plan: Plan, say: Say) -> Body:
+    body: list[str] = []
+    found: list[dict[str, Any]] = []
+
+    def done(lines: list[Line]) -> None:
+        conditions = f"{lines[0].shape.conditions}, acks={lines[0].contender.acks}"
+        body.extend([f"{conditions}:", "", *stats.markdown(compare.rows(lines)), ""])
+        found.extend(compare.as_json(lines))
+
+    compare.measure(compare.Wanted(plan.peers, settings=plan.brief), done, say)
+    return body, found
+
+
 def _grown(name: str) -> Callable[[Plan, Say], Body]:
     def measured(plan: Plan, say: Say) -> Body:
         limits = Limits(plan.partitions, plan.connections, plan.log_mib, seconds=plan.seconds / 2)
@@ -179,6 +207,9 @@ SECTIONS: dict[str, Callable[[Plan, Say], Body]] = {
     "start": _start,
     "idle": _idle,
     "groups": _groups,
+    "transactions": _transactions,
+    "cold": _cold,
+    "compare": _compare,
     "growth-batches": _grown("batches"),
     "growth-connections": _grown("connections"),
     "growth-partitions": _grown("partitions"),
