@@ -213,6 +213,34 @@ ALLOWED: tuple[Allowed, ...] = (
         None,
     ),
     Allowed(
+        "came-to-nothing",
+        "A group of which there was no more than a promised member id is forgotten with the "
+        "promise; Kafka keeps it as an empty group until retention looks at it.",
+        "DeleteGroups-*-one-that-came-to-nothing",
+        "*error_code",
+        "none",
+        "group_id_not_found",
+    ),
+    Allowed(
+        "broken-subscriptions",
+        "A classic member's subscription that can't be read makes a consumer group refuse it with "
+        "INCONSISTENT_GROUP_PROTOCOL; Kafka's coordinator fails at it: UNKNOWN_SERVER_ERROR.",
+        "ConsumerGroupHeartbeat-*-a-classic-subscription-that-can-not-be-read",
+        "*error_code",
+        "unknown_server_error",
+        "inconsistent_group_protocol",
+    ),
+    Allowed(
+        "strangers-end-no-group",
+        "An empty consumer group is still there when a JoinGroup of the classic protocol was "
+        "refused for an unknown member id; in Kafka its members are no longer known to be any of "
+        "a consumer group.",
+        "ConsumerGroupHeartbeat-*-an-empty-group-that-a-stranger-wants-to-join",
+        "*error_code",
+        "group_id_not_found",
+        "unknown_member_id",
+    ),
+    Allowed(
         "who-waits-asks-sooner",
         "A member that waits for a target or for what others give up is told a heartbeat interval "
         "of a second, by group.consumer.waiting.heartbeat.interval.ms; in Kafka it learns of it "

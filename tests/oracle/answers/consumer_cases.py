@@ -508,6 +508,26 @@ def what_who_is_refused_is_told(peer: Peer, version: int) -> Any:
 
 
 @error(BEAT)
+def a_classic_subscription_that_can_not_be_read(peer: Peer, version: int) -> Any:
+    made = Consumers(peer, version)
+    made.join("new")
+    broken = JoinGroupRequestProtocol(name="range", metadata=b"broken")
+    made.classic_join(protocols=[broken])
+    made.described()
+    return made.answers
+
+
+@error(BEAT)
+def an_empty_group_that_a_stranger_wants_to_join(peer: Peer, version: int) -> Any:
+    made = Consumers(peer, version)
+    made.join("new")
+    made.beat("new", LEAVE)
+    made.classic_join("stranger")
+    made.beat("new", 5)
+    return made.answers
+
+
+@error(BEAT)
 def classic_members_alone_of_whom_one_leaves(peer: Peer, version: int) -> Any:
     made = Consumers(peer, version)
     made.join("new")

@@ -586,6 +586,17 @@ def one_in_which_somebody_was_promised_a_place(peer: Peer, version: int) -> Any:
 
 
 @error(DELETE)
+def one_that_came_to_nothing(peer: Peer, version: int) -> Any:
+    with cast(peer) as made:
+        actor = made.actor()
+        promise = actor.ask(join(group_id=made.group), 9)
+        made.known()
+        gone = leave(made, 5, MemberIdentity(member_id=actor.id))
+        answer = peer.ask(DeleteGroupsRequest(groups_names=[made.group]), version)
+        return made.told([promise, gone, answer])
+
+
+@error(DELETE)
 def h111_a_live_one(peer: Peer, version: int) -> Any:
     with cast(peer) as made:
         actor = stable(made)
