@@ -452,6 +452,7 @@ _NOTEWORTHY = {
     Case.TORN_TAIL: logging.WARNING,
     Case.END_MISSING: logging.WARNING,
     Case.DAMAGED: logging.ERROR,
+    Case.QUARANTINED: logging.ERROR,
 }
 """What was found in the files and means that something was lost; the rest is housekeeping."""
 

@@ -11,6 +11,7 @@ from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.log_repair import run
 from ottla.host.lock import lock_directory
 from ottla.records.batch import BatchView
+from ottla.testing.simimage import files_below
 from tests.sim.test_every_damaged_byte import HURT, WELL, World, image
 
 SEGMENT = "/data/hurt-0/00000000000000000000.log"
@@ -87,6 +88,50 @@ def test_a_repaired_partition_serves_what_was_not_given_up(data, stop, how, caps
     assert damaged in [file.read_bytes() for file in evidence]
     assert repair(data) == 0
     assert "nothing to repair" in capsys.readouterr().out
+
+
+def meet_the_damage(data: Path) -> None:
+    """What a broker does that comes upon it, and is stopped afterwards."""
+    world = World(contents(data))
+    _, failed = world.read(world.directory.logs[HURT])
+    assert failed
+    world.settle()
+    world.directory.release()
+    for path, content in files_below(world.disk.root).items():
+        (data.parent / path.removeprefix("/")).write_bytes(content)
+
+
+def is_usable(data: Path) -> bool:
+    world = World(contents(data))
+    usable = world.directory.logs[HURT].usable
+    assert world.directory.logs[WELL].usable
+    world.directory.release()
+    return usable
+
+
+@pytest.mark.parametrize("stop", ["clean"])
+@pytest.mark.parametrize("how", ["cut", "skip"])
+def test_what_was_found_damaged_is_kept_out_of_use_until_it_is_repaired(data, stop, how):
+    assert is_usable(data), "nobody has looked yet"
+    meet_the_damage(data)
+    assert not is_usable(data)
+    assert repair(data) == 1
+    assert not is_usable(data)
+    assert repair(data, **{how: True}) == 0
+    assert is_usable(data)
+
+
+@pytest.mark.parametrize("stop", ["clean"])
+def test_a_file_that_was_brought_back_is_used_again_when_somebody_says_so(data, stop, capsys):
+    meet_the_damage(data)
+    (data.parent / SEGMENT.removeprefix("/")).write_bytes(image(stop).files[SEGMENT])
+    assert not is_usable(data)
+    assert repair(data) == 1
+    assert "there is none any more" in capsys.readouterr().out
+    assert repair(data, skip=True) == 0
+    assert is_usable(data)
+    world = World(contents(data))
+    assert world.read(world.directory.logs[HURT]) == (image(stop).contents[HURT], False)
 
 
 def test_what_is_not_damaged_is_not_touched(tmp_path, capsys):

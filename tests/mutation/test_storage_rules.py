@@ -263,6 +263,20 @@ MUTANTS = [
         f"{UNIT}/test_recovery_of_transactions.py",
     ),
     _rule(
+        "damage that was found is written down",
+        "log",
+        "        if self.damaged_at < before and not self.closed:\n",
+        "        if False:\n",
+        "tests/sim/test_reads_and_damage.py",
+    ),
+    _rule(
+        "what was found damaged stays out of use over a restart",
+        "recovery",
+        "    failed = failed or damaged_at is not None\n",
+        "",
+        "tests/sim/test_reads_and_damage.py",
+    ),
+    _rule(
         "a producer snapshot is believed only with its checksum",
         "producers",
         "    if crc32c(view[6:]) != checksum:\n",

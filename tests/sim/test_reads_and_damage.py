@@ -127,3 +127,32 @@ def test_i28_a_fetch_that_waits_at_the_end_is_told_when_damage_is_found(hurt: Si
     assert call.done
     ((part,),) = (topic.partitions for topic in call.answer.responses)
     assert part.error_code == ErrorCode.KAFKA_STORAGE_ERROR
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_i28_after_a_restart_nothing_is_taken_until_the_damage_is_repaired(
+    hurt: SimNode, end: str
+) -> None:
+    assert get(hurt, Want(12)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    for _ in range(2):
+        getattr(hurt, end)()
+        assert put(hurt, batch(b"more")).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+        assert get(hurt, Want(30)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+        assert offsets_of(hurt, 0, LATEST)[0] == ErrorCode.KAFKA_STORAGE_ERROR
+        assert get(hurt, Want(3)).error_code == 0
+        assert put(hurt, batch(b"more"), partition=1).error_code == 0
+
+
+def test_i28_a_note_of_damage_that_is_damaged_itself_still_keeps_appends_out(
+    hurt: SimNode,
+) -> None:
+    get(hurt, Want(12))
+    hurt.settle()
+    hurt.disk.on_loop = False
+    note = hurt.disk.open("/data/t-0/quarantine")
+    note.write(b"x", 0)
+    hurt.disk.on_loop = True
+    hurt.kill()
+    assert put(hurt, batch(b"more")).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert get(hurt, Want(12)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert get(hurt, Want(3)).error_code == 0

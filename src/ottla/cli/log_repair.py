@@ -61,20 +61,40 @@ def run(options: arguments.LogRepair) -> int:
     locks = []
     try:
         locks = [lock_directory(path) for path in directories] if how else []
+        unlifted = 0
         found = [(files, list(damage_of(files))) for files in partitions]
         for files, damages in found:
             _tell(damages, how, as_json=options.json)
             if how and damages:
                 _repair(files, damages, how, as_json=options.json)
+            if os.path.exists(_quarantine(files)):
+                unlifted += not damages and not how
+                _lift(files, damages, how, as_json=options.json)
     except (DirectoryInUse, OSError) as error:
         raise CommandError(f"{options.path} can't be repaired: {error}") from error
     finally:
         for lock in locks:
             lock.release()
     count = sum(len(damages) for _, damages in found)
-    if not count and not options.json:
+    if not count and not unlifted and not options.json:
         sys.stdout.write("nothing to repair\n")
-    return 1 if count and not how else 0
+    return 1 if (count or unlifted) and not how else 0
+
+
+def _quarantine(files: PartitionFiles) -> str:
+    return os.path.join(files.path, checkpoints.QUARANTINE)
+
+
+def _lift(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bool) -> None:
+    """Let a broker use the partition again: what was damaged is repaired, or whole again."""
+    if how:
+        os.remove(_quarantine(files))
+        _sync(files.path)
+    elif not damages and not as_json:
+        sys.stdout.write(
+            f"{files.name}: damage was found here before, and there is none any more\n"
+            "  --cut or --skip gives up nothing, and lets the partition be used again\n"
+        )
 
 
 def damage_of(files: PartitionFiles) -> Iterator[Damage]:

@@ -29,6 +29,7 @@ HIGH_WATERMARKS = "replication-offset-checkpoint"
 RETENTION_CLOCK = "retention-clock-checkpoint"
 CLEANED = "cleaner-offset-checkpoint"
 ABORTED = "aborted-index-checkpoint"
+QUARANTINE = "quarantine"
 PARTITION_METADATA = "partition.metadata"
 META_PROPERTIES = "meta.properties"
 CLEAN_MARKER = ".kafka_cleanshutdown"
@@ -179,6 +180,20 @@ def decode_epochs(raw: bytes | None) -> list[tuple[LeaderEpoch, Offset]] | None:
             return None
         entries.append((LeaderEpoch(epoch), Offset(start)))
     return entries
+
+
+def encode_quarantine(offset: Offset) -> bytes:
+    """quarantine, ottla's own, in a partition's directory: from this offset on there is damage."""
+    return _text([f"{offset} {_checksum_of([str(offset)])}"])
+
+
+def decode_quarantine(raw: bytes | None) -> Offset | None:
+    """Where a quarantine begins; None if it can't be told."""
+    rows = _rows(raw or b"", 2)
+    if rows is None or len(rows) != 1 or rows[0][1] != str(_checksum_of(rows[0][:1])):
+        return None
+    found = _number(rows[0][0])
+    return None if found is None else Offset(found)
 
 
 def uuid_text(raw: bytes) -> str:

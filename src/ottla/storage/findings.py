@@ -26,6 +26,9 @@ class Case(Enum):
         "Something sound follows bytes that are not, or they were on disk for certain: no torn "
         "write does that. Kept as evidence; readable below, no appends."
     )
+    QUARANTINED = (
+        "Damage was found here before, and nobody has repaired it: readable below it, no appends."
+    )
     END_MISSING = "The stop was clean, but the log is not as it was then: read as after a crash."
 
 

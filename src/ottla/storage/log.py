@@ -34,10 +34,16 @@ from ottla.core.value import Value
 from ottla.records.batch import BatchView
 from ottla.storage import epochs as leader_epochs
 from ottla.storage.aborted import SUFFIX, AbortedIndex
-from ottla.storage.checkpoints import PARTITION_METADATA, encode_epochs, encode_partition_metadata
+from ottla.storage.checkpoints import (
+    PARTITION_METADATA,
+    QUARANTINE,
+    encode_epochs,
+    encode_partition_metadata,
+    encode_quarantine,
+)
 from ottla.storage.epochs import LeaderEpochs
 from ottla.storage.producers import ProducerStates
-from ottla.storage.reading import LogPosition, Readable
+from ottla.storage.reading import INTACT, LogPosition, Readable
 from ottla.storage.rounds import Covered, Rounds
 from ottla.storage.segment import (
     POSITION_MAX,
@@ -63,6 +69,7 @@ class Opened(Value):
     epochs: LeaderEpochs | None = None
     producers: ProducerStates | None = None
     failed: bool = False
+    damaged_at: Offset = INTACT
     on_disk: bool = False
     complete: bool = False
     """Whether its files are as a clean stop leaves them."""
@@ -138,7 +145,7 @@ class Log(Readable):
         self._snapshots: list[Offset] = []
         self._snapshot_behind: tuple[Segment | None, int] = (None, 0)
         if opened.failed:
-            self.damaged_at = self.end
+            self.damaged_at = min(self.end, opened.damaged_at)
         self.epochs.raise_start(self.start)
         self._flushed_at = self.end_position()
         # Since the last sync round: closed segments, files to sync once, directories.
@@ -568,6 +575,14 @@ class Log(Readable):
                 self._made(None)
 
         ready.then(go)
+
+    def _quarantine(self, segment: Segment, offset: Offset) -> None:
+        """Write it down, too: a start must not take appends until the damage is met again."""
+        before = self.damaged_at
+        super()._quarantine(segment, offset)
+        if self.damaged_at < before and not self.closed:
+            note = encode_quarantine(self.damaged_at)
+            self.disk.perform([ReplaceFile(f"{self.directory}/{QUARANTINE}", note)])
 
     def when_made(self, call: Callable[[], None]) -> None:
         """Call once no files are being made: deletion must not race with creation."""

@@ -25,7 +25,7 @@ from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, BatchView
 from ottla.records.crc import crc32c
 from ottla.storage.aborted import SUFFIX, AbortedIndex, open_aborted
 from ottla.storage.checked import ANYWHERE
-from ottla.storage.checkpoints import AbortedSeals
+from ottla.storage.checkpoints import QUARANTINE, AbortedSeals, decode_quarantine
 from ottla.storage.cleaner import swap
 from ottla.storage.derived import (
     doubt_aborted,
@@ -43,6 +43,7 @@ from ottla.storage.index import (
     open_index,
 )
 from ottla.storage.log import Opened
+from ottla.storage.reading import INTACT
 from ottla.storage.resuming import resume
 from ottla.storage.scanning import batches, contains_batch
 from ottla.storage.segment import POSITION_MAX, Segment, stem
@@ -160,8 +161,19 @@ def open_log(
     start = _start(segments, hints.start, end)
     certain = hints.recovery_point if failed else end
     closed = hints.clean and not work.edits and f"{end:020d}.snapshot" in names
+    damaged_at = _quarantined_at(work, names)
+    failed = failed or damaged_at is not None
     opened = Opened(
-        topic_id, start, certain, segments, epochs, producers, failed, True, closed and not failed
+        topic_id,
+        start,
+        certain,
+        segments,
+        epochs,
+        producers,
+        failed,
+        INTACT if damaged_at is None else damaged_at,
+        on_disk=True,
+        complete=closed and not failed,
     )
     return opened, work.findings
 
@@ -170,6 +182,16 @@ def _start(segments: list[Segment], wanted: Offset, end: Offset) -> Offset:
     if not segments:
         return wanted
     return Offset(min(max(segments[0].base_offset, wanted), end))
+
+
+def _quarantined_at(work: Recovery, names: list[str]) -> Offset | None:
+    """Where damage was found before: at the end, if the note of it can't be read."""
+    if QUARANTINE not in names:
+        return None
+    path = f"{work.directory}/{QUARANTINE}"
+    work.found(Case.QUARANTINED, path)
+    offset = decode_quarantine(work.disk.read_file(path))
+    return INTACT if offset is None else offset
 
 
 def _finish_swaps(work: Recovery, names: list[str]) -> list[str]:

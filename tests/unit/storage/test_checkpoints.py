@@ -53,6 +53,15 @@ def test_leader_epochs_are_kafkas():
     assert checkpoints.encode_epochs([]) == b"0\n0\n"
 
 
+def test_where_a_quarantine_begins_is_believed_only_whole():
+    raw = checkpoints.encode_quarantine(Offset(120))
+    assert checkpoints.decode_quarantine(raw) == 120
+    for at in range(len(raw)):
+        hurt = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        assert checkpoints.decode_quarantine(hurt) is None
+        assert checkpoints.decode_quarantine(raw[:at]) is None
+
+
 def test_leader_epochs_of_ours_are_believed_only_whole():
     ours = checkpoints.encode_epochs([(1, 0), (3, 70)])
     assert checkpoints.decode_epochs(ours) == [(1, 0), (3, 70)]
