@@ -277,6 +277,13 @@ MUTANTS = [
         "tests/sim/test_reads_and_damage.py",
     ),
     _rule(
+        "an empty first segment says where the log begins",
+        "recovery",
+        "one in (segments[0], segments[-1])",
+        "one is segments[-1]",
+        RECOVERY,
+    ),
+    _rule(
         "a producer snapshot is believed only with its checksum",
         "producers",
         "    if crc32c(view[6:]) != checksum:\n",

@@ -257,8 +257,11 @@ def _open_segment(work: Recovery, base: Offset, names: list[str]) -> Segment:
 
 
 def _without_strays(work: Recovery, segments: list[Segment]) -> list[Segment]:
-    """Without empty segments in the middle: a roll that the disk refused left them there."""
-    kept = [one for one in segments[:-1] if one.size > 0] + segments[-1:]
+    """Without empty segments in the middle: a roll that the disk refused left them there.
+
+    The first one stays: compacted to nothing, as Kafka leaves it, it says where the log begins.
+    """
+    kept = [one for one in segments if one.size > 0 or one in (segments[0], segments[-1])]
     _discard(work, [one for one in segments if one not in kept])
     return kept
 

@@ -227,6 +227,25 @@ def test_an_empty_segment_after_a_cut_is_removed():
     assert bench.log.end == 1
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_first_segment_that_was_compacted_to_nothing_leaves_the_start_where_it_was(bench, clean):
+    stop(bench)
+    second = bench.log.segments[1].base_offset
+    for suffix in (".log", ".index", ".timeindex"):
+        bench.disk.open(FIRST + suffix).truncate(0)
+    for _ in range(2):  # as Kafka leaves it: there is no checkpoint of a start that is a segment's
+        bench.disk.kill()
+        hints = Hints(clean, Offset(30))
+        opened, _ = open_log(
+            bench.disk, "/data/t-0", TOPIC_ID, SETTINGS.replace(compacted=True), hints
+        )
+        bench.log = bench.open(opened)
+        assert not opened.failed
+        assert (bench.log.start, bench.log.end) == (0, 30)
+        assert bench.read(Offset(0))[0] == second
+    assert bench.append(make_batch(), epoch=2) == 30
+
+
 def test_a_log_that_lost_all_above_its_start_goes_on_at_its_start(bench):
     bench.disk.kill()
     for segment in bench.log.segments[1:]:
