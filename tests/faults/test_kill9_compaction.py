@@ -18,7 +18,7 @@ from tests.clients.clients import create_topic
 from tests.processes import OTTLA, Broker, wait_until
 
 SOAK = os.environ.get("OTTLA_SOAK") == "1"
-KILLS = 60 if SOAK else 3
+KILLS = 80 if SOAK else 3
 SEED = int(os.environ.get("OTTLA_SEED") or random.SystemRandom().randrange(1 << 32))
 CONFIG = {
     "cleanup.policy": "compact",
