@@ -40,6 +40,9 @@ def test_kafkas_tool_decodes_our_consumer_groups(tmp_path: Path) -> None:
     told = [(json.loads(key), value) for key, value in KEY_AND_VALUE.findall(text)]
     assert {key["type"] for key, _ in told} >= KINDS
     assert {key["type"] for key, value in told if value != "<DELETE>"} >= KINDS
+    members = [json.loads(value) for key, value in told if key["type"] == "5" and value[0] == "{"]
+    # Anything else would make them members of the classic protocol.
+    assert {one["data"].get("classicMemberMetadata", "empty") for one in members} == {None}
     current = [json.loads(value) for key, value in told if key["type"] == "8" and value[0] == "{"]
     last = current[-1]["data"]
     assert (last["memberEpoch"], last["state"]) == (-2, 1)  # the static member will be back
