@@ -21,6 +21,7 @@ from ottla import Broker, ErrorCode, KafkaError, StartError
 from ottla.core.ports import DiskError
 from ottla.embedded.running import Running
 from ottla.host.disk import OsDisk
+from ottla.host.sqlite_store import SqliteStore
 from ottla.node import Node
 from tests.embedded.left import everything
 from tests.processes import wait_until
@@ -177,6 +178,21 @@ def test_a_stop_that_could_not_write_is_a_kafka_error_and_leaves_nothing_behind(
         assert len(list(broker.read("t"))) == 1
 
 
+@pytest.mark.parametrize("started_before", [False, True])
+def test_logs_whose_metadata_store_was_lost_are_taken_over(started_before, tmp_path, caplog):
+    with Broker(tmp_path / "data", config={"node.id": 7}) as broker:
+        broker.create_topic("t", 2, configs={"retention.ms": "1000"})
+        broker.append("t", "x", partition=1)
+    for path in tmp_path.glob("data/ottla-metadata.sqlite*"):
+        path.unlink()
+    if started_before:  # and ended at once: there is a store again, but it knows nothing
+        SqliteStore(str(tmp_path / "data" / "ottla-metadata.sqlite")).close()
+    with Broker(tmp_path / "data") as broker:
+        assert [record.value for record in broker.read("t")] == [b"x"]
+        assert broker.append("t", "y", partition=1).offset == 1
+    assert "took over 1 topic with 2 partitions" in caplog.text
+
+
 # --- starts that fail ----------------------------------------------------------------------
 
 
@@ -198,7 +214,11 @@ def file_for_directory(folder):
 def directory_of_another_node(folder):
     with Broker(folder / "other", config={"node.id": 7}):
         pass
-    return {"data_dir": folder / "other", "config": {"node.id": 8}}, "belongs to node 7, not 8", None
+    return (
+        {"data_dir": folder / "other", "config": {"node.id": 8}},
+        "belongs to node 7, not 8",
+        None,
+    )
 
 
 def foreign_directory(folder):

@@ -186,10 +186,15 @@ def told(claimed: Claim) -> str:
     """What an operator has to know, in one line."""
     compacted = ", ".join(claimed.compacted)
     return (
-        f"took over {len(claimed.topics)} topics with {claimed.partitions_count} partitions of "
+        f"took over {_counted(len(claimed.topics), 'topic')} with "
+        f"{_counted(claimed.partitions_count, 'partition')} of "
         f"cluster {claimed.cluster_id}, as their directories say. Their options are in Apache "
         "Kafka's own metadata, which is not read: until you set them (ottla topic config), "
         "retention.ms=-1 and retention.bytes=-1 keep all records"
         + (f", and those that were compacted before stay so ({compacted})" if compacted else "")
         + ". If a topic's last partitions lay elsewhere, stop now and copy them here first"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
