@@ -29,21 +29,25 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def said(*words: str) -> list[str]:
+    done = subprocess.run([str(OTTLA), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.mark.parametrize("how", ["killed", "clean"])
 def test_a_recorded_directory_of_kafkas_is_looked_at_without_a_change(
     recorded: Path, how: str
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in recorded.rglob("*")}
-    verified = subprocess.run(
-        [str(OTTLA), "log", "verify", str(recorded / how)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert verified.returncode == 0, verified.stdout
-    lines = verified.stdout.splitlines()
+    lines = said("log", "verify", str(recorded / how))
     assert "__cluster_metadata-0: passed over, it's Apache Kafka's own metadata" in lines
     assert lines[-1].startswith("14 partitions, ")
+    text = "\n".join(said("log", "dump", str(recorded / how)))
+    assert "OffsetCommitKey(group='classic', topic='codecs', partition=" in text
+    assert "TransactionLogKey(transactional_id='a transaction')" in text
+    assert "crc ok" in text
+    assert "CRC WRONG" not in text
     assert {path: path.stat().st_mtime_ns for path in recorded.rglob("*")} == before
 
 

@@ -25,6 +25,8 @@ from ottla.cli.log_files import (
     unpadded,
 )
 from ottla.cli.render import Row, brief, counted, json_line, object_line, time_text
+from ottla.coordinator.entries import offsets_topic, transaction_log
+from ottla.protocol.primitives import CodecError
 from ottla.records.batch import HEADER_SIZE, BatchView, RecordError, batch_length, crc_ok
 from ottla.records.reader import records_of
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 BRIEF_CHARS = 100
+_ENTRIES = {
+    "__consumer_offsets": offsets_topic.decode_entry,
+    "__transaction_state": transaction_log.decode_entry,
+}
 TEXT_FILES = ("leader-epoch-checkpoint", "partition.metadata", "meta.properties")
 
 
@@ -128,7 +134,8 @@ def _segment(path: str, records: bool, as_json: bool) -> Iterator[bytes]:
                         record.value,
                         record.headers,
                     )
-                    yield json_line(row) if as_json else f"  {record_text(row)}\n".encode()
+                    text = record_text(row) if batch.is_control else _text(row)
+                    yield json_line(row) if as_json else f"  {text}\n".encode()
             except RecordError as error:
                 sys.stderr.write(f"{path}: offset {batch.base_offset}, byte {at}: {error}\n")
         at += length
@@ -186,6 +193,21 @@ def batch_fields(batch: BatchView, partition: PartitionFiles, at: int) -> dict[s
         "control": batch.is_control,
         "crc_ok": crc_ok(batch.view),
     }
+
+
+def _text(row: Row) -> str:
+    """A record as `record_text` has it; of a coordinator's topic, what it says."""
+    decode = _ENTRIES.get(row.topic)
+    if decode is None or row.key is None:
+        return record_text(row)
+    try:
+        entry = decode(row.key, row.value)
+    except CodecError:
+        return record_text(row)
+    if entry is None:  # of a kind that is not known
+        return record_text(row)
+    said = "deleted" if entry.value is None else repr(entry.value)
+    return f"{row.offset}  {time_text(row.timestamp)}  {entry.key!r}  {said}"
 
 
 def record_text(row: Row) -> str:

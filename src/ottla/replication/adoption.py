@@ -188,8 +188,9 @@ def told(claimed: Claim) -> str:
     return (
         f"took over {_counted(len(claimed.topics), 'topic')} with "
         f"{_counted(claimed.partitions_count, 'partition')} of "
-        f"cluster {claimed.cluster_id}, as their directories say. Their options are in Apache "
-        "Kafka's own metadata, which is not read: until you set them (ottla topic config), "
+        f"cluster {claimed.cluster_id}, as their directories say. Their options are in "
+        "another metadata store (Apache Kafka's own is not read): until you set them (ottla topic "
+        "config), "
         "retention.ms=-1 and retention.bytes=-1 keep all records"
         + (f", and those that were compacted before stay so ({compacted})" if compacted else "")
         + ". If a topic's last partitions lay elsewhere, stop now and copy them here first"
