@@ -5,12 +5,15 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 import ottla
 from ottla.console import pages
+from ottla.replication.partition import Partition
+from ottla.server import admin
 from tests.processes import free_port
 
 
@@ -66,7 +69,7 @@ def test_a_crowd_that_asks_nothing_keeps_nobody_out(port: int) -> None:
         for sock in crowd[::2]:
             sock.sendall(b"GET /stats HTTP/1.1\r\nHost: half a requ")
         answers = [_visit(port, b"GET /health HTTP/1.0\r\n\r\n") for _ in range(5)]
-        assert all(answer.endswith(b"ok\n") for answer in answers)
+        assert [answer[-3:] for answer in answers] == [b"ok\n"] * 5, answers
         assert len(_threads()) <= 1 + 2 * pages._VISITORS_MAX
     finally:
         for sock in crowd:
@@ -90,6 +93,22 @@ def test_many_who_ask_at_once_are_answered_or_told_to_come_again(port: int) -> N
     for answer in answers:
         if b" 200 " in answer[:20]:
             assert json.loads(answer.partition(b"\r\n\r\n")[2])["batching"]["records"] == 1
+
+
+def test_the_loop_is_asked_for_a_few_partitions_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    whole = admin.stats.partitions
+
+    def partitions(found: Sequence[Partition]) -> list[dict[str, Any]]:
+        asked.append(len(found))
+        return whole(found)
+
+    monkeypatch.setattr(admin.stats, "partitions", partitions)
+    with ottla.Broker() as broker:
+        broker.create_topic("wide", partitions=250)
+        report = broker.stats()
+    assert len(report["partitions"]) == sum(asked) == 250
+    assert max(asked) <= 100
 
 
 def test_a_broker_that_stops_leaves_no_thread_and_no_connection_of_its_pages() -> None:

@@ -12,18 +12,21 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, NamedTuple
 
 from ottla.console import exposition
 
 _IDLE_S = 10.0
 _ANSWERS_MAX = 8
 _VISITORS_MAX = 32
-"""Connections. Beyond them the one that has been longest without a request is closed for each that
-comes; where all are being answered nobody else is let in at twice as many."""
+"""Connections that have asked nothing yet: beyond them the oldest is closed for each that comes.
+With those that are being answered there are at most twice as many."""
+_GRACE_S = 0.2
+"""So long everybody may stay: in a flood those who come wait at the door instead."""
 _PIECES_AT_ONCE = 100
 _SCARCE_S = 0.2
 _INDEX = "ottla: /metrics for Prometheus, /stats as JSON, /health\n"
@@ -72,6 +75,13 @@ def _wake(end: socket.socket) -> None:
         end.send(b"\0")
 
 
+class _Asking(NamedTuple):
+    """Who has not asked anything yet: since when."""
+
+    thread: threading.Thread
+    since: float
+
+
 class Visitors:
     """Who is connected: a thread each, so many at most."""
 
@@ -81,37 +91,43 @@ class Visitors:
         self.rest = rest
         self.answers = threading.BoundedSemaphore(_ANSWERS_MAX)
         self._guard = threading.Lock()
-        self._asking: dict[socket.socket, threading.Thread] = {}  # the oldest first
+        self._asking: dict[socket.socket, _Asking] = {}  # the oldest first
         self._threads: dict[threading.Thread, socket.socket] = {}
+        self._leaving: deque[threading.Thread] = deque(maxlen=_VISITORS_MAX * 2)
 
     def come(self, sock: socket.socket) -> None:
         """Take over a connection."""
         with self._guard:
-            count = len(self._threads)
-            leaving = self._send_oldest_away() if count >= _VISITORS_MAX else None
-        if count >= _VISITORS_MAX * 2:
-            if leaving is None:  # all are being answered
+            oldest = next(iter(self._asking.values())) if self._is_crowded else None
+        if oldest is not None:
+            time.sleep(max(0.0, oldest.since + _GRACE_S - time.monotonic()))
+            self._send_oldest_away()
+        while len(self._threads) >= _VISITORS_MAX * 2:
+            if not self._leaving:  # all are being answered
                 sock.close()
                 return
-            leaving.join(_SCARCE_S)
+            self._leaving.popleft().join(_SCARCE_S)
         thread = threading.Thread(
             target=self._attend, args=(sock,), name="ottla-admin-visitor", daemon=True
         )
         with self._guard:
-            self._asking[sock] = thread
+            self._asking[sock] = _Asking(thread, time.monotonic())
             self._threads[thread] = sock
         try:
             thread.start()
         except RuntimeError:  # the system has no thread for it
             self._gone(sock, thread)
 
-    def _send_oldest_away(self) -> threading.Thread | None:
-        """Of those who have asked nothing yet; their thread, which ends at once."""
-        for sock, thread in self._asking.items():
-            del self._asking[sock]
-            _hang_up(sock)
-            return thread
-        return None
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self._asking) >= _VISITORS_MAX
+
+    def _send_oldest_away(self) -> None:
+        with self._guard:
+            if self._is_crowded:
+                sock = next(iter(self._asking))
+                self._leaving.append(self._asking.pop(sock).thread)
+                _hang_up(sock)
 
     def _attend(self, sock: socket.socket) -> None:
         try:
@@ -127,10 +143,11 @@ class Visitors:
             self._threads.pop(thread, None)
             sock.close()
 
-    def asked(self, sock: socket.socket) -> None:
-        """A request of this one is whole."""
+    def asked(self, sock: socket.socket) -> bool:
+        """A request of this one is whole. False if it was sent away before: half a request looks
+        whole when nothing more can come."""
         with self._guard:
-            self._asking.pop(sock, None)
+            return self._asking.pop(sock, None) is not None
 
     def send_away(self) -> None:
         """Close all connections, and wait for the threads."""
@@ -159,7 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         visitors = self._visitors
-        visitors.asked(self._sock)
+        if not visitors.asked(self._sock):
+            return
         if not visitors.answers.acquire(blocking=False):
             self.send_error(503, "too many ask at once")
             return
