@@ -232,8 +232,9 @@ def _address(text: str, name: str) -> str:
     """`text` if it is HOST:PORT, with brackets around an IPv6 host."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        hint = f"127.0.0.1:{text}" if text.isdecimal() else f"{text}:9092"
-        hint = "127.0.0.1:9092" if ":" in text or not text else hint
+        usual = ADMIN.rpartition(":")[2] if name == "--admin" else "9092"
+        hint = f"127.0.0.1:{text}" if text.isdecimal() else f"{text}:{usual}"
+        hint = f"127.0.0.1:{usual}" if ":" in text or not text else hint
         raise BadInput(f"{name} takes HOST:PORT, not {text!r}; try: {name} {hint}")
     if name == "--advertise" and (host.strip("[]") in WILDCARDS or int(port) == 0):
         raise BadInput(
