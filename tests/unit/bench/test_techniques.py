@@ -1,10 +1,18 @@
 """Experiments with and without a technique: in which order, how compared, how told."""
 
+import contextlib
+import hashlib
+import os
 import re
+import socket
+import subprocess
+import sys
+import threading
+from functools import partial
 
 import pytest
 
-from ottla.bench.techniques import brokers, html, order, queues, run, table
+from ottla.bench.techniques import brokers, caches, copies, html, order, queues, run, table
 from ottla.bench.techniques.model import Experiment, Measure, NotHere, Way
 from ottla.records import compress
 from ottla.records.reader import read_batches, records_of
@@ -187,3 +195,57 @@ def test_both_orders_write_the_same_records_to_the_same_places_in_the_end(tmp_pa
     (tmp_path / "scattered").write_bytes(bytes(64 * 1024))
     order._write(str(tmp_path / "scattered"), record, shuffled, False)
     assert (tmp_path / "appended").read_bytes() == (tmp_path / "scattered").read_bytes()
+
+
+@contextlib.contextmanager
+def gathered(into):
+    """In the place of a process that throws all away: a thread that keeps a digest of it."""
+    ours, theirs = socket.socketpair()
+    digest = hashlib.sha256()
+
+    def read():
+        while piece := theirs.recv(1 << 16):
+            digest.update(piece)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with theirs:
+        with ours:
+            yield ours
+        thread.join()
+    into.append(digest.hexdigest())
+
+
+def test_every_cache_sends_the_same_bytes(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(caches, "_FILE_BYTES", 4 << 20)
+    monkeypatch.setattr(caches, "_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(caches.drain, "drained", lambda: gathered(sent))
+    again, first = caches.experiments(str(tmp_path))
+    for way in [*again.ways, *first.ways]:
+        with contextlib.suppress(NotHere):
+            assert way.run()["held by the process"] <= 4
+    assert len(set(sent)) == 1
+
+
+def test_both_ways_of_copying_send_the_same_bytes(tmp_path):
+    sent, path = [], tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 1024)
+    buffer = memoryview(bytearray(64 << 10))
+    for send in (copies._sendfile, partial(copies._read_and_send, buffer)):
+        with gathered(sent) as sock, path.open("rb", buffering=0) as file:
+            for at in range(0, 256 << 10, 64 << 10):
+                send(sock, file.fileno(), at, 64 << 10)
+    assert sent == [hashlib.sha256(path.read_bytes()).hexdigest()] * 2
+
+
+def test_a_broker_that_copies_differs_in_that_alone():
+    code = "from ottla.server import transfer; print(transfer.PORTABLE, transfer.COPYING)"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OTTLA_PORTABLE": "sending"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == [str(sys.platform != "linux"), "True"]
