@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context
     from ottla.replication.partition import Partition
 
-AT_ONCE: Final = 500
-"""Partitions that are written to before others get their turn: about 20 ms."""
+AT_ONCE: Final = 100
+"""Partitions that one marker is written to before others get their turn: a few milliseconds."""
 
 # What the coordinator of groups says of itself is, for a partition, where its leader is not.
 _NOT_THERE = frozenset(
