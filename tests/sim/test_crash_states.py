@@ -8,7 +8,8 @@ full rebuild, opening again changes nothing.
 
 How many states a run has tried is printed (`-s` shows it). A failure names its seed and state:
 `OTTLA_SEED=n .venv/bin/pytest tests/sim/test_crash_states.py` repeats that history alone.
-OTTLA_SOAK=1 tries a million.
+OTTLA_SOAK=1 tries a million. Compaction and the metadata store have lists of their own:
+test_compaction_crash_states.py, tests/faults/test_store_crash_states.py.
 """
 
 from __future__ import annotations
