@@ -44,7 +44,6 @@ from ottla.host.residency import residency
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.host.timers import TimerWheel
 from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
-from ottla.replication import adoption
 from ottla.replication.retention import Retention
 from ottla.replication.room import Room
 from ottla.replication.table import PartitionTable
@@ -58,11 +57,12 @@ from ottla.storage.checkpoints import (
     decode_meta_properties,
     uuid_text,
 )
-from ottla.storage.directory import LogDirectory, WrongDirectory
+from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.findings import Case, Finding
 from ottla.storage.scrub import Scrubber
 
 if TYPE_CHECKING:
+    from ottla.replication.adoption import Claim
     from ottla.host.cleaning import Compaction
 
 _log = logging.getLogger("ottla.node")
@@ -170,7 +170,7 @@ class Node:
         cluster_id = None if identity is None else identity.cluster_id
         if claimed is not None:
             self._open(claimed.image)
-            adoption.adopt(claimed, self.directory, store, view.image)
+            claimed.adopt(self.directory, store, view.image)
         controller.start(NodeImage(self.id, me.host, me.port, rack), cluster_id).result()
         self._take_settings(view.image)
         if claimed is None:
@@ -194,8 +194,12 @@ class Node:
         self._scrub()
         return self.endpoints
 
-    def _claimed(self) -> adoption.Claim | None:
+    def _claimed(self) -> Claim | None:
         """The topics of logs that no store knows yet: what Apache Kafka has left here."""
+        if not any(map(partition_of, self.disk.names(self.path))):
+            return None
+        from ottla.replication import adoption  # late: hardly a start needs it
+
         made = [make(self.config) for make in internal_topics.MADE]
         return adoption.claim(self.disk, self.path, self.id, made, os.urandom)
 

@@ -50,6 +50,35 @@ class Claim(Value):
     def partitions_count(self) -> int:
         return sum(len(topic.partitions) for topic in self.topics)
 
+    def adopt(self, directory: LogDirectory, store: MetadataStore, image: ClusterImage) -> None:
+        """Make these topics those of `store`, durably and all at once. Blocks, at a start.
+
+        `directory` is open: leader epochs and producer ids must lie beyond all in its logs.
+        `image` is what the store has, without a cluster yet. Raises StoreError, DiskError.
+        """
+        assert not image.cluster_id, "the store belongs to a cluster"
+        greatest_id = 0
+        writes: list[Write] = []
+        for topic in self.topics:
+            parts = list(topic.partitions)
+            for number, one in enumerate(topic.partitions):
+                log = directory.logs.get(TopicPartition(topic.name, number))
+                if log is None:
+                    continue
+                if log.topic_id == NO_TOPIC_ID:
+                    directory.adopt(log, topic.id)
+                latest = max(one.leader_epoch, log.epochs.latest)
+                parts[number] = one.replace(leader_epoch=latest)
+                greatest_id = max([greatest_id, *(entry[0] for entry in log.producers.entries())])
+            writes += keys.put_topic(topic.replace(partitions=tuple(parts)))
+        writes.append(Put(keys.CLUSTER, keys.encode({"id": self.cluster_id})))
+        first_id = {"next": greatest_id + PRODUCER_IDS_AHEAD}
+        writes.append(Put(keys.PRODUCER_IDS, keys.encode(first_id)))
+        done = store.transact([Absent(keys.CLUSTER), Absent(keys.PRODUCER_IDS)], writes).result()
+        if not isinstance(done, Applied):
+            raise StoreError("the topics found could not be written to the metadata store")
+        _log.warning("%s", told(self), extra={"fields": {"event": "adopted"}})
+
 
 class _Place(Value):
     """One partition's directory."""
@@ -148,38 +177,6 @@ def _check_whole(path: str, name: str, places: Mapping[int, _Place]) -> None:
             "or on another broker, copy them here too; else move the directories of "
             f"{name} elsewhere"
         )
-
-
-def adopt(
-    claimed: Claim, directory: LogDirectory, store: MetadataStore, image: ClusterImage
-) -> None:
-    """Make the claimed topics those of `store`, durably and all at once. Blocks, at a start.
-
-    `directory` is open: a leader epoch and a producer id must lie beyond all that its logs hold.
-    `image` is what the store has, without a cluster yet. Raises StoreError, DiskError.
-    """
-    assert not image.cluster_id, "the store belongs to a cluster"
-    greatest_id = 0
-    writes: list[Write] = []
-    for topic in claimed.topics:
-        parts = list(topic.partitions)
-        for number, one in enumerate(topic.partitions):
-            log = directory.logs.get(TopicPartition(topic.name, number))
-            if log is None:
-                continue
-            if log.topic_id == NO_TOPIC_ID:
-                directory.adopt(log, topic.id)
-            latest = max(one.leader_epoch, log.epochs.latest)
-            parts[number] = one.replace(leader_epoch=latest)
-            greatest_id = max([greatest_id, *(entry[0] for entry in log.producers.entries())])
-        writes += keys.put_topic(topic.replace(partitions=tuple(parts)))
-    writes.append(Put(keys.CLUSTER, keys.encode({"id": claimed.cluster_id})))
-    first_id = {"next": greatest_id + PRODUCER_IDS_AHEAD}
-    writes.append(Put(keys.PRODUCER_IDS, keys.encode(first_id)))
-    done = store.transact([Absent(keys.CLUSTER), Absent(keys.PRODUCER_IDS)], writes).result()
-    if not isinstance(done, Applied):
-        raise StoreError("the topics found could not be written to the metadata store")
-    _log.warning("%s", told(claimed), extra={"fields": {"event": "adopted"}})
 
 
 def told(claimed: Claim) -> str:

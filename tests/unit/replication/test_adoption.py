@@ -14,7 +14,7 @@ from ottla.cluster.topics import NewTopic
 from ottla.core.model import LeaderEpoch, NodeId, Offset, TopicId, TopicPartition
 from ottla.core.pending import Pending, completed
 from ottla.core.ports import Disk
-from ottla.replication.adoption import PRODUCER_IDS_AHEAD, Claim, adopt, claim, told
+from ottla.replication.adoption import PRODUCER_IDS_AHEAD, Claim, claim, told
 from ottla.storage.checkpoints import (
     MetaProperties,
     encode_epochs,
@@ -183,7 +183,7 @@ def test_epochs_and_producer_ids_go_on_beyond_those_in_the_logs() -> None:
         TopicPartition("t", 1): Opened(TopicId(bytes(16)), 5),
     }
     store, opened = Store(), OpenDirectory(logs)
-    adopt(found, cast(LogDirectory, opened), cast(MetadataStore, store), ClusterImage(""))
+    found.adopt(cast(LogDirectory, opened), cast(MetadataStore, store), ClusterImage(""))
     image = keys.image_of(Snapshot(1, store.entries))
     assert image.cluster_id == "c"
     assert [one.leader_epoch for one in image.topics["t"].partitions] == [12, 5]
