@@ -62,8 +62,8 @@ from ottla.storage.findings import Case, Finding
 from ottla.storage.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from ottla.replication.adoption import Claim
     from ottla.host.cleaning import Compaction
+    from ottla.replication.adoption import Claim
 
 _log = logging.getLogger("ottla.node")
 
