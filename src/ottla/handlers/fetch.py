@@ -301,10 +301,12 @@ class Fetch:
         # `type … is`: isinstance asks an enum's metaclass, which takes five times as long.
         if type(partition) is ErrorCode:
             return _refusal(wanted, partition), None
+        high = partition.high_position  # not by its properties: a fetch may ask thousands of these
+        moved = partition.stable_position is not high
         data = PartitionData(
             partition_index=wanted.partition,
-            high_watermark=partition.high_watermark,
-            last_stable_offset=partition.last_stable,
+            high_watermark=high.offset,
+            last_stable_offset=partition.last_stable if moved else high.offset,
             log_start_offset=partition.log.start,
             aborted_transactions=[] if self.committed else None,
             records=b"",
@@ -328,9 +330,13 @@ class Fetch:
             return data, partition
         committed = self.committed
         piece = partition.read(Offset(wanted.offset), room, committed=committed)
-        if committed and isinstance(piece, FileSlice):
+        if piece is None:
+            if self.session is not None:
+                self.idle.append((wanted, partition))
+            return data, partition
+        if committed and type(piece) is FileSlice:
             piece = _with_aborted(data, wanted, partition, piece)
-        if isinstance(piece, FileSlice):
+        if type(piece) is FileSlice:
             if got and piece.length > room:
                 # only the first batch of an answer may exceed its limits
                 partition.give_back(piece)
@@ -349,10 +355,9 @@ class Fetch:
             self.files += 1
             partition.tally.cold += 1
             self.got = got + piece.slice.length  # so that no more is warmed than will be sent
-        elif piece is not None:
+        else:
+            assert isinstance(piece, ErrorCode), "the last that a read can be"
             return _refusal(wanted, piece), None
-        elif self.session is not None:
-            self.idle.append((wanted, partition))
         return data, partition
 
     def _find(self, wanted: Wanted) -> Partition | ErrorCode:

@@ -47,6 +47,13 @@ class Wanted:
         "turn",
     )
 
+    # Set by the session that takes it in: a full fetch makes thousands that are in none.
+    session: Session
+    turn: int
+    """The session reads what has the least first."""
+    since: int
+    """Which of the session's requests named it."""
+
     def __init__(  # noqa: PLR0913, PLR0917  # the fields of a fetch's partition
         self,
         topic: str,
@@ -66,11 +73,6 @@ class Wanted:
         self.last_fetched_epoch = last_fetched_epoch
         self.told: tuple[int, int, int] | None = None
         """Error, high watermark and log start as last sent; None: nothing yet."""
-        self.session: Session | None = None
-        self.turn = 0
-        """The session reads what has the least first."""
-        self.since = 0
-        """Which of the session's requests named it."""
         self.asleep_in: Partition | None = None
         """Who wakes it; None while it is awake."""
 
@@ -78,7 +80,6 @@ class Wanted:
         """Be looked at again: see `ottla.replication.partition.Sleeper`."""
         self.asleep_in = None
         session = self.session
-        assert session is not None, "only what is in a session sleeps"
         session.awake.add(self)
         for waiter in list(session.waiters):
             if id(waiter) not in partition.readers:

@@ -290,8 +290,13 @@ class Produce:
         in_time = self.waited is None or self.waited.done
         waiting: list[Pending[Any]] = []
         for item in self.items:
-            if item.batch is not None:
+            if item.pending is not None and item.batch is not None:
                 self._settle(item, waiting, in_time)
+            batch, partition = item.batch, item.partition
+            if batch is not None and partition is not None and item.pending is None:
+                pending = item.pending = partition.prepare(batch)
+                if pending is not None:
+                    waiting.append(pending)
         if waiting:
             # With a deadline: a connection that waits for a disk that hangs would not even
             # notice that its client has gone.
@@ -304,33 +309,28 @@ class Produce:
         return self._acknowledge()
 
     def _settle(self, item: Item, waiting: list[Pending[Any]], in_time: bool) -> None:
-        """Take in what has been waited for, and note what must still be."""
-        partition = item.partition
+        """Take in what has been waited for, or note that it must still be."""
+        pending, partition = item.pending, item.partition
+        assert pending is not None, "called for what is waited for"
         assert partition is not None, "a batch is kept only beside its partition"
-        pending = item.pending
-        if pending is not None:
-            if not pending.done:
-                if in_time:
-                    waiting.append(pending)
-                else:
-                    item.refuse(ErrorCode.REQUEST_TIMED_OUT)
-                return
-            item.pending = None
-            try:
-                outcome = pending.result()
-            except OffloadError:
-                # Of the errors by which a client comes again, the one that all clients know.
-                item.refuse(ErrorCode.REQUEST_TIMED_OUT)
-            except DiskError as error:
-                partition.on_disk_error(error)
-                item.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
-            else:
-                if outcome is not None:
-                    self._opened(item, outcome)
-        if item.batch is not None:
-            pending = item.pending = partition.prepare(item.batch)
-            if pending is not None:
+        if not pending.done:
+            if in_time:
                 waiting.append(pending)
+            else:
+                item.refuse(ErrorCode.REQUEST_TIMED_OUT)
+            return
+        item.pending = None
+        try:
+            outcome = pending.result()
+        except OffloadError:
+            # Of the errors by which a client comes again, the one that all clients know.
+            item.refuse(ErrorCode.REQUEST_TIMED_OUT)
+        except DiskError as error:
+            partition.on_disk_error(error)
+            item.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
+        else:
+            if outcome is not None:
+                self._opened(item, outcome)
 
     # --- the effect, and after -------------------------------------------------------------
 
