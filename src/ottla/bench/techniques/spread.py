@@ -21,6 +21,7 @@ PARTITIONS = (1, 2, 4, 8)
 BROKERS = (1, 2, 4)
 _RECORDS = 100
 _DEPTH = 4
+_CONNECTIONS = 8
 _SECONDS = 0.6
 _RATE = Measure("rate", "thousand records/s", more_is_better=True)
 _COST = Measure("broker CPU", "s/million records")
@@ -36,8 +37,8 @@ _USUAL = "in proportion, with machines to put them on"
 def experiments(folder: str) -> Iterator[list[Experiment]]:
     cores = os.cpu_count() or 1
     limits = (
-        f"This machine has {cores} cores, which the clients share: with more brokers than half of "
-        "them no gain can be shown here."
+        f"This machine has {cores} cores, which clients and brokers share: once all are busy, more "
+        "brokers can't show any gain, whatever they could do on machines of their own."
     )
     with contextlib.ExitStack() as stack:
         running = [
@@ -48,8 +49,9 @@ def experiments(folder: str) -> Iterator[list[Experiment]]:
             Experiment(
                 "5 Partitions",
                 f"Batches of {_RECORDS} records to so many partitions of one broker",
-                "One connection for each partition, 4 requests in flight on each. A broker is one "
-                "process: within it partitions are for independence, not for speed.",
+                f"Always {_CONNECTIONS} connections with 4 requests in flight on each, shared out "
+                "over the partitions. A broker is one process: within it partitions are for "
+                "independence, not for speed.",
                 _QUOTED,
                 [_RATE, _COST],
                 [
@@ -63,7 +65,8 @@ def experiments(folder: str) -> Iterator[list[Experiment]]:
             Experiment(
                 "5 Partitions",
                 f"Batches of {_RECORDS} records to so many brokers, a partition on each",
-                "Independent broker processes, each with a client process of its own. " + limits,
+                "Independent broker processes, each with a client process of its own and as many "
+                f"requests in flight as keep one busy: {_CONNECTIONS} times 4. {limits}",
                 _QUOTED,
                 [_RATE, _COST],
                 [
@@ -86,7 +89,11 @@ def _one_broker(running: Running, partitions_count: int) -> Mapping[str, float]:
     batch = brokers.log_lines(_RECORDS, compress.NONE)
     with brokers.topic(running, partitions_count) as topic:
         load = brokers.produce_load(
-            topic, batch, partitions=range(partitions_count), depth=_DEPTH, seconds=_SECONDS
+            topic,
+            batch,
+            partitions=[number % partitions_count for number in range(_CONNECTIONS)],
+            depth=_DEPTH,
+            seconds=_SECONDS,
         )
         cpu, seen = brokers.loaded(running, load)
     return _figures(cpu.total, seen)
@@ -99,7 +106,7 @@ def _many_brokers(running: list[Running]) -> Mapping[str, float]:
             brokers.produce_load(
                 stack.enter_context(brokers.topic(one, 1)),
                 batch,
-                partitions=[0],
+                partitions=[0] * _CONNECTIONS,  # as many as keep one broker busy all the time
                 depth=_DEPTH,
                 seconds=_SECONDS,
             )
