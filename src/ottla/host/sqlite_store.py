@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from ottla.cluster.store import (
     Applied,
@@ -41,6 +41,7 @@ from ottla.cluster.store import (
 )
 from ottla.core.pending import Pending
 from ottla.host.mailbox import Mailbox, WakeLoop
+from ottla.records.crc import crc32c
 
 FILE_NAME = "ottla-metadata.sqlite"
 
@@ -53,6 +54,8 @@ UPGRADES: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL,"
         " create_revision INTEGER NOT NULL, mod_revision INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    # Of all entries and the revision; SQLite has none of its own. Null: written by an older ottla.
+    ("ALTER TABLE revision ADD COLUMN checksum INTEGER",),
 )
 
 _BATCH_MAX = 128
@@ -61,6 +64,7 @@ _HISTORY_MAX = 64
 """Updates kept for a watch that begins a little late; one that begins later is Compacted."""
 _PREFIX_END = "\U0010ffff"
 _ROOM_MIN = 64 << 10
+_COLUMNS = "key, value, create_revision, mod_revision"
 
 Work: TypeAlias = Callable[[], "tuple[Snapshot | Outcome, Update | None]"]
 
@@ -276,37 +280,50 @@ class SqliteStore:
     def _transact(
         self, compares: Sequence[Compare], writes: Sequence[Write]
     ) -> tuple[Outcome, Update | None]:
-        last = self._last_revision()
+        last, checksum = self._connection.execute("SELECT last, checksum FROM revision").fetchone()
         for compare in compares:
             if not holds(compare, self._entry(compare.key)):
                 return Failed(last), None
         revision = last + 1
         changed: dict[str, Entry | None] = {}
         for write in writes:
-            self._write(write, revision, changed)
-        self._connection.execute("UPDATE revision SET last = ?", (revision,))
+            checksum ^= self._write(write, revision, changed)
+        checksum ^= _checksum_of("", Entry(b"", last, 0)) ^ _checksum_of(
+            "", Entry(b"", revision, 0)
+        )
+        self._connection.execute("UPDATE revision SET last = ?, checksum = ?", (revision, checksum))
         return Applied(revision), Update(revision, changed)
 
-    def _write(self, write: Write, revision: int, changed: dict[str, Entry | None]) -> None:
+    def _write(self, write: Write, revision: int, changed: dict[str, Entry | None]) -> int:
+        """Do it, and note what it changes; by what the checksum of all entries does."""
+        checksum = 0
         match write:
             case Put(key, value):
                 before = self._entry(key)
+                if before is not None:
+                    checksum = _checksum_of(key, before)
                 entry = Entry(value, before.create_revision if before else revision, revision)
+                checksum ^= _checksum_of(key, entry)
                 self._connection.execute(
                     "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)",
                     (key, value, entry.create_revision, revision),
                 )
                 changed[key] = entry
             case Delete(key):
-                if self._connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount:
+                before = self._entry(key)
+                if before is not None:
+                    self._connection.execute("DELETE FROM entries WHERE key = ?", (key,))
+                    checksum = _checksum_of(key, before)
                     changed[key] = None
             case DeletePrefix(prefix):
                 bounds = (prefix, prefix + _PREFIX_END)
-                for (key,) in self._connection.execute(
-                    "SELECT key FROM entries WHERE key >= ? AND key < ?", bounds
+                for key, *row in self._connection.execute(
+                    f"SELECT {_COLUMNS} FROM entries WHERE key >= ? AND key < ?", bounds
                 ).fetchall():
+                    checksum ^= _checksum_of(key, Entry(*row))
                     changed[key] = None
                 self._connection.execute("DELETE FROM entries WHERE key >= ? AND key < ?", bounds)
+        return checksum
 
     def _entry(self, key: str) -> Entry | None:
         row = self._connection.execute(
@@ -330,13 +347,41 @@ class SqliteStore:
             self._upgrade(connection)
             if connection.execute("SELECT count(*) FROM revision").fetchone() != (1,):
                 raise StoreCorrupt(f"the metadata store {self._path} has lost its revision")
+            self._verify(connection)
             return connection
-        except (sqlite3.Error, StoreError) as error:
+        except (sqlite3.Error, StoreError, TypeError, ValueError) as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, sqlite3.DatabaseError):
                 raise self._failure(error) from error
+            if isinstance(error, TypeError | ValueError):  # text where numbers were, or no text
+                self._refuse(str(error))
             raise
+
+    def _verify(self, connection: sqlite3.Connection) -> None:
+        """Raises StoreCorrupt where it isn't what was written, DatabaseError where SQLite sees."""
+        damage = "its checksum doesn't fit"
+        last, known = connection.execute("SELECT last, checksum FROM revision").fetchone()
+        try:
+            found = _checksum_of("", Entry(b"", last, 0))
+            for key, *row in connection.execute(f"SELECT {_COLUMNS} FROM entries"):
+                found ^= _checksum_of(key, Entry(*row))
+        except (TypeError, ValueError, AttributeError):  # a value of another type than was written
+            self._refuse(damage)
+        [(said,)] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+        if said != "ok":
+            self._refuse(said)
+        if known is not None and known != found:
+            self._refuse(damage)
+        if known is None:
+            connection.execute("UPDATE revision SET checksum = ?", (found,))
+
+    def _refuse(self, damage: str) -> NoReturn:
+        raise StoreCorrupt(
+            f"the metadata store {self._path} is damaged: {damage}. Bring it back from a copy; or "
+            "move it and its -wal away, and a start finds the topics by their directories, but not "
+            "their options"
+        )
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         found = _schema_version(connection)
@@ -351,6 +396,12 @@ class SqliteStore:
                 connection.execute(statement)
             connection.execute("UPDATE schema_version SET version = ?", (version + 1,))
             connection.execute("COMMIT")
+
+
+def _checksum_of(key: str, entry: Entry) -> int:
+    """Of one entry. Those of all are combined by exclusive or: each goes in and out by itself."""
+    revisions = entry.create_revision, entry.mod_revision
+    return crc32c(b"%b\0%d %d\0%b" % (key.encode(), *revisions, entry.value))
 
 
 def _schema_version(connection: sqlite3.Connection) -> int:

@@ -287,7 +287,7 @@ def test_a_newer_store_is_refused_with_a_sentence_and_left_alone(path, store, mo
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_store, "UPGRADES", (*sqlite_store.UPGRADES, ()))
         SqliteStore(path).close()
-    with pytest.raises(StoreTooNew, match=r"schema 2.*newer ottla"):
+    with pytest.raises(StoreTooNew, match=r"schema 3.*newer ottla"):
         SqliteStore(path)
 
 
