@@ -64,13 +64,21 @@ def test_kafkas_readers_pass_over_our_checksums(tmp_path: Path) -> None:
 
 
 def test_kafka_goes_on_with_its_directory_after_ottla_has_had_it(tmp_path: Path) -> None:
-    """Our checkpoints, our segment behind Kafka's, an index of aborted transactions of ours."""
+    """Our checkpoints, our batches behind Kafka's, an index of aborted transactions that we made."""
     kafka = Kafka(tmp_path / "kafka")
     kafka.start()
     try:
         create_topic(kafka.bootstrap, "t", 2)
         produce(kafka.bootstrap, "t", 0, 50, {})
+        transactor = Confluent(kafka.bootstrap, "of Kafka's", 60_000)
+        transactor.begin()
+        transactor.send("t", 1, b"taken back")
+        transactor.flush()
+        transactor.abort()
+        transactor.close()
         kafka.end(signal.SIGTERM)
+        (index,) = (kafka.data / "t-1").glob("*.txnindex")
+        index.unlink()  # what it said is found in the batches
         with Broker(kafka.data) as ours:
             produce(ours.bootstrap, "t", 0, 60, {})
             produce(ours.bootstrap, "t", 1, 7, {})
@@ -81,6 +89,7 @@ def test_kafka_goes_on_with_its_directory_after_ottla_has_had_it(tmp_path: Path)
                 transactor.flush()
                 end()
             transactor.close()
+            assert index.stat().st_size == 2 * 34
             ends = [read(ours.bootstrap, "t", partition) for partition in (0, 1)]
             assert [len(one) for one in ends] == [110, 8]
         epochs = (kafka.data / "t-0" / "leader-epoch-checkpoint").read_bytes()
