@@ -207,6 +207,9 @@ class Disk(Protocol):
     def read_file(self, path: str) -> bytes | None:
         """A small file's whole content; None if there is no such file."""
 
+    def read_ahead(self, paths: Sequence[str]) -> None:
+        """Bring these directories into memory: they are about to be read. A hint, never fails."""
+
     def open(self, path: str) -> File:
         """An existing file for reading and writing. May be opened at its first use only."""
 

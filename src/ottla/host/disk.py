@@ -37,7 +37,7 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
-from ottla.host import linux
+from ottla.host import ahead, linux
 from ottla.host.files import OpenFiles, OsFile
 from ottla.host.mailbox import Mailbox, WakeLoop
 
@@ -194,6 +194,9 @@ class OsDisk:
             raise DiskError("read", path, error) from error
         finally:
             os.close(fd)
+
+    def read_ahead(self, paths: Sequence[str]) -> None:
+        ahead.read_ahead(paths)
 
     def open(self, path: str) -> File:
         return OsFile(path, self.open_files, nowait=not self._portable)

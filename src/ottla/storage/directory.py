@@ -44,6 +44,7 @@ from ottla.storage.settings import LogSettings
 _LOGS_AT_ONCE = 100
 _STOPPED_AT_ONCE = 16  # each may need three descriptors until it is synced
 _OPENED_AT_ONCE = 64  # steps that make what was found durable: a few for each log
+_READ_AHEAD = 256  # directories
 _DELETE = "-delete"
 _DELETED = ".deleted"
 _STRAY = "-stray"
@@ -199,7 +200,11 @@ class LogDirectory:
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
         later: list[Step] = []
-        for name in self.disk.names(self.path):
+        names = self.disk.names(self.path)
+        for at, name in enumerate(names):
+            if at % _READ_AHEAD == 0:
+                there = [one for one in names[at : at + _READ_AHEAD] if partition_of(one)]
+                self.disk.read_ahead([f"{self.path}/{one}" for one in there])
             path = f"{self.path}/{name}"
             if name.endswith(_DELETE):
                 self.removals.add([[RemoveTree(path)]], 0)

@@ -271,6 +271,9 @@ class SimDisk:
         found = self._find(path)
         return bytes(found.data) if isinstance(found, Node) else None
 
+    def read_ahead(self, paths: Sequence[str]) -> None:
+        self.blocks("read ahead", str(paths[:1]))
+
     def open(self, path: str) -> File:
         self.blocks("open", path)
         self._check("open", path)
