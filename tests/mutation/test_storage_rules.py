@@ -279,8 +279,15 @@ MUTANTS = [
     _rule(
         "an empty first segment says where the log begins",
         "recovery",
-        "one in (segments[0], segments[-1])",
-        "one is segments[-1]",
+        "        stays = [segments[0], segments[-1]]\n",
+        "        pass\n",
+        RECOVERY,
+    ),
+    _rule(
+        "a first segment is not empty where nothing was compacted",
+        "recovery",
+        "if len(segments) > 1 and segments[1].base_offset <= work.holes_until:",
+        "if len(segments) > 1:",
         RECOVERY,
     ),
     _rule(

@@ -259,9 +259,13 @@ def _open_segment(work: Recovery, base: Offset, names: list[str]) -> Segment:
 def _without_strays(work: Recovery, segments: list[Segment]) -> list[Segment]:
     """Without empty segments in the middle: a roll that the disk refused left them there.
 
-    The first one stays: compacted to nothing, as Kafka leaves it, it says where the log begins.
+    The first one stays if it can have been compacted to nothing: Kafka leaves it, and it says where
+    the log begins. Otherwise something was in it, and is missed when the log begins too late.
     """
-    kept = [one for one in segments if one.size > 0 or one in (segments[0], segments[-1])]
+    stays = segments[-1:]
+    if len(segments) > 1 and segments[1].base_offset <= work.holes_until:
+        stays = [segments[0], segments[-1]]
+    kept = [one for one in segments if one.size > 0 or one in stays]
     _discard(work, [one for one in segments if one not in kept])
     return kept
 

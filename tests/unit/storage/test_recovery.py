@@ -246,6 +246,17 @@ def test_a_first_segment_that_was_compacted_to_nothing_leaves_the_start_where_it
     assert bench.append(make_batch(), epoch=2) == 30
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_first_segment_that_is_empty_without_compaction_has_lost_what_was_in_it(bench, clean):
+    stop(bench)
+    bench.disk.open(FIRST + ".log").truncate(0)
+    bench.disk.kill()
+    hints = Hints(clean, Offset(30), start_certain=True)
+    opened, findings = open_log(bench.disk, "/data/t-0", TOPIC_ID, SETTINGS, hints)
+    assert Case.DAMAGED in cases(findings)
+    assert opened.failed
+
+
 def test_a_log_that_lost_all_above_its_start_goes_on_at_its_start(bench):
     bench.disk.kill()
     for segment in bench.log.segments[1:]:
