@@ -64,6 +64,8 @@ _HISTORY_MAX = 64
 """Updates kept for a watch that begins a little late; one that begins later is Compacted."""
 _PREFIX_END = "\U0010ffff"
 _ROOM_MIN = 64 << 10
+_HEADER_SIZE = 512
+"""Bytes of the smallest page that there can be, the header in it."""
 _COLUMNS = "key, value, create_revision, mod_revision"
 
 Work: TypeAlias = Callable[[], "tuple[Snapshot | Outcome, Update | None]"]
@@ -337,6 +339,8 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         connection = None
+        if os.path.exists(self._path) and 0 < os.path.getsize(self._path) < _HEADER_SIZE:
+            self._refuse("it was cut")  # SQLite would begin anew
         try:
             connection = sqlite3.connect(
                 self._path, isolation_level=None, check_same_thread=False, timeout=5
