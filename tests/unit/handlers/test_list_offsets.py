@@ -22,8 +22,8 @@ from ottla.protocol.messages.list_offsets import (
 from ottla.records.builder import build_batch
 from ottla.records.compress import GZIP
 from ottla.records.reader import Record
-from ottla.storage.reading import TimeHit
 from ottla.storage.checked import Cold
+from ottla.storage.reading import TimeHit
 from ottla.storage.segment import Damaged
 from tests.unit.handlers.node import FakeLog, FakeNode
 
