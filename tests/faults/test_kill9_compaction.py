@@ -73,7 +73,7 @@ class Keys:
 
     def check(self, bootstrap: str) -> int:
         """How many records there are."""
-        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+        from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
         consumer = Consumer(
             {
@@ -87,15 +87,19 @@ class Keys:
         found: dict[bytes, int] = {}
         offsets: list[int] = []
         try:
-            consumer.assign([TopicPartition("t", 0, OFFSET_BEGINNING)])
-            while (message := consumer.poll(20)) is not None and message.error() is None:
+            place = TopicPartition("t", 0, OFFSET_BEGINNING)
+            consumer.assign([place])
+            while (message := consumer.poll(60)) is not None and message.error() is None:
                 offsets.append(message.offset())
                 found[message.key()] = int(message.value().split(b" ", 1)[0])
+            end = consumer.get_watermark_offsets(place, timeout=30)[1]
         finally:
             consumer.close()
+        assert message is not None, f"nothing came within a minute after offset {offsets[-1:]}"
+        assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
         assert offsets == sorted(set(offsets))
         lost = {k: n for k, n in self.acknowledged.items() if found.get(k, -1) < n}
-        assert not lost, f"OTTLA_SEED={SEED}"
+        assert not lost, f"read to {offsets[-1:]} of {end}; OTTLA_SEED={SEED}"
         return len(offsets)
 
 

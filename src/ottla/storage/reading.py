@@ -12,12 +12,16 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
+from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import HEADER_SIZE, BatchView
 from ottla.storage.aborted import Aborted
 from ottla.storage.checked import ANYWHERE, Cold
 from ottla.storage.index import NotResident
 from ottla.storage.segment import Damaged, Place, Segment
 
+_HOLLOW_BYTES_MAX = 16 * HEADER_SIZE
+"""A piece up to this size may be batches without records, which are nothing but headers."""
 INTACT = Offset(1 << 63)
 """An offset that no log reaches."""
 
@@ -94,11 +98,13 @@ class Readable:
             self.on_damage(Damaged(segment.log.path, segment.damage))
 
     def read(
-        self, offset: Offset, max_bytes: int, bound: LogPosition
+        self, offset: Offset, max_bytes: int, bound: LogPosition, *, hollow: bool = False
     ) -> FileSlice | Cold | ErrorCode | None:
         """Whole batches from the one that contains `offset` up to `bound`; one at least.
 
-        None at the bound: nothing there yet. OFFSET_OUT_OF_RANGE outside [start, bound].
+        None at the bound: nothing there yet. OFFSET_OUT_OF_RANGE outside [start, bound]. Where
+        compaction left nothing but batches without records up to the end of a segment, what
+        follows is given instead, unless `hollow` ones will do.
         KAFKA_STORAGE_ERROR from where damage was found. Cold: let it be brought, release it, ask
         again. Raises DiskError. A slice never crosses a segment.
         """
@@ -128,11 +134,49 @@ class Readable:
                         raise
                 if piece is None and offset < segment.end and segment is not bound.segment:
                     piece = segment.check_end()  # it ends early: compacted, or cut?
-                if piece is not None or segment is bound.segment:
+                if segment is bound.segment:
+                    return piece
+                if type(piece) is FileSlice and piece.length <= _HOLLOW_BYTES_MAX and not hollow:
+                    return self._past(piece, max_bytes, bound)
+                if piece is not None:
                     return piece
         except NotResident as missing:
             return Cold(missing.slice())
         return None
+
+    def _past(
+        self, first: FileSlice, max_bytes: int, bound: LogPosition
+    ) -> FileSlice | Cold | ErrorCode | None:
+        """`first`, or the next piece that has a record in it, if there is one and it has none.
+
+        To librdkafka an answer without any record is one whose first record is larger than what
+        was asked for, and it tells its application so.
+        """
+        piece, at, empty = first, 0, _without_records(first)
+        try:
+            while empty:
+                while self.segments[at].log is not piece.file:
+                    at += 1
+                segment = self.segments[at]
+                if piece.position + piece.length < segment.size:
+                    break  # what follows in it is merely too large to come along
+                if piece is not first:
+                    piece.release()
+                behind = None
+                if segment.end < bound.offset:
+                    behind = self.read(segment.end, max_bytes, bound, hollow=True)
+                if isinstance(behind, Cold):
+                    first.release()
+                    return behind
+                if not isinstance(behind, FileSlice):
+                    return first
+                piece, empty = behind, _without_records(behind)
+        except DiskError:
+            first.release()
+            raise
+        if piece is not first:
+            first.release()
+        return Cold(piece) if empty is None else piece
 
     def aborted_in(self, offset: Offset, piece: FileSlice) -> list[Aborted] | Cold:
         """The transactions taken back that a reader of `piece`, from `offset` on, must skip.
@@ -232,3 +276,14 @@ def _hit(segment: Segment, place: Place) -> TimeHit | Cold:
         place.max_timestamp,
         LeaderEpoch(place.leader_epoch),
     )
+
+
+def _without_records(piece: FileSlice) -> bool | None:
+    """Whether there is no record in it; None if its bytes are not in memory."""
+    if piece.length % HEADER_SIZE or piece.length > _HOLLOW_BYTES_MAX:
+        return False
+    data = piece.file.read_nowait(piece.position, piece.length)
+    if data is None or len(data) < piece.length:
+        return None
+    view = memoryview(data)
+    return all(BatchView(view, at).records_count == 0 for at in range(0, piece.length, HEADER_SIZE))

@@ -9,10 +9,11 @@ import pytest
 from ottla.core.model import LeaderEpoch, Offset
 from ottla.core.ports import DiskError, ReserveSpace
 from ottla.protocol.errors import ErrorCode
-from ottla.records.batch import BatchView
+from ottla.records.batch import HEADER_SIZE, LOG_OVERHEAD, BatchView
 from ottla.storage.checked import Cold
 from ottla.storage.checkpoints import encode_epochs
 from ottla.storage.log import Log
+from ottla.storage.reading import LogPosition
 from ottla.storage.segment import Damaged
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault
@@ -373,3 +374,32 @@ def test_the_largest_timestamp_names_the_first_batch_that_has_it(bench):
         bench.append(make_batch(2, timestamp=stamp))
     hit = bench.log.max_timestamp()
     assert (hit.max_timestamp, hit.base_offset, hit.last_offset) == (3000, 2, 3)
+
+
+def without_records(offsets: int) -> BatchView:
+    """What compaction leaves of a batch so that its offsets stay taken: a header."""
+    raw = bytearray(make_batch(offsets).view[:HEADER_SIZE])
+    raw[8:12] = (HEADER_SIZE - LOG_OVERHEAD).to_bytes(4, "big")
+    raw[57:61] = bytes(4)
+    return BatchView(memoryview(raw))
+
+
+@pytest.mark.parametrize("segment_bytes", [120, 180])  # each in a segment of its own, or two
+def test_a_reader_is_not_given_batches_without_records_while_others_follow(segment_bytes):
+    bench = Bench(settings=LogSettings(segment_bytes=segment_bytes))
+    for batch in (make_batch(3), without_records(2), without_records(4), make_batch(3)):
+        bench.append(batch)
+    assert len(bench.log.segments) > 1
+    assert all(9 in bench.read(offset) for offset in (3, 4, 5, 8))
+    assert bench.read(0) in ([0], [0, 3])  # with a record before it, one may come along
+
+
+def test_a_reader_is_given_batches_without_records_where_nothing_follows_yet():
+    bench = Bench(settings=LogSettings(segment_bytes=120))
+    for batch in (make_batch(3), without_records(2), without_records(4)):
+        bench.append(batch)
+    assert bench.read(3) == [3]
+    assert bench.read(5) == [5]
+    bound = LogPosition(Offset(5), bench.log.segments[1], HEADER_SIZE)
+    assert bench.read(3, bound=bound) == [3]
+    assert [segment.log.users for segment in bench.log.segments] == [0] * 3
