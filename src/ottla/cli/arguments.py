@@ -37,6 +37,13 @@ AsJson = Annotated[
     typer.Option("--json", help="Print JSON, an object a line, for other programs to read."),
 ]
 
+LogPlace = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="A data directory, or a partition's directory.", show_default=False
+    ),
+]
+
 Topic = Annotated[
     str, typer.Argument(metavar="TOPIC", help="The topic's name.", show_default=False)
 ]
@@ -449,14 +456,7 @@ class LogCompact:
 
 @dataclass(kw_only=True)
 class LogRepair:
-    path: Annotated[
-        str,
-        typer.Argument(
-            metavar="DIR",
-            help="A data directory, or a partition's directory.",
-            show_default=False,
-        ),
-    ]
+    path: LogPlace
     cut: Annotated[
         bool, typer.Option("--cut", help="Give up everything from the first damage on.")
     ] = False
@@ -468,12 +468,5 @@ class LogRepair:
 
 @dataclass(kw_only=True)
 class LogVerify:
-    path: Annotated[
-        str,
-        typer.Argument(
-            metavar="DIR",
-            help="A data directory, or a partition's directory.",
-            show_default=False,
-        ),
-    ]
+    path: LogPlace
     json: AsJson = False
