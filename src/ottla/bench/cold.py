@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -120,7 +121,8 @@ def _topics(contender: Contender, wanted: Wanted, name: str, say: Say) -> Iterat
 
 def _until_leader(address: tuple[str, int], topic: str) -> None:
     """A partition that is new may have no leader for a moment; one batch shows that it has."""
-    batch = wire.batch(*filling.LARGE, 1)
+    # Of now: an old record would stand in a segment of its own, and retention would take it away.
+    batch = wire.batch(*filling.LARGE, int(time.time() * 1000))
     asking.settle(address, topic, wire.produce(topic, 0, batch, 1), wire.produce_error_at(topic))
 
 
