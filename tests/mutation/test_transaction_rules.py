@@ -71,8 +71,8 @@ MUTANTS = [
     _rule(
         "a batch that a coordinator writes in a transaction says so",
         "coordinator.keeper",
-        "attributes=0 if producer is None else TRANSACTIONAL_BIT",
-        "attributes=0",
+        "attributes = 0 if producer is None else TRANSACTIONAL_BIT",
+        "attributes = 0",
         KEEPER,
     ),
     _rule(

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from ottla.coordinator.decision import (
     Cancel,
@@ -33,7 +33,7 @@ from ottla.core.pending import Pending
 from ottla.core.ports import Clock, DiskError, Timer, Timers
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
-from ottla.records.builder import NO_PRODUCER, build_batch
+from ottla.records.builder import NO_PRODUCER, build_batch, build_single
 from ottla.records.reader import Record
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ AGAIN_S = 0.5
 _BATCH_OVERHEAD = 61 + 64
 _RECORD_OVERHEAD = 32
 """The most that a record has beside its key and value."""
+_DONE: Final = ErrorCode.NONE
+_Pair: TypeAlias = tuple[bytes, bytes | None]
+"""An entry as bytes: its record's key and value."""
 
 
 class Shard(Protocol):
@@ -79,7 +82,7 @@ class Codec(Protocol):
 class Operation(Generic[S]):
     """Something asked of a shard. `refused` is told where the runtime can't have it done."""
 
-    __slots__ = ("decide", "refused", "result")
+    __slots__ = ("_refused", "decide", "result")
 
     def __init__(
         self,
@@ -89,7 +92,14 @@ class Operation(Generic[S]):
     ) -> None:
         self.decide = decide
         self.result = result
-        self.refused = refused or partial(_give, result)
+        self._refused = refused
+
+    def refused(self, error: ErrorCode) -> None:
+        """It was not done, for this reason."""
+        if self._refused is None:
+            _give(self.result, error)
+        else:
+            self._refused(error)
 
 
 def _give(result: Pending[Any], value: Any) -> None:
@@ -214,8 +224,18 @@ class Keeper(Generic[S]):
         self._busy = True
         try:
             decision = operation.decide(self.shard)
-            writing = self._writing(decision)
-            self._proceed(operation, decision, writing)
+            if decision.ending is None and decision.atomic:
+                outcome = self._write_whole(decision) if decision.entries else _DONE
+            else:
+                outcome = self._writing(decision)
+            if type(outcome) is not ErrorCode:
+                self._proceed(operation, decision, outcome)
+                return
+            self._busy = False
+            if outcome is _DONE:
+                self._conclude(operation, decision)
+            else:
+                operation.refused(outcome)
         except BaseException:
             self._busy = False
             raise
@@ -257,47 +277,109 @@ class Keeper(Generic[S]):
         """Append and replay; yields what must be waited for, or why it ends."""
         if decision.ending is not None:
             return self._end_transaction(decision.ending)
-        return self._write(decision) if decision.entries else iter(())
+        return self._write(decision)
 
-    def _write(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
-        now_ms = self._clock.wall_ms()
-        is_begun = False
-        for entries, records in self._batches(decision, now_ms):
-            error = yield from self._write_batch(decision, entries, records)
-            if error:
-                if is_begun:
-                    self._begin_timers(decision)
-                yield error
-                return
-            is_begun = True
+    def _write_whole(
+        self, decision: Decision[Any]
+    ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
+        """Append and replay what goes into one batch: what it comes to, and at once, unless files
+        must be made first. As `_writing` would, which most of what is ever asked has no need of.
+        """
+        entries, encode = decision.entries, self._codec.encode
+        pairs = [encode(entry) for entry in entries]
+        batch = self._batch_of(decision, pairs, self._clock.wall_ms())
+        if type(batch) is ErrorCode:
+            return batch
+        pending = self.journal.prepare(batch)
+        if pending is not None:
+            return self._write_later(decision, entries, batch, pending)
+        return self._append(decision, entries, batch)
 
-    def _write_batch(
-        self, decision: Decision[Any], entries: Sequence[Entry], records: list[Record]
-    ) -> Generator[Pending[None], None, ErrorCode]:
-        """Yields what must be waited for; NONE once it is written and replayed, or why not."""
-        journal, shard, producer = self.journal, self.shard, decision.producer
-        built = build_batch(
-            records,
-            codec=self._codec.compression(),
-            producer=producer or NO_PRODUCER,
-            attributes=0 if producer is None else TRANSACTIONAL_BIT,
-        )
-        if len(built) > journal.batch_bytes_max and not decision.any_size:
-            return ErrorCode.UNKNOWN_SERVER_ERROR  # what Kafka's coordinator makes of it
-        batch = BatchView(memoryview(bytearray(built)))
-        while (pending := journal.prepare(batch)) is not None:
+    def _write_later(
+        self,
+        decision: Decision[Any],
+        entries: Sequence[Entry],
+        batch: BatchView,
+        pending: Pending[None] | None,
+    ) -> Iterator[Pending[None] | ErrorCode]:
+        """Yields what must be waited for, the last time what it comes to, unless it is done."""
+        while pending is not None:
             yield pending
             if error := _why_no_files(pending):
-                return error
-        outcome = journal.append(batch, decision.verification)
-        if isinstance(outcome, ErrorCode):
+                yield error
+                return
+            pending = self.journal.prepare(batch)
+        if error := self._append(decision, entries, batch):
+            yield error
+
+    def _write(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
+        """In as many batches as it takes."""
+        now_ms = self._clock.wall_ms()
+        is_begun = False
+        for entries, pairs in self._parts(decision):
+            batch = self._batch_of(decision, pairs, now_ms)
+            writing: Iterable[Pending[None] | ErrorCode]
+            if type(batch) is ErrorCode:
+                writing = (batch,)
+            else:
+                pending = self.journal.prepare(batch)
+                writing = self._write_later(decision, entries, batch, pending)
+            for wait in writing:
+                if is_begun and not isinstance(wait, Pending):
+                    self._begin_timers(decision)
+                yield wait
+            is_begun = True
+
+    def _parts(self, decision: Decision[Any]) -> Iterator[tuple[Sequence[Entry], list[_Pair]]]:
+        """Entries that may be parted, and what they are written as, each part for a batch."""
+        entries = decision.entries
+        pairs = [self._codec.encode(entry) for entry in entries]
+        begin, room = 0, self.journal.batch_bytes_max - _BATCH_OVERHEAD
+        left = room
+        for at, (key, value) in enumerate(pairs):
+            size = len(key) + len(value or b"") + _RECORD_OVERHEAD
+            if size > left and at > begin:
+                yield entries[begin:at], pairs[begin:at]
+                begin, left = at, room
+            left -= size
+        if entries:
+            yield entries[begin:], pairs[begin:]
+
+    def _batch_of(
+        self, decision: Decision[Any], pairs: list[_Pair], now_ms: int
+    ) -> BatchView | ErrorCode:
+        """The batch that they make, or what Kafka's coordinator makes of one that is too large."""
+        codec, producer = self._codec.compression(), decision.producer
+        attributes = 0 if producer is None else TRANSACTIONAL_BIT
+        if len(pairs) == 1 and not codec:
+            built = build_single(*pairs[0], now_ms, producer or NO_PRODUCER, attributes)
+        else:
+            built = bytearray(
+                build_batch(
+                    [Record(key, value, now_ms) for key, value in pairs],
+                    codec=codec,
+                    producer=producer or NO_PRODUCER,
+                    attributes=attributes,
+                )
+            )
+        if len(built) > self.journal.batch_bytes_max and not decision.any_size:
+            return ErrorCode.UNKNOWN_SERVER_ERROR
+        return BatchView(memoryview(built))
+
+    def _append(
+        self, decision: Decision[Any], entries: Sequence[Entry], batch: BatchView
+    ) -> ErrorCode:
+        """NONE once it is written and replayed, or why not. `prepare` just said None."""
+        shard, producer = self.shard, decision.producer
+        outcome = self.journal.append(batch, decision.verification)
+        if type(outcome) is ErrorCode:
             # Of a producer's batch the log may say no more than that it must not be.
             own = ErrorCode.COORDINATOR_NOT_AVAILABLE if producer is None else outcome
-            return journal.state() or own
+            return self.journal.state() or own
         producer_id = -1 if producer is None else producer.id
         for entry in entries:
             shard.replay(entry, producer_id)
-        return ErrorCode.NONE
+        return _DONE
 
     def _begin_timers(self, decision: Decision[Any]) -> None:
         """Of a decision only the beginning was written: who is in by that must not stay in for
@@ -318,25 +400,6 @@ class Keeper(Generic[S]):
             yield journal.state() or outcome
             return
         self.shard.end_transaction(ending.producer_id, ending.committed)
-
-    def _batches(
-        self, decision: Decision[Any], now_ms: int
-    ) -> Iterator[tuple[Sequence[Entry], list[Record]]]:
-        """The entries and their records, in as many batches as they need where they may be
-        parted."""
-        records = [Record(*self._codec.encode(entry), now_ms) for entry in decision.entries]
-        if decision.atomic:
-            yield decision.entries, records
-            return
-        begin, room = 0, self.journal.batch_bytes_max - _BATCH_OVERHEAD
-        left = room
-        for at, record in enumerate(records):
-            size = len(record.key or b"") + len(record.value or b"") + _RECORD_OVERHEAD
-            if size > left and at > begin:
-                yield decision.entries[begin:at], records[begin:at]
-                begin, left = at, room
-            left -= size
-        yield decision.entries[begin:], records[begin:]
 
     # --- what follows ----------------------------------------------------------------------
 

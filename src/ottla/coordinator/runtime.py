@@ -74,8 +74,8 @@ class Runtime(Generic[S]):
         """
         result: Pending[Any] = Pending()
         operation = Operation(decide, result)
-        if self._journals.count():
-            self._ask(self.partition_for(key), operation)
+        if count := self._journals.count():
+            self._ask(java_hash(key) % count, operation)
         elif len(self._waiting) < QUEUED_MAX:
             self._waiting.append((key, operation))
             self._make_topic()

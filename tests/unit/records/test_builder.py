@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ottla.records.batch import TRANSACTIONAL_BIT, BatchView, crc_ok
-from ottla.records.builder import Producer, build_batch, codec_of, recompress
+from ottla.records.builder import (
+    NO_PRODUCER,
+    Producer,
+    build_batch,
+    build_single,
+    codec_of,
+    recompress,
+)
 from ottla.records.compress import GZIP, LZ4, NONE, SNAPPY, ZSTD
 from ottla.records.reader import Record, records_of
 
@@ -61,3 +70,20 @@ def test_another_codec_changes_nothing_else(source: int, target: int) -> None:
 def test_compression_types_name_their_codecs() -> None:
     names = ["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]
     assert [codec_of(name) for name in names] == [None, NONE, GZIP, SNAPPY, LZ4, ZSTD]
+
+
+LENGTHS = st.sampled_from([0, 1, 63, 64, 8191, 8192, 70_000])
+
+
+@given(
+    LENGTHS.map(bytes),
+    st.none() | LENGTHS.map(bytes),
+    st.integers(-1, 1 << 62),
+    st.sampled_from([NO_PRODUCER, Producer(7, 3, -1), Producer(1 << 60, 32_767, 9)]),
+    st.sampled_from([0, TRANSACTIONAL_BIT]),
+)
+def test_a_single_record_is_the_batch_that_any_number_of_them_would_be(
+    key: bytes, value: bytes | None, timestamp: int, producer: Producer, attributes: int
+) -> None:
+    usual = build_batch([Record(key, value, timestamp)], producer=producer, attributes=attributes)
+    assert build_single(key, value, timestamp, producer, attributes) == usual
