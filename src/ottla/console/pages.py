@@ -94,6 +94,7 @@ class Visitors:
         self._asking: dict[socket.socket, _Asking] = {}  # the oldest first
         self._threads: dict[threading.Thread, socket.socket] = {}
         self._leaving: deque[threading.Thread] = deque(maxlen=_VISITORS_MAX * 2)
+        self._ending: list[threading.Thread] = []  # on their last instructions
 
     def come(self, sock: socket.socket) -> None:
         """Take over a connection."""
@@ -141,6 +142,7 @@ class Visitors:
         with self._guard:
             self._asking.pop(sock, None)
             self._threads.pop(thread, None)
+            self._ending = [one for one in self._ending if one.is_alive()] + [thread]
             sock.close()
 
     def asked(self, sock: socket.socket) -> bool:
@@ -155,8 +157,10 @@ class Visitors:
             left = dict(self._threads)
             for sock in left.values():
                 _hang_up(sock)
-        for thread in left:
-            thread.join()
+            ending = self._ending
+        for thread in (*left, *ending):
+            if thread.is_alive():
+                thread.join()
 
 
 def _hang_up(sock: socket.socket) -> None:
