@@ -48,9 +48,9 @@ from ottla.replication.retention import Retention
 from ottla.replication.room import Room
 from ottla.replication.table import PartitionTable
 from ottla.server.admin import Admin
-from ottla.server.driver import Service
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
 from ottla.server.poller import Loop, new_loop
+from ottla.server.service import Service
 from ottla.storage.checkpoints import (
     META_PROPERTIES,
     MetaProperties,

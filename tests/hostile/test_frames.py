@@ -22,8 +22,8 @@ from ottla.handlers.context import ConnectionState
 from ottla.handlers.reply import Parked
 from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
 from ottla.protocol.frame import decode_request_header, response_frame
-from ottla.server.driver import Service
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
+from ottla.server.service import Service
 from tests.unit.server.doubles import Clock, Timers
 
 HEARTBEAT = 12

@@ -264,16 +264,46 @@ class ServerConnection(FrameBuffer):
             or self._held_bytes >= self._bytes_max
         )
 
+    def sole(self, count: int) -> memoryview | None:
+        """The frame that `count` bytes just received are, if nothing else is under way here.
+
+        It is yielded as by `received`, and leaves nothing behind that `room` would have to tidy: an
+        answer that leaves at once need not pass through here at all. None, and nothing has
+        happened, for whatever is not as simple: then call `received`.
+        """
+        if (
+            self._end
+            or self._held
+            or self._slots
+            or not SIZE_BYTES <= count < self._capacity == BUFFER_BYTES_IDLE
+            or _unpack_size(self._buffer)[0] != count - SIZE_BYTES
+            or count - SIZE_BYTES > self._frame_bytes_max
+        ):
+            return None
+        return self._buffer[SIZE_BYTES:count]
+
+    def hold(self, size: int) -> None:
+        """The answer to the `sole` request, of `size` bytes, is on its way and has not left."""
+        self._held += 1
+        self._held_bytes += size
+
     def answer(self, chunks: list[Chunk], last: bool = False) -> bool:
         """Answer the request yielded last. False means: dispatch nothing more for now."""
         if self._slots:
             slot = Slot()
             self._slots.append(slot)
             self._fill(slot, chunks, last)
-        elif chunks:
-            memory = len(chunks[0]) if len(chunks) == 1 else _memory_of(chunks)
+        elif chunks:  # as _put_out does, without the call
+            if len(chunks) == 1:
+                memory = len(chunks[0])
+            else:
+                memory = _memory_of(chunks)
+                self.out_sliced = True
+            self.out += chunks
+            self.out_answers += 1
+            self.out_memory += memory
+            self._held += 1
             self._held_bytes += memory
-            self._put_out(chunks, memory)
         if last:
             self.ending = True
             self.ended = not self._slots

@@ -12,7 +12,6 @@ Design: docs/design/0005-one-socket-one-owner.md.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from collections.abc import Callable
@@ -20,23 +19,14 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
-from ottla.core.complaints import Complaints
-from ottla.core.metrics import SentTally
-from ottla.core.ports import Clock, Timer, Timers
-from ottla.handlers.reply import Answer, Closing, Dispatcher, Parked
+from ottla.core.ports import Timer
+from ottla.handlers.reply import Answer, Closing, Parked
 from ottla.protocol.apis import API_NAMES
-from ottla.protocol.connection import (
-    BUFFER_BYTES_IDLE,
-    ConnectionLimits,
-    PeerError,
-    ReceiveMemory,
-    ServerConnection,
-    Slot,
-)
+from ottla.protocol.connection import BUFFER_BYTES_IDLE, PeerError, ServerConnection, Slot
 from ottla.protocol.frame import decode_request_header
 from ottla.protocol.primitives import CodecError
-from ottla.server.poller import Readiness
-from ottla.server.transfer import COPYING, Sender, SliceCutShort
+from ottla.server.service import Service, Waiting
+from ottla.server.transfer import Sender, SliceCutShort
 
 if TYPE_CHECKING:
     from ottla.handlers.context import ConnectionState
@@ -44,118 +34,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ottla.server")
 
 _RELAX_S = 5.0  # how long a buffer stays large after the last request
-
-
-class Service:
-    """What all drivers of a node share, and the one place where completions become answers.
-
-    A completion only takes note; a single `call_soon` then resumes all that are ready and writes
-    once per connection. So `resume` never runs inside another handler.
-    """
-
-    def __init__(  # noqa: PLR0913  # the composition root passes each by name
-        self,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        dispatcher: Dispatcher,
-        clock: Clock,
-        timers: Timers,
-        limits: ConnectionLimits,
-        memory: ReceiveMemory,
-        portable: bool = COPYING,
-        complaints: Complaints | None = None,
-        readiness: Readiness | None = None,
-        sent: SentTally | None = None,
-    ) -> None:
-        """`readiness` is the loop's own if None is given. `sent` counts bytes of logs."""
-        self.loop = loop
-        self.readiness: Readiness = readiness or loop
-        self.dispatch = dispatcher.dispatch
-        self.resume = dispatcher.resume
-        self.monotonic = clock.monotonic
-        self.timers = timers
-        self.limits = limits
-        self.memory = memory
-        self.portable = portable
-        self.sent = sent or SentTally()
-        self.complaints = complaints or Complaints(clock)
-        self._ready: list[Waiting] = []
-        self._again: list[Driver] = []
-        self._scheduled = False
-
-    def ready(self, waiting: Waiting) -> None:
-        """Have a parked request resumed soon."""
-        self._ready.append(waiting)
-        self._schedule()
-
-    def again(self, driver: Driver) -> None:
-        """Have a driver look soon at what it left lying."""
-        self._again.append(driver)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self.loop.call_soon(self._drain)
-
-    def _drain(self) -> None:
-        self._scheduled = False
-        ready, self._ready = self._ready, []
-        again, self._again = self._again, []
-        drivers = dict.fromkeys(again)
-        for waiting in ready:
-            driver = waiting.driver
-            driver.resume(waiting)
-            drivers[driver] = None
-        for driver in drivers:
-            driver.proceed()
-
-
-class Waiting(Slot):
-    """A parked request, in its place among the answers."""
-
-    __slots__ = ("driver", "is_ready", "parked", "timer")
-
-    def __init__(self, driver: Driver, parked: Parked) -> None:
-        super().__init__()
-        self.driver = driver
-        self.parked = parked
-        self.timer: Timer | None = None
-        self.is_ready = False
-
-    def wait(self, service: Service) -> None:
-        """Be called on completion or deadline, whichever comes first."""
-        self.is_ready = False
-        parked = self.parked
-        if parked.deadline_s is not None:
-            self.timer = service.timers.after(parked.deadline_s, self._expired)
-        parked.pending.then(self._completed)
-
-    def abandon(self) -> None:
-        """The connection is gone: nobody waits any more."""
-        self._stop_timer()
-        self.parked.pending.abandon()
-        if self.parked.abandon is not None:
-            self.parked.abandon()
-
-    def _completed(self) -> None:
-        self._now()
-
-    def _expired(self) -> None:
-        self.timer = None
-        self.parked.pending.abandon()
-        self._now()
-
-    def _now(self) -> None:
-        assert not self.is_ready, "a parked request becomes ready once"
-        self.is_ready = True
-        self._stop_timer()
-        self.driver.service.ready(self)
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class Driver:
@@ -218,8 +96,27 @@ class Driver:
             if count == 0:
                 self.close()
                 return
-            self._active_at = self.service.monotonic()
-            self._pump(count)
+            service = self.service
+            self._active_at = service.monotonic()
+            frame = self._connection.sole(count)
+            if frame is None:
+                self._pump(count)
+                return
+            try:
+                self._begun_at = None
+                self._current = frame
+                answer = service.dispatch(self.state, frame)
+                if answer.__class__ is list and len(answer) == 1 and not self._closed:
+                    # What most requests come to: all that was there is answered, and leaves.
+                    self._current = None
+                    data: bytes = answer[0]  # type: ignore[assignment]  # no slice comes alone
+                    if not self._sender.send_first(data, 1, len(data)):
+                        self._connection.hold(len(data))
+                        self._settle()
+                else:
+                    self._go_on(self._take(answer))
+            except Exception as error:
+                self._failed(error)
         except Exception as error:
             self._broken(error)
 
@@ -230,30 +127,38 @@ class Driver:
         """
         connection = self._connection
         dispatch, state = self.service.dispatch, self.state
-        any_frame = False
-        self._stopped = False
+        go_on = True
         try:
             for frame in connection.received(count):
-                any_frame = True
+                self._begun_at = None
                 self._current = frame
                 answer = dispatch(state, frame)
-                if answer.__class__ is list:
-                    go_on = connection.answer(answer)
-                elif isinstance(answer, Parked):
-                    go_on = self._park(answer)
-                else:
-                    go_on = self._answer_other(answer)
+                go_on = (
+                    connection.answer(answer) if answer.__class__ is list else self._take(answer)
+                )
                 if not go_on:
-                    self._stopped = True
                     break
-            self._current = None
-            if connection.out:
-                self._flush()
-            if any_frame:
-                self._begun_at = None
-            self._settle()
+            self._go_on(go_on)
         except Exception as error:
             self._failed(error)
+
+    def _take(self, answer: Answer) -> bool:
+        """Put an answer in its place; whether to dispatch more."""
+        if answer.__class__ is list:
+            return self._connection.answer(answer)
+        if isinstance(answer, Parked):
+            return self._park(answer)
+        assert isinstance(answer, Closing), f"a dispatcher returned {answer!r}"
+        self._connection.answer(answer.chunks, last=True)
+        return False
+
+    def _go_on(self, go_on: bool) -> None:
+        """After what was received is dispatched, or as much of it as may be."""
+        self._current = None
+        self._stopped = not go_on
+        if self._connection.out:
+            self._flush()
+        self._settle()
 
     def _park(self, parked: Parked) -> bool:
         waiting = Waiting(self, parked)
@@ -262,11 +167,6 @@ class Driver:
             self._lent_to = waiting
         waiting.wait(self.service)
         return not (parked.before_effect or self._connection.full)
-
-    def _answer_other(self, answer: Answer) -> bool:
-        assert isinstance(answer, Closing), f"a dispatcher returned {answer!r}"
-        self._connection.answer(answer.chunks, last=True)
-        return False
 
     def resume(self, waiting: Waiting) -> None:
         """Let a parked request go on. What it answers is sent by the next `proceed`."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from ottla.core.endpoints import Endpoint
 from ottla.core.pending import Pending
 from ottla.core.value import Value
-from ottla.server.driver import Driver, Service
+from ottla.server.driver import Driver
+from ottla.server.service import Service
 
 if TYPE_CHECKING:
     from ottla.handlers.context import ConnectionState

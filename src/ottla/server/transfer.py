@@ -81,18 +81,22 @@ class Sender:
             if len(chunks) > 1:
                 return self._send_sliced(chunks, answers, memory)
         data: bytes = b"".join(chunks) if len(chunks) > 1 else chunks[0]  # type: ignore[arg-type, assignment]
-        if not self._queue:
-            try:
-                count = self._socket.send(data)
-            except (BlockingIOError, InterruptedError):
-                count = 0
-            if count == len(data):
-                return True
+        if self._queue:
             self._enqueue([data], answers, memory)
-            if count:
-                self._advance(count)
-        else:
-            self._enqueue([data], answers, memory)
+            return False
+        return self.send_first(data, answers, memory)
+
+    def send_first(self, data: bytes, answers: int, memory: int) -> bool:
+        """`send` for bytes, when nothing waits."""
+        try:
+            count = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            count = 0
+        if count == len(data):
+            return True
+        self._enqueue([data], answers, memory)
+        if count:
+            self._advance(count)
         return False
 
     def writable(self) -> None:

@@ -242,6 +242,47 @@ def test_an_answer_with_nothing_before_it_goes_straight_out():
     assert conn.in_process == 0
 
 
+def receive(conn, data):
+    """Put bytes where they may be received; how many."""
+    conn.room()[: len(data)] = data
+    return len(data)
+
+
+def test_a_frame_that_is_all_there_is_may_be_answered_without_a_trace():
+    conn = connection()
+    for body in (b"", b"one", b"another"):
+        assert conn.sole(receive(conn, framed(body))) == body
+        assert (conn.in_process, conn.partial_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\0\0", framed(b"x") + b"\0", framed(b"x")[:-1], framed(b"x") * 2, b"\xff" * 4],
+    ids=["no size", "more", "less", "two", "a size below 0"],
+)
+def test_what_is_not_one_whole_frame_goes_the_usual_way(data):
+    conn = connection()
+    assert conn.sole(receive(conn, data)) is None
+
+
+def test_a_frame_goes_the_usual_way_while_there_is_anything_else():
+    conn = connection(frame_bytes_max=100)
+    one = framed(b"one")
+    conn.hold(8)
+    assert conn.sole(receive(conn, one)) is None  # the answer before it has not left
+    conn.left(1, 8)
+    conn.park(Slot())
+    assert conn.sole(receive(conn, one)) is None
+    conn.drop()
+    assert list(conn.received(receive(conn, one[:5]))) == []
+    assert conn.sole(receive(conn, one[5:])) is None  # its beginning came before
+    conn = connection(frame_bytes_max=100)
+    assert conn.sole(receive(conn, framed(bytes(101)))) is None  # refused there, with its reason
+    whole = framed(bytes(BUFFER_BYTES_IDLE - 4))
+    conn = connection()
+    assert conn.sole(receive(conn, whole)) is None  # it has filled the buffer: a wider one follows
+
+
 def test_an_answer_waits_for_the_parked_one_before_it():
     conn = connection()
     slot = Slot()

@@ -17,7 +17,8 @@ from ottla.core.pending import Pending, completed
 from ottla.handlers.reply import Closing, Parked
 from ottla.protocol.connection import BUFFER_BYTES_IDLE, ConnectionLimits, ReceiveMemory
 from ottla.protocol.primitives import CodecError
-from ottla.server.driver import Driver, Service
+from ottla.server.driver import Driver
+from ottla.server.service import Service
 from ottla.server.transfer import Sender
 from tests.unit.server.doubles import Clock, Loop, MemoryFile, Socket, Timers
 
@@ -125,6 +126,28 @@ class Wait:
 def test_answers_of_one_read_leave_with_one_call(rig):
     rig.receive(b"a", b"b", b"c")
     assert (rig.sock.answers(), rig.sock.sends) == ([b"a", b"b", b"c"], 1)
+
+
+@pytest.mark.parametrize("space", [0, 1, 6])
+def test_a_lone_answer_that_the_socket_does_not_take_leaves_before_the_next(rig, space):
+    rig.sock.space = space
+    rig.receive(b"one")
+    assert rig.driver._connection.in_process == 1
+    rig.receive(b"two")
+    rig.drain()
+    assert rig.sock.answers() == [b"one", b"two"]
+    assert rig.driver._connection.in_process == 0
+    assert rig.reading
+
+
+def test_a_lone_request_whose_connection_is_closed_meanwhile_is_not_answered(rig):
+    def act(body):
+        rig.driver.close()
+        return [framed(body)]
+
+    rig.dispatcher.script[b"c"] = act
+    rig.receive(b"c")
+    assert (rig.sock.sends, rig.sock.closed) == (0, True)
 
 
 def test_a_parked_request_is_answered_in_its_place(rig):
