@@ -29,7 +29,7 @@ MEMBERS_MAX = 3
 SAID_MAX = 1 << 14
 ROUNDS_MAX = 60
 SESSION_MS = 30_000
-HASTY_MS = 300
+HASTY_MS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ class Member:
     def joining(self, metadata: bytes = b"mine", **more: Any) -> JoinGroupRequest:
         given = {
             "session_timeout_ms": SESSION_MS,
-            "rebalance_timeout_ms": HASTY_MS,
+            "rebalance_timeout_ms": SESSION_MS,
             "protocol_type": "connect",
             "protocols": [JoinGroupRequestProtocol(name="range", metadata=metadata)],
             "member_id": self.id,
@@ -185,21 +185,22 @@ def test_h102_strangers_and_wrong_generations_are_told_so(peer: Peer) -> None:
 def test_h108_who_does_not_join_again_holds_others_up_until_the_timeout_and_no_longer(
     peer: Peer, other: Peer
 ) -> None:
-    silent, newcomer = stable(peer, "h108"), Member(other, "h108")
-    assert newcomer.join() == E.MEMBER_ID_REQUIRED
-    assert newcomer.join() == 0, "answered once the silent one's time is up"
+    hasty = {"rebalance_timeout_ms": HASTY_MS}
+    silent, newcomer = stable(peer, "h108", **hasty), Member(other, "h108")
+    assert newcomer.join(**hasty) == E.MEMBER_ID_REQUIRED
+    assert newcomer.join(**hasty) == 0, "answered once the silent one's time is up"
     assert silent.beat() == E.UNKNOWN_MEMBER_ID
 
 
 def test_h103_a_heartbeat_tells_of_a_rebalance(peer: Peer, other: Peer) -> None:
-    member = stable(peer, "h103", rebalance_timeout_ms=SESSION_MS)
+    member = stable(peer, "h103")
     newcomer = Member(other, "h103")
     assert newcomer.join() == E.MEMBER_ID_REQUIRED
-    other.send(request(newcomer.joining(rebalance_timeout_ms=SESSION_MS), 5))
+    other.send(request(newcomer.joining(), 5))
     while (told := member.beat()) == 0:
         peer.ping()
     assert told == E.REBALANCE_IN_PROGRESS
-    assert member.join(rebalance_timeout_ms=SESSION_MS) == 0
+    assert member.join() == 0
     other.answer()
 
 
