@@ -16,17 +16,22 @@ SOAK = os.environ.get("OTTLA_SOAK") == "1"
 ROUNDS = range(20 if SOAK else 2)
 CLIENTS_COUNT = 4
 COMMITS_MAX = 5_000
+NOTHING = -1
+"""In the place of an offset: none was committed. A slow client may not have got to its first."""
 
 
 class Committing(threading.Thread):
     """One client that commits ever higher offsets of its own partition, one after the other."""
 
-    def __init__(self, bootstrap: str, number: int, stop: threading.Event) -> None:
+    def __init__(
+        self, bootstrap: str, number: int, stop: threading.Event, committed: int = NOTHING
+    ) -> None:
+        """`committed` is how far its group is."""
         super().__init__(daemon=True)
         self.group = f"group-{number}"
         self.number = number
-        self.acknowledged = -1
-        self.asked = -1
+        self.acknowledged = committed
+        self.asked = committed
         self.address = bootstrap
         self.ended = stop
 
@@ -48,7 +53,7 @@ class Committing(threading.Thread):
 
         consumer = self.consumer()
         try:
-            for offset in range(COMMITS_MAX):
+            for offset in range(self.asked + 1, self.asked + 1 + COMMITS_MAX):
                 if self.ended.is_set():
                     return
                 self.asked = offset
@@ -62,19 +67,20 @@ class Committing(threading.Thread):
         finally:
             consumer.close()
 
-    def wait_for(self, offset: int) -> None:
+    def wait_for(self, count: int) -> None:
+        offset = self.acknowledged + count
         wait_until(
             lambda: self.acknowledged >= offset or not self.is_alive(), "acknowledged commits", 60
         )
 
     def committed(self) -> int:
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import OFFSET_INVALID, TopicPartition
 
         consumer = self.consumer()
         try:
             [told] = consumer.committed([TopicPartition("t", self.number)], timeout=60)
             assert told.error is None
-            return int(told.offset)
+            return NOTHING if told.offset == OFFSET_INVALID else int(told.offset)
         finally:
             consumer.close()
 
@@ -86,9 +92,10 @@ def test_i35_kill_9_loses_no_acknowledged_commit(tmp_path, number):
     chance = random.Random(seed)
     with Broker(tmp_path / "data") as broker:
         create_topic(broker.bootstrap, "t", CLIENTS_COUNT)
+        told = [NOTHING] * CLIENTS_COUNT
         for _life in range(2):
             stop, enough = threading.Event(), chance.randint(1, 400)
-            clients = [Committing(broker.bootstrap, n, stop) for n in range(CLIENTS_COUNT)]
+            clients = [Committing(broker.bootstrap, n, stop, at) for n, at in enumerate(told)]
             for client in clients:
                 client.start()
             clients[0].wait_for(enough)
@@ -98,5 +105,6 @@ def test_i35_kill_9_loses_no_acknowledged_commit(tmp_path, number):
             for client in clients:
                 client.join(60)
                 assert not client.is_alive()
-                told = client.committed()
-                assert client.acknowledged <= told <= client.asked, client.group
+            told = [client.committed() for client in clients]
+            for client, at in zip(clients, told, strict=True):
+                assert client.acknowledged <= at <= client.asked, client.group
