@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from tests.processes import wait_until
+
 PATIENCE_S = 120.0
 PAUSE_S = 0.01
 WAITING_MAX = 2_000
@@ -162,6 +164,12 @@ class Reader(Actor):
             assert place.offset >= self._following[place.partition], f"{self.name}: {place} again"
             self._following[place.partition] = place.offset + 1
             self.seen[place] = Sent(message.key(), message.value())
+
+    def wait_for_something(self) -> None:
+        """One that is slow may have been shown nothing yet, although there is something."""
+        wait_until(
+            lambda: bool(self.seen or self.failure), f"what the {self.name} is shown", PATIENCE_S
+        )
 
     def end(self) -> None:
         self.consumer.close()

@@ -65,7 +65,7 @@ class Stage:
             actor.start()
         until = time.monotonic() + SECONDS
         waiting = threading.Event()
-        while time.monotonic() < until:
+        while time.monotonic() < until or self.kills == 0:
             self.copying.is_on()
             waiting.wait(self.chance.uniform(*BETWEEN_S))
             for actor in self.actors:
@@ -110,6 +110,11 @@ def assert_table_is_as_the_dictionary(stage: Stage) -> dict[Place, Sent]:
     table = stage.table
     assert table.failed == []
     assert len(table.ledger) == table.count
+    wait_until(
+        lambda: len(read_all(stage.broker.bootstrap, "table", 1)) < table.count,
+        "something to be compacted",
+        120,
+    )
     found = read_all(stage.broker.bootstrap, "table", 1)
     strange = {place: sent for place, sent in found.items() if table.ledger.get(place) != sent}
     assert strange == {}
@@ -150,11 +155,9 @@ def test_nothing_is_lost_and_nothing_shown_twice_however_often_the_broker_is_kil
         table = assert_table_is_as_the_dictionary(stage)
         out = assert_copied_once(stage)
         for reader, whole in zip(stage.readers, (plain, out), strict=True):
+            reader.wait_for_something()
             reader.finish()
             assert reader.seen.items() <= whole.items(), f"{reader.name} was shown something else"
-            assert len(reader.seen) > 0
-        assert len(table) < stage.table.count, "nothing was compacted"
-        assert stage.kills > 0
     with capsys.disabled():
         print(
             f"\nsoak of {SECONDS:g} s: the broker was killed {stage.kills} times, the copier "
