@@ -185,7 +185,7 @@ def test_i33_a_disk_that_runs_full_loses_nothing_and_is_used_again_by_itself(
         filler = small / "the last bytes"
         fill_up(filler)
         starting = broker.launch()
-        assert starting.wait(30) == 1
+        assert starting.wait(60) == 1
         assert "disk is full: free some space there" in broker.said()
         broker.kill()
         filler.unlink()

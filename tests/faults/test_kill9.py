@@ -62,7 +62,7 @@ def write_until_the_end(bootstrap: str, topic: str, idempotent: bool, told: Ackn
             "linger.ms": 1,
             "batch.num.messages": 500,
             "queue.buffering.max.messages": 2 * RECORDS_COUNT,
-            "delivery.timeout.ms": 60_000,
+            "delivery.timeout.ms": 120_000,
             "reconnect.backoff.max.ms": 200,
             "log_level": 0,
         }
@@ -75,7 +75,7 @@ def write_until_the_end(bootstrap: str, topic: str, idempotent: bool, told: Ackn
             on_delivery=lambda error, message, number=number: told.note(number, error, message),
         )
         producer.poll(0)
-    producer.flush(90)
+    producer.flush(120)
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def writing(bootstrap: str, topic: str, idempotent: bool, told: Acknowledged) ->
     )
     writer.start()
     yield
-    writer.join(120)
+    writer.join(180)
     assert not writer.is_alive()
 
 

@@ -48,7 +48,7 @@ def read(bootstrap: str) -> dict[int, list[int]]:
         some = range(first, min(first + AT_ONCE, PARTITIONS))
         consumer.assign([TopicPartition("t", number, 0) for number in some])
         while any(len(found[number]) < 2 for number in some):
-            messages = consumer.consume(AT_ONCE, timeout=10)
+            messages = consumer.consume(AT_ONCE, timeout=60)
             assert messages, "nothing more comes"
             for message in messages:
                 assert message.error() is None, message.error()
