@@ -7,6 +7,8 @@ produce or fetch, save for a topic whose compression.type asks for another codec
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from struct import Struct
 from typing import Final, NamedTuple
 
 from ottla.core.model import NO_PRODUCER_ID, NO_TIMESTAMP
@@ -21,6 +23,7 @@ from ottla.records.batch import (
     stamp_crc,
 )
 from ottla.records.compress import CODEC_NAMES, NONE, compress
+from ottla.records.crc import crc32c
 from ottla.records.reader import DECOMPRESSED_MAX, Header, Record, payload
 
 NO_LEADER_EPOCH: Final = -1
@@ -94,23 +97,10 @@ def build_single(
     value_length = b"\x01" if value is None else _length(len(value))
     record = b"".join((_ONE, _length(len(key)), key, value_length, value or b"", b"\x00"))
     length = _length(len(record))
-    header = HEADER.pack(
-        0,
-        HEADER_SIZE - LOG_OVERHEAD + len(length) + len(record),
-        NO_LEADER_EPOCH,
-        MAGIC,
-        0,
-        attributes,
-        0,
-        timestamp,
-        timestamp,
-        *producer,
-        1,
-    )
-    batch = bytearray(header)
-    batch += length
-    batch += record
-    stamp_crc(memoryview(batch))
+    checked = _CHECKED.pack(attributes, 0, timestamp, timestamp, *producer, 1) + length + record
+    size = HEADER_SIZE - LOG_OVERHEAD + len(length) + len(record)
+    batch = bytearray(_FRONT.pack(0, size, NO_LEADER_EPOCH, MAGIC, crc32c(checked)))
+    batch += checked
     return batch
 
 
@@ -175,16 +165,15 @@ def _append_bytes(inner: bytearray, part: bytes | None) -> None:
         inner += part
 
 
+# A batch's header in two: what stands before the checksum, with it, and what it covers.
+_FRONT, _CHECKED = Struct(">qiibI"), Struct(">hiqqqhii")
 _ONE: Final = b"\x00\x00\x00"
 """How the first record of a batch begins: attributes, and its deltas of timestamp and offset."""
 
 
+@lru_cache(maxsize=4096)
 def _length(value: int) -> bytes:
     """A length as a zigzag varint."""
-    if value < 1 << 6:
-        return bytes((value << 1,))
-    if value < 1 << 13:
-        return bytes((value << 1 & 0x7F | 0x80, value >> 6))
     out = bytearray()
     _append_varint(out, value)
     return bytes(out)

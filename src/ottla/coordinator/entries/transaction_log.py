@@ -7,7 +7,6 @@ not know what an entry means. Source: the message definitions of Kafka's transac
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from functools import lru_cache
 from struct import Struct as Packing
 from struct import pack
@@ -72,34 +71,55 @@ def _key(transactional_id: str) -> bytes:
 
 
 _HEAD = Packing(">hqhib")
+_ONE_PARTITION = Packing(">BiB")
 _TIMES = Packing(">qq")
 _ID_TAG, _VERSION_TAG = Packing(">BBq"), Packing(">BBh")
+# What follows the partitions: two times, how many tags, and those that nearly every value has.
+_END, _END_WITH_VERSION = Packing(">qqBBBq"), Packing(">qqBBBqBBh")
 
 
 def _value(value: TransactionLogValue) -> bytes:
     """What the compiled encoder makes of it, by hand: each transaction writes three of these."""
-    chunks = [
-        _HEAD.pack(
-            WRITTEN_VERSION,
-            value.producer_id,
-            value.producer_epoch,
-            value.transaction_timeout_ms,
-            value.transaction_status,
-        )
-    ]
-    topics = value.transaction_partitions
-    if topics is None:
-        chunks.append(b"\0")
+    head = _HEAD.pack(
+        WRITTEN_VERSION,
+        value.producer_id,
+        value.producer_epoch,
+        value.transaction_timeout_ms,
+        value.transaction_status,
+    )
+    previous, version = value.previous_producer_id, value.client_transaction_version
+    if previous == -1 or value.next_producer_id != -1:
+        return head + _topics(value.transaction_partitions) + _any_end(value)
+    times = (
+        value.transaction_last_update_timestamp_ms,
+        value.transaction_start_timestamp_ms,
+    )
+    if version:
+        end = _END_WITH_VERSION.pack(*times, 2, 0, 8, previous, 2, 2, version)
     else:
-        chunks.append(_length(topics))
-        for one in topics:
-            name, numbers = one.topic.encode(), one.partition_ids
-            chunks += (_length(name), name, _length(numbers))
-            chunks += (pack(f">{len(numbers)}i", *numbers), b"\0")
-    chunks.append(
-        _TIMES.pack(
-            value.transaction_last_update_timestamp_ms, value.transaction_start_timestamp_ms
-        )
+        end = _END.pack(*times, 1, 0, 8, previous)
+    return head + _topics(value.transaction_partitions) + end
+
+
+def _topics(topics: list[PartitionsSchema] | None) -> bytes:
+    if topics is None:
+        return b"\0"
+    if not topics:
+        return b"\1"
+    chunks = [_length(len(topics))]
+    for one in topics:
+        numbers = one.partition_ids
+        chunks.append(_name(one.topic))
+        if len(numbers) == 1:
+            chunks.append(_ONE_PARTITION.pack(2, numbers[0], 0))
+        else:
+            chunks += (_length(len(numbers)), pack(f">{len(numbers)}i", *numbers), b"\0")
+    return b"".join(chunks)
+
+
+def _any_end(value: TransactionLogValue) -> bytes:
+    times = _TIMES.pack(
+        value.transaction_last_update_timestamp_ms, value.transaction_start_timestamp_ms
     )
     tags = []
     if value.previous_producer_id != -1:
@@ -108,12 +128,18 @@ def _value(value: TransactionLogValue) -> bytes:
         tags.append(_ID_TAG.pack(1, 8, value.next_producer_id))
     if value.client_transaction_version:
         tags.append(_VERSION_TAG.pack(2, 2, value.client_transaction_version))
-    return b"".join((*chunks, bytes((len(tags),)), *tags))
+    return b"".join((times, bytes((len(tags),)), *tags))
 
 
-def _length(of: Sized) -> bytes:
+@lru_cache(maxsize=1024)
+def _name(topic: str) -> bytes:
+    name = topic.encode()
+    return _length(len(name)) + name
+
+
+def _length(length: int) -> bytes:
     """One more than the length, as a varint: 0 would be null."""
-    return write_uvarint(len(of) + 1)
+    return write_uvarint(length + 1)
 
 
 def _bytes(message: t.Message, version: int) -> bytes:

@@ -7,7 +7,7 @@ judge who may ask for a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
 from ottla.coordinator.entries.transaction_log import PartitionsSchema, TransactionLogValue
@@ -23,8 +23,11 @@ CLASSIC, BUMPING = 0, 2
 """Versions of transactions: from 2 on every one has an epoch of its own (KIP-890)."""
 
 _S = TransactionState
+_STATES = tuple(TransactionState)
+"""By number: to ask the enum takes ten times as long."""
 Partitions: TypeAlias = frozenset[TopicPartition]
 _NONE: Partitions = frozenset()
+_NOWHERE: list[PartitionsSchema] = []
 
 
 class Transaction:
@@ -36,6 +39,7 @@ class Transaction:
     """
 
     __slots__ = (
+        "_named",
         "deadline_s",
         "epoch",
         "id",
@@ -57,6 +61,10 @@ class Transaction:
         self.last_epoch = NO_EPOCH
         self.deadline_s = 0.0
         self.used_s = 0.0
+        self._named: list[PartitionsSchema] = _NOWHERE
+        """`partitions` as the log has them. The next step's value may share it: nobody changes
+        what a value holds."""
+        self.partitions: Partitions = _NONE
         self.adopt(value)
 
     def adopt(self, value: TransactionLogValue) -> None:
@@ -66,12 +74,13 @@ class Transaction:
         self.next_producer_id = value.next_producer_id
         self.epoch = value.producer_epoch
         self.timeout_ms = value.transaction_timeout_ms
-        self.state = TransactionState(value.transaction_status)
-        self.partitions: Partitions = frozenset(
-            TopicPartition(one.topic, number)
-            for one in value.transaction_partitions or ()
-            for number in one.partition_ids
-        )
+        self.state = _STATES[value.transaction_status]
+        named = value.transaction_partitions or _NOWHERE
+        if named is not self._named:
+            self._named = named
+            self.partitions = frozenset(
+                [TopicPartition(one.topic, number) for one in named for number in one.partition_ids]
+            )
         self.update_ms = value.transaction_last_update_timestamp_ms
         self.start_ms = value.transaction_start_timestamp_ms
         self.version = value.client_transaction_version
@@ -112,6 +121,7 @@ class Transaction:
             epoch=epoch,
             timeout_ms=timeout_ms,
             start_ms=-1,
+            named=None,
         )
 
     def with_partitions(
@@ -122,7 +132,7 @@ class Transaction:
         return self._moved(
             _S.ONGOING,
             now_ms,
-            partitions=self.partitions.union(more),
+            named=schemas(self.partitions.union(more)),
             start_ms=self.start_ms if begun else now_ms,
             version=version,
         )
@@ -140,7 +150,7 @@ class Transaction:
             now_ms,
             epoch=epoch,
             next_producer_id=next_producer_id,
-            partitions=self.partitions,
+            named=self._named,
             start_ms=self.start_ms if self.state is _S.ONGOING else now_ms,
             version=version,
         )
@@ -164,7 +174,7 @@ class Transaction:
         epoch: int | None = None,
         next_producer_id: int = NO_ID,
         timeout_ms: int | None = None,
-        partitions: Partitions = _NONE,
+        named: list[PartitionsSchema] | None = _NOWHERE,
         start_ms: int | None = None,
         version: int | None = None,
     ) -> TransactionLogValue:
@@ -176,7 +186,7 @@ class Transaction:
             producer_epoch=self.epoch if epoch is None else epoch,
             transaction_timeout_ms=self.timeout_ms if timeout_ms is None else timeout_ms,
             transaction_status=state,
-            transaction_partitions=None if state is _S.EMPTY else schemas(partitions),
+            transaction_partitions=named,
             transaction_last_update_timestamp_ms=now_ms,
             transaction_start_timestamp_ms=self.start_ms if start_ms is None else start_ms,
             client_transaction_version=self.version if version is None else version,
@@ -201,8 +211,11 @@ def first(producer_id: int, timeout_ms: int, now_ms: int) -> TransactionLogValue
     )
 
 
-def schemas(partitions: Iterable[TopicPartition]) -> list[PartitionsSchema]:
+def schemas(partitions: Collection[TopicPartition]) -> list[PartitionsSchema]:
     """Partitions as records and answers group them: by topic."""
+    if len(partitions) == 1:
+        [(topic, partition)] = partitions
+        return [PartitionsSchema(topic=topic, partition_ids=[partition])]
     by_topic: dict[str, list[int]] = {}
     for topic, partition in sorted(partitions):
         by_topic.setdefault(topic, []).append(partition)

@@ -206,9 +206,11 @@ class TransactionShard:
         if not begins and found.partitions.issuperset(partitions):
             return Decision(ErrorCode.NONE)
         value = found.with_partitions(partitions, self._clock.wall_ms(), version)
-        count = sum(len(one.partition_ids) for one in value.transaction_partitions or ())
-        if count > self._config[options.TRANSACTION_PARTITIONS_MAX]:
-            return Decision(ErrorCode.POLICY_VIOLATION)
+        most = self._config[options.TRANSACTION_PARTITIONS_MAX]
+        if len(found.partitions) + len(partitions) > most:
+            count = sum(len(one.partition_ids) for one in value.transaction_partitions or ())
+            if count > most:
+                return Decision(ErrorCode.POLICY_VIOLATION)
         effects: Sequence[Effect] = ()
         if begins:
             timeout_s = found.timeout_ms / 1000
