@@ -12,7 +12,16 @@ import org.apache.kafka.storage.internals.checkpoint.OffsetCheckpointFile;
 import org.apache.kafka.storage.internals.checkpoint.PartitionMetadataFile;
 
 public class Checkpoints {
-  public static void main(String[] words) throws Exception {
+  public static void main(String[] words) {
+    try {
+      run(words);
+    } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+      thrown.printStackTrace();
+      System.exit(1);
+    }
+  }
+
+  static void run(String[] words) throws Exception {
     File directory = new File(words[0]);
     for (File file : directory.listFiles()) {
       if (file.getName().endsWith("-offset-checkpoint")) {

@@ -23,6 +23,15 @@ public class Options {
     }
 
     public static void main(String[] arguments) {
+        try {
+            run(arguments);
+        } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+            thrown.printStackTrace();
+            System.exit(1);
+        }
+    }
+
+    static void run(String[] arguments) {
         var live = DynamicBrokerConfig.ALL_DYNAMIC_CONFIGS;
         tell("broker", AbstractKafkaConfig.CONFIG_DEF, live);
         tell("topic", LogConfig.configDefCopy(), Set.of());

@@ -75,3 +75,13 @@ def test_a_test_file_lies_in_a_folder_that_make_test_runs():
     assert suites is not None
     run = set(suites.group(1).split())
     assert [name(p) for p in TESTS if p.relative_to(ROOT / "tests").parts[0] not in run] == []
+
+
+def test_a_java_program_of_the_tests_tells_its_own_failure():
+    """The launcher of single files dies of an exception without a stack trace, as Kafka's are."""
+    programs = sorted((ROOT / "tests").rglob("*.java"))
+    told = re.compile(
+        r"\bmain\(String\[\] \w+\) \{.*?\bcatch \(Throwable .*?\bexit\(1\)", re.DOTALL
+    )
+    assert programs
+    assert [name(path) for path in programs if not told.search(text(path))] == []

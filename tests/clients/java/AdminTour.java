@@ -38,7 +38,16 @@ public class AdminTour {
         return admin.updateFeatures(Map.of(name, update), new UpdateFeaturesOptions()).all().get();
     }
 
-    public static void main(String[] arguments) throws Exception {
+    public static void main(String[] arguments) {
+        try {
+            run(arguments);
+        } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+            thrown.printStackTrace();
+            System.exit(1);
+        }
+    }
+
+    static void run(String[] arguments) throws Exception {
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", arguments[0]))) {
             say("create", () -> admin.createTopics(List.of(new NewTopic(TOPIC, 2, (short) 1))).all().get());
             say("grow", () -> admin.createPartitions(Map.of(TOPIC, NewPartitions.increaseTo(4))).all().get());

@@ -6,6 +6,7 @@ import org.apache.kafka.clients.admin.*;
 import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.serialization.*;
 
 public class ConsumerGroups {
@@ -34,7 +35,11 @@ public class ConsumerGroups {
                     seen.add(record.topic() + record.partition() + "/" + record.offset());
                     taken++;
                 }
-                member.commitSync();
+                try {
+                    member.commitSync();
+                } catch (RebalanceInProgressException rejoining) {
+                    // of the classic protocol while it rebalances: the next poll goes on with it
+                }
             }
             if (System.currentTimeMillis() > end) {
                 var owned = new ArrayList<String>();
@@ -66,7 +71,16 @@ public class ConsumerGroups {
         }
     }
 
-    public static void main(String[] arguments) throws Exception {
+    public static void main(String[] arguments) {
+        try {
+            run(arguments);
+        } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+            thrown.printStackTrace();
+            System.exit(1);
+        }
+    }
+
+    static void run(String[] arguments) throws Exception {
         bootstrap = arguments[0];
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             admin.createTopics(List.of(new NewTopic("t", 4, (short) 1))).all().get();

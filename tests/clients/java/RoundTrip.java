@@ -15,7 +15,16 @@ import org.apache.kafka.common.serialization.*;
 public class RoundTrip {
     record Flight(int partition, long timestamp, String key, String value) {}
 
-    public static void main(String[] args) throws Exception {
+    public static void main(String[] args) {
+        try {
+            run(args);
+        } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+            thrown.printStackTrace();
+            System.exit(1);
+        }
+    }
+
+    static void run(String[] args) throws Exception {
         List<Flight> flights = new ArrayList<>();
         int partitions = 0;
         for (String line : Files.readAllLines(Path.of(args[2]))) {

@@ -23,7 +23,17 @@ public class Tools {
         }
     }
 
-    public static void main(String[] arguments) throws Exception {
+    public static void main(String[] arguments) {
+        var err = System.err; // before a tool gets its own
+        try {
+            run(arguments);
+        } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+            thrown.printStackTrace(err);
+            System.exit(1);
+        }
+    }
+
+    static void run(String[] arguments) throws Exception {
         var commands = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         var out = System.out;
         var atExit = new ArrayList<Runnable>(); // ConsoleProducer sends its last records there

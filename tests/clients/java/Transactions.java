@@ -278,7 +278,16 @@ public class Transactions {
         System.out.println("each once " + found.equals(expected));
     }
 
-    public static void main(String[] arguments) throws Exception {
+    public static void main(String[] arguments) {
+        try {
+            run(arguments);
+        } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+            thrown.printStackTrace();
+            System.exit(1);
+        }
+    }
+
+    static void run(String[] arguments) throws Exception {
         bootstrap = arguments[0];
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             var topics = new ArrayList<NewTopic>();

@@ -66,7 +66,16 @@ public class WordCount {
         return counts;
     }
 
-    public static void main(String[] arguments) throws Exception {
+    public static void main(String[] arguments) {
+        try {
+            run(arguments);
+        } catch (Throwable thrown) { // the launcher fails of itself on one without a stack trace
+            thrown.printStackTrace();
+            System.exit(1);
+        }
+    }
+
+    static void run(String[] arguments) throws Exception {
         bootstrap = arguments[0];
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             admin.createTopics(List.of(new NewTopic("lines", 3, (short) 1), new NewTopic("counted", 2, (short) 1))).all().get();
