@@ -2,9 +2,11 @@
 
 SQLite writes by itself, so the changes between two commits are taken from its files and put back
 into the simulated disk's model, in the order that SQLite is bound to: the header of a log that
-begins anew, synced; the log's frames, synced; then, now and then, the pages of the database. (What it
-really calls is looked at by test_strace_crashes.py.) Whatever arrived of what was not synced, the store
-has the last transaction or the one before, whole, and a transaction that was answered is there.
+begins anew, synced; the log's frames, synced; then, now and then, the pages of the database. The mark
+of the last transaction is written once the frames are synced, and is itself synced now and then. (What
+is really called is looked at by test_strace_crashes.py.) Whatever arrived of what was not synced, the
+store has the last transaction or the one before, whole, and one that was answered is there: it is
+never refused.
 
 OTTLA_SEED=n repeats a history; OTTLA_SOAK=1 goes through many.
 """
@@ -21,9 +23,10 @@ import pytest
 
 from ottla.cluster.store import Applied, Delete, Put, Write
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
+from ottla.host.store_mark import SUFFIX
 from ottla.testing import simimage
 from ottla.testing.simcrash import crash_states
-from ottla.testing.simimage import Node, folder_of
+from ottla.testing.simimage import Link, Node, folder_of
 from tests.sim.histories import named_by
 
 SOAK = bool(os.environ.get("OTTLA_SOAK"))
@@ -32,6 +35,7 @@ SEEDS = [int(ONLY)] if ONLY else range(60 if SOAK else 2)
 TRANSACTIONS = 30
 DRAWN = 15
 WAL = f"{FILE_NAME}-wal"
+MARK = f"{FILE_NAME}{SUFFIX}"
 WAL_HEADER, FRAME = 32, 24 + 4096
 CHECKPOINT_PAGES = 6
 """So that each history has some of them."""
@@ -65,8 +69,40 @@ def pending(
     return root
 
 
-def disks(before: Files, after: Files) -> Iterator[tuple[simimage.Folder, bool]]:
-    """The moments at which something is not synced, and whether the transaction is certain then."""
+def marked(root: simimage.Folder, marks: list[bytes | None]) -> simimage.Folder:
+    """The disk with the marks that were written: of the first it is certain that it arrived.
+
+    None stands for no file: then nothing is certain of the name, either.
+    """
+    node = Node()
+    node.durable = marks[0] or b""
+    node.data = bytearray(node.durable)
+    if marks[0] is not None:
+        root.names[MARK] = root.durable[MARK] = node
+    elif len(marks) > 1:
+        root.change(Link(MARK, node))
+    for mark in marks[1:]:
+        assert mark is not None, "a mark that was written"
+        node.pending.append(simimage.Write(0, mark))
+        simimage.redo(node.data, node.pending[-1])
+    return root
+
+
+def disks(
+    before: Files, after: Files, marks: list[bytes | None]
+) -> Iterator[tuple[simimage.Folder, bool]]:
+    """The moments at which something is not synced, and whether the transaction is certain then.
+
+    The last of `marks` is of this transaction.
+    """
+    earlier = marks[:-1]
+    for root, is_certain in _pages(before, after):
+        yield marked(root, marks if is_certain else earlier), is_certain
+    whole = {f"/{name}": raw for name, raw in after.items()}
+    yield marked(folder_of(whole), marks), True
+
+
+def _pages(before: Files, after: Files) -> Iterator[tuple[simimage.Folder, bool]]:
     now = dict(before)
     if after[WAL][:WAL_HEADER] != before[WAL][:WAL_HEADER]:
         header = after[WAL][:WAL_HEADER] + before[WAL][WAL_HEADER:]
@@ -80,7 +116,7 @@ def disks(before: Files, after: Files) -> Iterator[tuple[simimage.Folder, bool]]
 
 def found_in(state: Mapping[str, bytes], folder: Path) -> Content:
     """What the store says that is opened on these files."""
-    for name in (FILE_NAME, WAL, f"{FILE_NAME}-shm"):
+    for name in (FILE_NAME, WAL, MARK, f"{FILE_NAME}-shm"):
         (folder / name).unlink(missing_ok=True)
     for path, raw in state.items():
         (folder / path.removeprefix("/")).write_bytes(raw)
@@ -114,18 +150,20 @@ def test_i25_the_store_has_each_transaction_whole_or_not_in_every_state(tmp_path
     store = SqliteStore(str(tmp_path / "own" / FILE_NAME))
     store._connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     content: Content = {}
-    tried = checkpoints = restarts = was_not = 0
+    tried = checkpoints = restarts = was_not = without_mark = 0
     files = files_of(tmp_path / "own")
+    marks: list[bytes | None] = [None]
     with named_by(seed):
         for number in range(TRANSACTIONS):
             before, old = files, dict(content)
             writes = draw(dice, content)
             assert isinstance(store.transact([], writes).result(), Applied)
             files = files_of(tmp_path / "own")
+            marks.append((tmp_path / "own" / MARK).read_bytes())
             checkpoints += before[FILE_NAME] != files[FILE_NAME]
             restarts += before[WAL][:WAL_HEADER] != files[WAL][:WAL_HEADER]
             seen: set[int] = set()
-            for root, is_certain in disks(before, files):
+            for root, is_certain in disks(before, files, marks):
                 for state in crash_states(root, dice, DRAWN):
                     key = hash(frozenset(state.items()))
                     if key in seen and not is_certain:
@@ -136,8 +174,13 @@ def test_i25_the_store_has_each_transaction_whole_or_not_in_every_state(tmp_path
                     allowed = [content] if is_certain else [old, content]
                     assert there in allowed, f"transaction {number}: neither before nor after"
                     was_not += there != content
+                    without_mark += state.get(f"/{MARK}") != marks[-1]
+            if dice.random() < 0.4:
+                marks = marks[-1:]  # synced
     store.close()
-    print(f"\n{tried} states, {was_not} without; {checkpoints} checkpoints, {restarts} new logs")
+    print(f"\n{tried} states, {was_not} without, {without_mark} with an older mark or none")
+    print(f"{checkpoints} checkpoints, {restarts} new logs")
     assert checkpoints
     assert restarts > 1
     assert was_not
+    assert without_mark

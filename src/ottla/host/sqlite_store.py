@@ -2,7 +2,8 @@
 
 Owns the database, its schema and the thread that writes. Several transactions that wait at
 once become durable with one sync. Must not know what keys mean. One process at a time: the
-directory's lock (`host/lock.py`) sees to that.
+directory's lock (`host/lock.py`) sees to that. That no transaction is missing is shown by a mark
+in a file beside it (`host/store_mark.py`); a store that is refused is left as it was found.
 
 To change the schema, append a step to `UPGRADES`; a released step never changes. Older files
 are upgraded step by step, each step in a transaction; newer ones are refused.
@@ -10,11 +11,13 @@ are upgraded step by step, each step in a transaction; newer ones are refused.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn, TypeAlias
@@ -41,7 +44,11 @@ from ottla.cluster.store import (
 )
 from ottla.core.pending import Pending
 from ottla.host.mailbox import Mailbox, WakeLoop
+from ottla.host.store_mark import SUFFIX as MARK
+from ottla.host.store_mark import Mark, MarkFile, read_mark
 from ottla.records.crc import crc32c
+
+_log = logging.getLogger("ottla.host")
 
 FILE_NAME = "ottla-metadata.sqlite"
 
@@ -142,7 +149,18 @@ class SqliteStore:
         """
         self._path = path
         self._durable = durable
+        self._mark_failed = False
+        was_marked = os.path.exists(path + MARK)
+        self._known = read_mark(path)
         self._connection = self._open()
+        try:
+            self._mark = MarkFile(path, durable=durable)
+        except OSError as error:
+            self._connection.close()
+            raise StoreError(f"{path}{MARK} cannot be used: {error.strerror}") from error
+        if was_marked and self._known is None:
+            _log.warning("%s%s could not be believed; made anew", path, MARK)
+        self._note()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._mailbox: Mailbox | None = None
@@ -184,6 +202,8 @@ class SqliteStore:
             self._thread.join()
         if self._mailbox is not None:
             self._mailbox.drain()
+        self._sync_mark()
+        self._mark.close()
         self._connection.close()
 
     def _submit(self, job: _Job) -> Pending[Any]:
@@ -214,6 +234,8 @@ class SqliteStore:
             if jobs:
                 error = self._run(jobs)
                 mailbox.post(partial(self._deliver, jobs, error))
+                if self._jobs.empty():
+                    self._sync_mark()
 
     def _run(self, jobs: Sequence[_Job]) -> StoreError | None:
         """Do the jobs in one transaction of the database; the error that undid them all."""
@@ -230,6 +252,9 @@ class SqliteStore:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._commit_failed(jobs, error)
+        else:
+            if any(job.update is not None for job in jobs):
+                self._note()
         return None
 
     def _commit_failed(self, jobs: Sequence[_Job], error: sqlite3.Error) -> None:
@@ -243,6 +268,37 @@ class SqliteStore:
         if error.sqlite_errorname.startswith("SQLITE_IOERR"):
             # After a failed sync the kernel may drop pages and report success next time.
             self._fault = self._failure(error)
+
+    def _note(self) -> None:
+        """Mark the last transaction, which is durable: before anybody is answered."""
+        mark = Mark(*self._connection.execute("SELECT last, checksum FROM revision").fetchone())
+        if mark == self._known or not mark.revision:
+            return
+        try:
+            self._mark.write(mark)
+        except OSError as error:
+            self._tell_mark_failed(error)
+        else:
+            self._known, self._mark_failed = mark, False
+
+    def _sync_mark(self) -> None:
+        try:
+            self._mark.sync()
+        except OSError as error:
+            self._tell_mark_failed(error)
+
+    def _tell_mark_failed(self, error: OSError) -> None:
+        # What was applied is in the database and durable. Only the proof of it is behind, until
+        # the next transaction: no reason to stop.
+        if not self._mark_failed:
+            self._mark_failed = True
+            _log.warning(
+                "%s%s can't be written (%s): if the last transactions went bad on the disk now, a "
+                "start could not tell",
+                self._path,
+                MARK,
+                error.strerror,
+            )
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -339,8 +395,8 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         connection = None
-        if os.path.exists(self._path) and 0 < os.path.getsize(self._path) < _HEADER_SIZE:
-            self._refuse("it was cut")  # SQLite would begin anew
+        self._refuse_lost()
+        wal = _content(f"{self._path}-wal")
         try:
             connection = sqlite3.connect(
                 self._path, isolation_level=None, check_same_thread=False, timeout=5
@@ -348,6 +404,7 @@ class SqliteStore:
             connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
             if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
                 raise StoreError(f"{self._path} is on a file system that SQLite's WAL can't use")
+            self._refuse_behind(connection)
             self._upgrade(connection)
             if connection.execute("SELECT count(*) FROM revision").fetchone() != (1,):
                 raise StoreCorrupt(f"the metadata store {self._path} has lost its revision")
@@ -356,11 +413,49 @@ class SqliteStore:
         except (sqlite3.Error, StoreError, TypeError, ValueError) as error:
             if connection is not None:
                 connection.close()
+                self._bring_back(wal)
             if isinstance(error, sqlite3.DatabaseError):
                 raise self._failure(error) from error
             if isinstance(error, TypeError | ValueError):  # text where numbers were, or no text
                 self._refuse(str(error))
             raise
+
+    def _refuse_lost(self) -> None:
+        """Raises StoreCorrupt where SQLite would begin anew, and delete its log, too."""
+        size = os.path.getsize(self._path) if os.path.exists(self._path) else -1
+        if size >= _HEADER_SIZE:
+            return
+        if size > 0:
+            self._refuse("it was cut")
+        state = "it is missing" if size < 0 else "it is empty"
+        if self._known is not None:
+            self._refuse(f"{state}, and had {self._known.revision} transactions")
+        if _content(f"{self._path}-wal"):
+            self._refuse(f"{state}, and its -wal is not")
+
+    def _refuse_behind(self, connection: sqlite3.Connection) -> None:
+        """Raises StoreCorrupt where transactions are missing that may have been answered."""
+        version = _schema_version(connection)
+        if self._known is None or version > len(UPGRADES):
+            return
+        last = 0
+        if version:
+            [last] = connection.execute("SELECT last FROM revision").fetchone()
+        if last < self._known.revision:
+            self._refuse(
+                f"it ends with transaction {last}, and there were {self._known.revision}: its -wal "
+                "was cut, removed or went bad, or the file is an older copy"
+            )
+
+    def _bring_back(self, wal: bytes | None) -> None:
+        """Leave the log as it was found, if the database is refused.
+
+        SQLite writes what it believes of it into the database when that is closed, and removes the
+        rest. Somebody may still make sense of that; and read once more the log changes nothing.
+        """
+        if wal and not os.path.exists(f"{self._path}-wal"):
+            with suppress(OSError), open(f"{self._path}-wal", "xb") as file:
+                file.write(wal)
 
     def _verify(self, connection: sqlite3.Connection) -> None:
         """Raises StoreCorrupt where it isn't what was written, DatabaseError where SQLite sees."""
@@ -377,14 +472,16 @@ class SqliteStore:
             self._refuse(said)
         if known is not None and known != found:
             self._refuse(damage)
+        marked = self._known
+        if marked is not None and marked.revision == last and marked.checksum != found:
+            self._refuse(f"its {MARK} file is of another one")
         if known is None:
             connection.execute("UPDATE revision SET checksum = ?", (found,))
 
     def _refuse(self, damage: str) -> NoReturn:
         raise StoreCorrupt(
-            f"the metadata store {self._path} is damaged: {damage}. Bring it back from a copy; or "
-            "move it and its -wal away, and a start finds the topics by their directories, but not "
-            "their options"
+            f"the metadata store {self._path} is damaged: {damage}. Bring back all files of that "
+            "name (also -wal and -last) from a copy; or let ottla log repair say what is left"
         )
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
@@ -400,6 +497,17 @@ class SqliteStore:
                 connection.execute(statement)
             connection.execute("UPDATE schema_version SET version = ?", (version + 1,))
             connection.execute("COMMIT")
+
+
+def _content(path: str) -> bytes | None:
+    """None if there is no such file. Raises StoreError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _checksum_of(key: str, entry: Entry) -> int:

@@ -1,5 +1,6 @@
 """The store of one machine: its contract, its schema, and what it says when it can't be used."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from ottla.cluster.store import (
 )
 from ottla.host import sqlite_store
 from ottla.host.sqlite_store import SqliteStore
+from ottla.host.store_mark import read_mark
 
 
 @pytest.fixture
@@ -309,3 +311,132 @@ def test_a_database_of_something_else_is_refused(path):
 def test_a_directory_that_is_not_there_is_an_error_of_the_store(tmp_path):
     with pytest.raises(StoreError, match="cannot be used"):
         SqliteStore(f"{tmp_path}/none/store.sqlite")
+
+
+def test_a_transaction_is_marked_before_anybody_is_answered(path, store):
+    marks = []
+    store.watch("/", 1, lambda update: marks.append((update.revision, read_mark(path).revision)))
+    for _ in range(3):
+        transact(store, [], [Put("/a", b"")])
+    assert marks == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_a_transaction_is_not_marked_before_it_is_durable(path, store):
+    transact(store, [], [Put("/a", b"")])
+    before = read_mark(path)
+    store._connection = Breaking(store._connection, "COMMIT", "SQLITE_IOERR_FSYNC")
+    transact(store, [], [Put("/a", b"1")])
+    assert read_mark(path) == before
+    store._connection = store._connection._connection
+
+
+def without_last_transaction(path, store):
+    """As after kill -9 where the log of the database is cut within its last transaction."""
+    transact(store, [], [Put("/a", b"1")])
+    transact(store, [], [Put("/a", b"2")])
+    files = {}
+    for suffix in ("", "-wal", "-last"):
+        with open(path + suffix, "rb") as file:
+            files[suffix] = file.read()
+    store.close()
+    files["-wal"] = files["-wal"][:-1]
+    for suffix, content in files.items():
+        with open(path + suffix, "wb") as file:
+            file.write(content)
+    return files["-wal"]
+
+
+def test_a_store_that_lacks_a_transaction_says_which_every_time(path, store):
+    wal = without_last_transaction(path, store)
+    for _ in range(3):
+        with pytest.raises(
+            StoreCorrupt, match="ends with transaction 1, and there were 2: its -wal"
+        ):
+            SqliteStore(path)
+    with open(f"{path}-wal", "rb") as file:
+        assert file.read() == wal, "somebody may still make sense of it"
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_store_that_is_gone_is_not_a_new_one(path, store, emptied):
+    transact(store, [], [Put("/a", b"1")])
+    store.close()
+    os.remove(path)
+    if emptied:
+        with open(path, "wb"):
+            pass
+    with pytest.raises(StoreCorrupt, match=r"(missing|empty), and had 1 transactions"):
+        SqliteStore(path)
+    assert os.path.exists(path) == emptied
+
+
+def test_an_older_copy_of_a_store_is_refused_unless_its_mark_comes_with_it(path, store):
+    transact(store, [], [Put("/a", b"1")])
+    store.close()
+    older = {}
+    for suffix in ("", "-last"):
+        with open(path + suffix, "rb") as file:
+            older[suffix] = file.read()
+    with_more = SqliteStore(path)
+    transact(with_more, [], [Put("/a", b"2")])
+    with_more.close()
+    with open(path, "wb") as file:
+        file.write(older[""])
+    with pytest.raises(StoreCorrupt, match="an older copy"):
+        SqliteStore(path)
+    with open(f"{path}-last", "wb") as file:
+        file.write(older["-last"])
+    again = SqliteStore(path)
+    assert read(again, "/").entries["/a"].value == b"1"
+    again.close()
+
+
+def test_a_store_with_the_mark_of_another_is_refused(path, store, tmp_path):
+    transact(store, [], [Put("/a", b"1")])
+    store.close()
+    other = SqliteStore(f"{tmp_path}/other.sqlite")
+    transact(other, [], [Put("/a", b"2")])
+    other.close()
+    os.replace(f"{tmp_path}/other.sqlite-last", f"{path}-last")
+    with pytest.raises(StoreCorrupt, match="of another one"):
+        SqliteStore(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(59), b"what" * 100])
+def test_a_mark_that_is_missing_or_damaged_is_made_anew(path, store, content, caplog):
+    transact(store, [], [Put("/a", b"1")])
+    mark = read_mark(path)
+    store.close()
+    os.remove(f"{path}-last")
+    if content is not None:
+        with open(f"{path}-last", "wb") as file:
+            file.write(content)
+    again = SqliteStore(path)
+    assert read(again, "/").entries["/a"].value == b"1"
+    again.close()
+    assert read_mark(path) == mark
+    assert ("made anew" in caplog.text) == (content is not None)
+
+
+def test_a_mark_that_cannot_be_written_is_named_once_and_holds_up_nobody(path, store, caplog):
+    transact(store, [], [Put("/a", b"1")])
+    fd, store._mark._fd = store._mark._fd, -1
+    assert transact(store, [], [Put("/a", b"2")]) == Applied(2)
+    assert transact(store, [], [Put("/a", b"3")]) == Applied(3)
+    assert read_mark(path).revision == 1
+    assert caplog.text.count("can't be written") == 1
+    store._mark._fd = fd
+    assert transact(store, [], [Put("/a", b"4")]) == Applied(4)
+    assert read_mark(path).revision == 4
+
+
+def test_the_mark_is_synced_when_nothing_else_is_to_do_and_at_the_latest_on_closing(
+    path, store, monkeypatch
+):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    transact(store, [], [Put("/a", b"")])
+    transact(store, [], [Put("/a", b"")])
+    assert synced == []
+    store.close()
+    assert len(synced) == 2, "the file, and its name"
