@@ -22,6 +22,8 @@ SENDS = {"sendto", "sendmsg", "sendmmsg", "write", "writev"}
 SYNCS = {"fdatasync", "fsync"}
 NUMBERS = set(range(1, CONNECTIONS_COUNT * REQUESTS_COUNT + 1))
 TOPIC = "synced"
+KEPT = "log.retention.ms=-1"
+"""The records are years old, and under strace a run may last until retention looks."""
 
 
 def marker(number: int) -> bytes:
@@ -78,7 +80,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
     folder = tmp_path_factory.mktemp("strace")
     trace = folder / "trace"
     wrapper = (program, "-f", "-ttt", "-yy", "-xx", "-s", "65536", "-e", f"trace={CALLS}")
-    with Broker(folder / "data", wrapper=(*wrapper, "-o", str(trace))) as broker:
+    with Broker(folder / "data", KEPT, wrapper=(*wrapper, "-o", str(trace))) as broker:
         pump.ask((broker.host, broker.port), wire.create_topic(TOPIC, 3))
         exchange((broker.host, broker.port))
     return list(calls(Path(trace)))

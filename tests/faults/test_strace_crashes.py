@@ -28,7 +28,7 @@ from ottla.testing.simimage import folder_of
 from ottla.testing.simloop import SimLoop
 from tests.faults.replay import CALLS, Replay
 from tests.faults.strace import Call, calls
-from tests.faults.test_strace import NUMBERS, TOPIC, answers, exchange, written
+from tests.faults.test_strace import KEPT, NUMBERS, TOPIC, answers, exchange, written
 from tests.processes import Broker
 
 SOAK = bool(os.environ.get("OTTLA_SOAK"))
@@ -54,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("replayed")
     trace, data = folder / "trace", folder / "data"
     wrapper = (program, "-f", "-ttt", "-yy", "-xx", "-s", "1048576", "-e", f"trace={CALLS}")
-    with Broker(data, wrapper=(*wrapper, "-o", str(trace))) as broker:
+    with Broker(data, KEPT, wrapper=(*wrapper, "-o", str(trace))) as broker:
         pump.ask((broker.host, broker.port), wire.create_topic(TOPIC, 3))
         exchange((broker.host, broker.port))
     return Run(list(calls(Path(trace))), str(data))

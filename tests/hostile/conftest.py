@@ -16,6 +16,10 @@ from tests.processes import Broker
 
 Start = Callable[..., Victim]
 
+KEPT = "log.retention.ms=-1"
+"""Records here are years old: retention first looks half a minute after a start, and would roll
+segments and close files of a broker whose open files are counted."""
+
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
@@ -24,7 +28,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
         def one(*options: str, memory_more_max: int = 64 << 20, **how: Any) -> Victim:
             folder = tmp_path_factory.mktemp("victim")
-            broker = stack.enter_context(Broker(folder / "data", *options, **how))
+            broker = stack.enter_context(Broker(folder / "data", KEPT, *options, **how))
             victim = Victim(broker, memory_more_max)
             victim.create(WELL)
             victim.remember()
