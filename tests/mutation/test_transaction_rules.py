@@ -175,8 +175,8 @@ MUTANTS = [
     _rule(
         "markers are written once it is durable how the transaction ends",
         _SHARD,
-        "self._when_durable(partial(self._send, [found])),",
-        "Do(partial(self._send, [found])),",
+        "WhenCommitted(partial(self._send, [found]))",
+        "Do(partial(self._send, [found]))",
         *COORDINATOR,
         *COPIERS,
     ),

@@ -67,6 +67,12 @@ class Complete(NamedTuple):
     value: Any
 
 
+class WhenCommitted(NamedTuple):
+    """Call it once all that the shard has appended is committed; never, if it never is."""
+
+    call: Callable[[], None]
+
+
 class Do(NamedTuple):
     """Change soft state, now that the entries are in the log. Must not fail."""
 
@@ -79,7 +85,7 @@ class Follow(NamedTuple):
     tell: Callable[[], Sequence[Effect]]
 
 
-Effect: TypeAlias = Schedule | Cancel | Complete | Do | Follow
+Effect: TypeAlias = Schedule | Cancel | Complete | WhenCommitted | Do | Follow
 
 _NOTHING: tuple[Any, ...] = ()
 

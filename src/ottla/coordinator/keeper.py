@@ -26,6 +26,7 @@ from ottla.coordinator.decision import (
     Entry,
     Follow,
     Schedule,
+    WhenCommitted,
 )
 from ottla.coordinator.loading import Loading
 from ottla.core.model import Offset
@@ -144,14 +145,14 @@ class Keeper(Generic[S]):
 
     def submit(self, operation: Operation[S]) -> None:
         """Do it when its turn comes; refused at once where that can't be."""
-        if not self.failure:
-            self.failure = self.journal.state()
-        if self.failure:
-            self.unload(self.failure)
-            operation.refused(self.failure)
+        failure = self.failure or self.journal.state()
+        if failure:
+            self.unload(failure)
+            operation.refused(failure)
         elif not self._busy:
             self._run(operation)
-            self._next()
+            if self._queue:
+                self._next()
         elif len(self._queue) < QUEUED_MAX:
             self._queue.append(operation)
         else:
@@ -426,6 +427,8 @@ class Keeper(Generic[S]):
                 self._cancel(key)
             case Complete(pending, value):
                 self._when_committed(pending, value)
+            case WhenCommitted(call):
+                self._call_when_committed(call)
             case Do(call):
                 call()
             case Follow(tell):
@@ -449,6 +452,20 @@ class Keeper(Generic[S]):
         _give(pending, error)
         # What was replayed and never will be committed must not be told to anybody.
         self.unload(error)
+
+    def _call_when_committed(self, call: Callable[[], None]) -> None:
+        end = self.journal.end
+        waiting = self.journal.committed(end)
+        if waiting is None:
+            call()
+        else:
+            waiting.then(partial(self._call_if_committed, end, call))
+
+    def _call_if_committed(self, end: Offset, call: Callable[[], None]) -> None:
+        if self.journal.is_committed(end):
+            call()
+        else:
+            self.unload(self.journal.state() or ErrorCode.COORDINATOR_NOT_AVAILABLE)
 
     # --- timers ----------------------------------------------------------------------------
 

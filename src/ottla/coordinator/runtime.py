@@ -139,6 +139,10 @@ class Runtime(Generic[S]):
         return [keeper.shard for keeper in self._keepers.values() if not keeper.failure]
 
     def _ask(self, partition: int, operation: Operation[S]) -> None:
+        known = self._keepers.get(partition)
+        if known is not None and not known.failure and not self._stopped:
+            known.submit(operation)
+            return
         keeper = self._keeper(partition)
         if isinstance(keeper, ErrorCode):
             operation.refused(keeper)

@@ -72,7 +72,7 @@ class PartitionJournal:
     def append(self, batch: BatchView, verification: object | None = None) -> Offset | ErrorCode:
         assert verification is None or isinstance(verification, Verification), "not a log's own"
         outcome = self._partition.append_as_leader(batch, verification)
-        return outcome if isinstance(outcome, ErrorCode) else outcome.end
+        return outcome if type(outcome) is ErrorCode else outcome.end
 
     def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:
         kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
@@ -91,7 +91,8 @@ class PartitionJournal:
         return self._partition.is_committed(end)
 
     def state(self) -> ErrorCode:
-        if self._partition.log.usable:
+        log = self._partition.log
+        if not (log.failed or log.closed):  # not log.usable, without the call
             return ErrorCode.NONE
         gone = self._partition.deleted
         return ErrorCode.NOT_COORDINATOR if gone else ErrorCode.COORDINATOR_NOT_AVAILABLE

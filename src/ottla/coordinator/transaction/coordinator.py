@@ -131,23 +131,25 @@ class Transactions:
 
     def _ask(self, name: str, decide: Callable[[TransactionShard], Decision[Any]]) -> Pending[Any]:
         """Have the shard decide; again, with a producer id at hand, where it needs one."""
+        asked = self.runtime.submit(name, decide)
+        if asked.done and asked.result() is not Needs.PRODUCER_ID:
+            return asked
         result: Pending[Any] = Pending()
-        self._ask_again(name, decide, result)
+        asked.then(partial(self._answered, name, decide, asked, result))
         return result
 
-    def _ask_again(
-        self, name: str, decide: Callable[[TransactionShard], Decision[Any]], result: Pending[Any]
+    def _answered(
+        self,
+        name: str,
+        decide: Callable[[TransactionShard], Decision[Any]],
+        asked: Pending[Any],
+        result: Pending[Any],
     ) -> None:
-        asked = self.runtime.submit(name, decide)
-
-        def answered() -> None:
-            told = asked.result()
-            if told is Needs.PRODUCER_ID:
-                self._fetch_id(name, decide, result)
-            else:
-                result.complete(told)
-
-        asked.then(answered)
+        told = asked.result()
+        if told is Needs.PRODUCER_ID:
+            self._fetch_id(name, decide, result)
+        else:
+            result.complete(told)
 
     def _fetch_id(
         self, name: str, decide: Callable[[TransactionShard], Decision[Any]], result: Pending[Any]
@@ -161,7 +163,8 @@ class Transactions:
                 # What Kafka says while it waits for a block of ids: clients try again.
                 result.complete(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
                 return
-            self._ask_again(name, decide, result)
+            asked = self.runtime.submit(name, decide)
+            asked.then(partial(self._answered, name, decide, asked, result))
 
         fetched.then(there)
 
@@ -177,25 +180,25 @@ class Transactions:
         add: bool,
     ) -> Pending[dict[TopicPartition, ErrorCode]]:
         producer = Identity(producer_id, producer_epoch)
-        result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
         if add:
-            self._add(_Adding(transactional_id, producer, partitions, result))
-        else:
-            asked = self.verify(transactional_id, producer, partitions)
-            asked.then(lambda: result.complete(_for_each(partitions, asked.result())))
+            adding = _Adding(transactional_id, producer, partitions)
+            self._add(adding)
+            return adding.result
+        result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
+        asked = self.verify(transactional_id, producer, partitions)
+        asked.then(lambda: result.complete(_for_each(partitions, asked.result())))
         return result
 
     def _add(self, adding: _Adding) -> None:
         asked = self.add_partitions(adding.name, adding.producer, adding.partitions, BUMPING)
+        asked.then(partial(self._added, adding, asked))
 
-        def answered() -> None:
-            told = asked.result()
-            if told is not ErrorCode.CONCURRENT_TRANSACTIONS or adding.is_late:
-                adding.finish(told)
-            else:
-                self._wait(adding)
-
-        asked.then(answered)
+    def _added(self, adding: _Adding, asked: Pending[ErrorCode]) -> None:
+        told = asked.result()
+        if told is not ErrorCode.CONCURRENT_TRANSACTIONS or adding.is_late:
+            adding.finish(told)
+        else:
+            self._wait(adding)
 
     def _wait(self, adding: _Adding) -> None:
         """Until the transaction before has ended, or it takes too long."""
@@ -272,12 +275,11 @@ class _Adding:
         name: str,
         producer: Identity,
         partitions: Sequence[TopicPartition],
-        result: Pending[dict[TopicPartition, ErrorCode]],
     ) -> None:
         self.name = name
         self.producer = producer
         self.partitions = partitions
-        self.result = result
+        self.result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
         self.timer: Timer | None = None
         self.waits: Callable[[], None] | None = None
         self.is_late = False
@@ -295,6 +297,6 @@ def _abort(name: str, producer: Identity, shard: TransactionShard) -> Decision[A
 def _for_each(
     partitions: Sequence[TopicPartition], told: dict[TopicPartition, ErrorCode] | ErrorCode
 ) -> dict[TopicPartition, ErrorCode]:
-    if isinstance(told, ErrorCode):
+    if type(told) is ErrorCode:
         return dict.fromkeys(partitions, told)
     return told

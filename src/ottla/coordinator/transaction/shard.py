@@ -7,13 +7,13 @@ are effects, markers and producer ids are the node's. Must not append, wait or a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
-from ottla.coordinator.decision import Complete, Decision, Do, Effect, Entry, Schedule
+from ottla.coordinator.decision import Decision, Do, Effect, Entry, Schedule, WhenCommitted
 from ottla.coordinator.entries.transaction_log import TransactionLogKey, TransactionLogValue
 from ottla.coordinator.transaction.ending import Identity, judge_end
 from ottla.coordinator.transaction.metadata import (
@@ -25,7 +25,6 @@ from ottla.coordinator.transaction.metadata import (
 )
 from ottla.coordinator.transaction.states import RESTING, TransactionState
 from ottla.core import group_options as options
-from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class TransactionShard:
             effects += self._scan_in(min(one.deadline_s for one in self.open.values()) - now_s)
         prepared = [found for found in self.transactions.values() if found.is_prepared]
         if prepared:
-            effects.append(self._when_durable(partial(self._send, prepared)))
+            effects.append(WhenCommitted(partial(self._send, prepared)))
         return Decision(None, effects=effects)
 
     # --- a producer's epoch ----------------------------------------------------------------
@@ -285,22 +284,10 @@ class TransactionShard:
         told = Identity(found.producer_id, value.producer_epoch)
         if next_id != NO_ID:
             told = Identity(next_id, 0)
-        effects = [
-            Do(partial(_remember, found, last)),
-            self._when_durable(partial(self._send, [found])),
-        ]
+        effects: list[Effect] = [WhenCommitted(partial(self._send, [found]))]
+        if last != found.last_epoch:
+            effects.insert(0, Do(partial(_remember, found, last)))
         return _ended(told, _entry(found.id, value), effects)
-
-    def _when_durable(self, call: Callable[[], None]) -> Effect:
-        """Call once all that is appended by now is committed; never, if it never is."""
-        durable: Pending[Any] = Pending()
-
-        def look() -> None:
-            if not isinstance(durable.result(), ErrorCode):
-                call()
-
-        durable.then(look)
-        return Complete(durable, None)
 
     def _send(self, prepared: Sequence[Transaction]) -> None:
         self._node.prepared(self.partition, prepared)
