@@ -28,7 +28,7 @@ class Loop:
 
     def until(self, pending: Pending[object]) -> object:
         while not pending.done:
-            self.calls.get(timeout=30)()
+            self.calls.get(timeout=60)()
         return pending.result()
 
 

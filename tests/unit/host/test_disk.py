@@ -40,7 +40,7 @@ class Loop:
 
     def until(self, pending: Pending[object]) -> object:
         while not pending.done:
-            self.calls.get(timeout=10)()
+            self.calls.get(timeout=60)()
         return pending.result()
 
 
@@ -315,7 +315,7 @@ def test_a_continuation_that_raises_does_not_strand_the_others(loop, disk):
     second = disk.perform([])
     disk._steps.close()
     with pytest.raises(KeyError):
-        loop.calls.get(timeout=10)()
+        loop.calls.get(timeout=60)()
     loop.until(second)
 
 

@@ -22,7 +22,7 @@ class Loop:
 
     def until(self, pending: Pending[object]) -> object:
         while not pending.done:
-            self.calls.get(timeout=10)()
+            self.calls.get(timeout=60)()
         return pending.result()
 
 
@@ -122,7 +122,7 @@ def test_a_file_that_was_written_stays_open_until_it_is_synced(loop, disk, files
     assert files[0].descriptor == fd
     loop.until(disk.sync([files[0]], []))
     while files[0].users:  # it may have been synced ahead, too
-        loop.calls.get(timeout=10)()
+        loop.calls.get(timeout=60)()
     for file in files[1:] * 3:
         read(file)
     assert not has(files[0])
@@ -140,7 +140,7 @@ def test_where_all_were_written_the_oldest_are_synced_ahead_and_closed(loop, dis
         file.write(b"x", 0)
     assert len(disk.open_files) == len(files), "none may be closed before it is synced"
     while len(disk.open_files) > FILES_MAX:
-        loop.calls.get(timeout=10)()
+        loop.calls.get(timeout=60)()
         read(files[-1])
     assert all(file.read(0, 1) == b"x" for file in files)
 
@@ -154,7 +154,7 @@ def test_a_sync_ahead_that_fails_is_told_to_whoever_asks_next(loop, disk, files,
         file.write(b"x", 0)
     failed = []
     while not failed:
-        loop.calls.get(timeout=10)()
+        loop.calls.get(timeout=60)()
         failed = [file for file in files if file.failure is not None]
     monkeypatch.undo()
     assert has(failed[0])

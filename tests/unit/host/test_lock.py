@@ -31,7 +31,7 @@ def other_process(directory) -> subprocess.Popen:
 
 
 def end(process: subprocess.Popen) -> int:
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     return process.returncode
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -47,7 +48,9 @@ def workers() -> set[int]:
     """Children of this process, by whichever thread, the dead but unreaped among them."""
     found: set[int] = set()
     for children in Path("/proc/self/task").glob("*/children"):
-        found.update(int(pid) for pid in children.read_text().split())
+        # A thread that was joined may be on its last instructions in the kernel.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.update(int(pid) for pid in children.read_text().split())
     return found
 
 
@@ -159,7 +162,7 @@ def ends(pid: int) -> bool:
         return True
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    ended = bool(poll.poll(10_000))
+    ended = bool(poll.poll(60_000))
     os.close(descriptor)
     return ended
 

@@ -54,7 +54,7 @@ class Loop:
 
     def until(self, pending):
         while not pending.done:
-            self.calls.get(timeout=10)()
+            self.calls.get(timeout=60)()
         return pending.result()
 
 
