@@ -526,15 +526,21 @@ def test_a_process_that_ends_without_closing_leaves_no_files(ending, temporary):
 
 def test_a_broker_is_ready_in_time_and_gone_in_time():
     starts, stops = [], []
-    for _ in range(7):
+
+    def in_time() -> bool:
         begun = time.perf_counter()
         with Broker():
             ready = time.perf_counter()
         starts.append(ready - begun)
         stops.append(time.perf_counter() - ready)
-    # The least of some: a busy machine must not fail a test, a slower start must.
-    assert min(starts) < 0.050
-    assert min(stops) < 0.050
+        return min(starts) < 0.050 and min(stops) < 0.050
+
+    # The least of as many as it takes: a busy machine must not fail a test, a slower start must.
+    wait_until(
+        in_time,
+        "a start and a stop of less than 50 ms;",
+        or_say=lambda: f"the shortest took {min(starts):.3f} and {min(stops):.3f} s",
+    )
 
 
 def test_importing_ottla_alone_does_not_import_the_broker():
