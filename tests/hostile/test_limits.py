@@ -170,7 +170,7 @@ def test_what_all_connections_send_together_is_bounded(start: Start) -> None:
                     answered.add(peer)
             worst = max(worst, victim.memory_more())
     assert worst <= 64 * MIB
-    assert len(victim.logged("(queued.max.request.bytes")) == 1
+    assert victim.has_complained("(queued.max.request.bytes")
     victim.unharmed()
 
 
@@ -326,7 +326,7 @@ def _refused_beyond(victim: Victim, most: int, complaint: str) -> None:
                 assert refused.rest(within_s=SOON_S) == b""
         for peer in kept:
             peer.ping()
-    assert len(victim.logged(complaint)) == 1
+    assert victim.has_complained(complaint)
     victim.unharmed()
 
 
@@ -339,7 +339,7 @@ def test_h27_a_storm_of_connections_is_let_in_at_the_rate(start: Start) -> None:
             peer.ping()
         # A second's worth is there at once, or nearly; the rest comes at the rate.
         assert time.monotonic() - begin >= 1.5
-    assert len(victim.logged("(max.connection.creation.rate")) == 1
+    assert victim.has_complained("(max.connection.creation.rate")
     victim.unharmed()
 
 
@@ -362,7 +362,7 @@ def test_h7_other_protocols_are_hinted_at_in_the_log_and_only_now_and_then(
         with victim.peer() as peer:
             peer.send(said)
             assert peer.rest() == b""
-    assert len(victim.logged(hint)) == 1
+    assert victim.has_complained(hint)
     victim.unharmed()
 
 

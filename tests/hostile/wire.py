@@ -12,7 +12,9 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from datetime import datetime
 from importlib import import_module
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -39,6 +41,8 @@ from tests.processes import Broker, wait_until
 PATIENCE_S = 30
 API_VERSIONS = 18
 WELL = "well"
+COMPLAINT_S = 10
+"""A broker logs each kind of complaint at most once in so many seconds."""
 NOW_MS = 1_700_000_000_000
 
 MEASURED = sys.platform == "linux"
@@ -336,6 +340,13 @@ class Victim:
     def logged(self, what: str) -> list[str]:
         """The lines of the broker's log that have `what` in them."""
         return [line for line in self.broker.said().splitlines() if what in line]
+
+    def has_complained(self, what: str) -> bool:
+        """Whether the log tells of it, and at most once in ten seconds however often it happened."""
+        lines = self.logged(what)
+        at = [datetime.fromisoformat(line.partition(" WARNING")[0]) for line in lines]
+        rests = [(later - earlier).total_seconds() for earlier, later in pairwise(at)]
+        return bool(at) and min(rests, default=COMPLAINT_S) > COMPLAINT_S - 1
 
     def well(self) -> None:
         """A new connection works: it produces, and fetches what it produced."""
