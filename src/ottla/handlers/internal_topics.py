@@ -257,11 +257,8 @@ def _forget(topic: TopicImage, shard: GroupShard) -> Decision[None]:
 class TransactionsCodec:
     """How entries of transactions are written: never compressed, as in Kafka."""
 
-    def encode(self, entry: Entry) -> tuple[bytes, bytes | None]:
-        return transaction_log.encode_entry(entry)
-
-    def decode(self, key: bytes, value: bytes | None) -> Entry | None:
-        return transaction_log.decode_entry(key, value)
+    encode = staticmethod(transaction_log.encode_entry)
+    decode = staticmethod(transaction_log.decode_entry)
 
     def compression(self) -> int:
         return 0

@@ -52,13 +52,15 @@ class PartitionMarkers:
 class _Writing:
     """One marker on its way to its partitions, each on its own."""
 
-    __slots__ = ("_context", "_ending", "_left", "_results", "result")
+    __slots__ = ("_context", "_ending", "_left", "_marker", "_results", "result")
 
     def __init__(
         self, context: Context, ending: Ending, partitions: Sequence[TopicPartition]
     ) -> None:
         self._context = context
         self._ending = ending
+        kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
+        self._marker = EndMarker(kind, ending.coordinator_epoch)
         self._results = dict.fromkeys(partitions, ErrorCode.NONE)
         self._left = len(self._results)
         self.result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
@@ -69,12 +71,13 @@ class _Writing:
     def _begin_next(self, places: Sequence[TopicPartition]) -> None:
         for place in places[:AT_ONCE]:
             self._begin(place)
-        if rest := places[AT_ONCE:]:
+        if len(places) > AT_ONCE:
+            rest = places[AT_ONCE:]
             self._context.timers.soon(partial(self._begin_next, rest))
 
     def _begin(self, place: TopicPartition) -> None:
         found = self._context.table.get(*place)
-        if isinstance(found, ErrorCode):
+        if type(found) is ErrorCode:
             self._done(place, found)
         elif place.topic == OFFSETS_TOPIC:
             asked = self._context.groups.end_transaction(place.partition, self._ending)
@@ -88,16 +91,12 @@ class _Writing:
 
     def _append(self, place: TopicPartition, partition: Partition) -> None:
         ending = self._ending
-        kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
         outcome = partition.append_marker(
-            ending.producer_id,
-            ending.producer_epoch,
-            EndMarker(kind, ending.coordinator_epoch),
-            ending.version,
+            ending.producer_id, ending.producer_epoch, self._marker, ending.version
         )
         if isinstance(outcome, Pending):
             outcome.then(partial(self._prepared, place, partition, outcome))
-        elif isinstance(outcome, ErrorCode):
+        elif type(outcome) is ErrorCode:
             self._done(place, outcome)
         else:
             committing = partition.committed(outcome.end)

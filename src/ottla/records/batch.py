@@ -35,6 +35,11 @@ SEQUENCES: Final = 1 << 31
 
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
 assert HEADER.size == HEADER_SIZE
+# The same in two, for who writes a batch: up to its checksum, and what that covers.
+HEADER_FRONT: Final = struct.Struct(">qiibI")
+HEADER_CHECKED: Final = struct.Struct(">hiqqqhii")
+assert HEADER_FRONT.size == CRC_START
+assert HEADER_FRONT.size + HEADER_CHECKED.size == HEADER_SIZE
 
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
 _PLACE = struct.Struct(">qii")  # base offset, length, leader epoch

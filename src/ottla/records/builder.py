@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from struct import Struct
 from typing import Final, NamedTuple
 
 from ottla.core.model import NO_PRODUCER_ID, NO_TIMESTAMP
 from ottla.core.ports import Buffer
 from ottla.records.batch import (
     CODEC_MASK,
+    CRC_START,
     HEADER,
+    HEADER_CHECKED,
+    HEADER_FRONT,
     HEADER_SIZE,
     LOG_OVERHEAD,
     MAGIC,
@@ -97,9 +99,10 @@ def build_single(
     value_length = b"\x01" if value is None else _length(len(value))
     record = b"".join((_ONE, _length(len(key)), key, value_length, value or b"", b"\x00"))
     length = _length(len(record))
-    checked = _CHECKED.pack(attributes, 0, timestamp, timestamp, *producer, 1) + length + record
-    size = HEADER_SIZE - LOG_OVERHEAD + len(length) + len(record)
-    batch = bytearray(_FRONT.pack(0, size, NO_LEADER_EPOCH, MAGIC, crc32c(checked)))
+    head = HEADER_CHECKED.pack(attributes, 0, timestamp, timestamp, *producer, 1)
+    checked = head + length + record
+    size = CRC_START - LOG_OVERHEAD + len(checked)
+    batch = bytearray(HEADER_FRONT.pack(0, size, NO_LEADER_EPOCH, MAGIC, crc32c(checked)))
     batch += checked
     return batch
 
@@ -165,8 +168,6 @@ def _append_bytes(inner: bytearray, part: bytes | None) -> None:
         inner += part
 
 
-# A batch's header in two: what stands before the checksum, with it, and what it covers.
-_FRONT, _CHECKED = Struct(">qiibI"), Struct(">hiqqqhii")
 _ONE: Final = b"\x00\x00\x00"
 """How the first record of a batch begins: attributes, and its deltas of timestamp and offset."""
 

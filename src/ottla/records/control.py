@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from ottla.records.batch import (
     CONTROL_BIT,
-    HEADER,
+    HEADER_CHECKED,
+    HEADER_FRONT,
+    HEADER_SIZE,
     LOG_OVERHEAD,
     MAGIC,
     TRANSACTIONAL_BIT,
     BatchView,
     RecordError,
-    stamp_crc,
 )
+from ottla.records.crc import crc32c
 from ottla.records.reader import records_of
 
 _KEY = struct.Struct(">hh")
@@ -29,7 +32,8 @@ _VERSION = 0
 # their lengths, no headers; the lengths as zigzag varints.
 _RECORD = struct.Struct(">5shhshis")
 _BEFORE_KEY, _BEFORE_VALUE, _NO_HEADERS = b"\x20\x00\x00\x00\x08", b"\x0c", b"\x00"
-_SIZE = HEADER.size + _RECORD.size
+_SIZE = HEADER_SIZE + _RECORD.size
+_BITS = CONTROL_BIT | TRANSACTIONAL_BIT
 _CONTROL_MAX = 64 << 10
 """Bytes that a control batch may decompress to; a marker takes 20."""
 
@@ -59,37 +63,29 @@ def build_end_marker(
 
     Packed at once: each transaction takes one for each of its partitions.
     """
-    batch = bytearray(_SIZE)
-    HEADER.pack_into(
-        batch,
-        0,
-        base_offset,
-        _SIZE - LOG_OVERHEAD,
-        -1,
-        MAGIC,
-        0,
-        CONTROL_BIT | TRANSACTIONAL_BIT,
-        0,
-        timestamp,
-        timestamp,
-        producer_id,
-        producer_epoch,
-        -1,
-        1,
-    )
-    _RECORD.pack_into(
-        batch,
-        HEADER.size,
-        _BEFORE_KEY,
-        _VERSION,
-        marker.type,
-        _BEFORE_VALUE,
-        _VERSION,
-        marker.coordinator_epoch,
-        _NO_HEADERS,
-    )
-    stamp_crc(memoryview(batch))
+    head = HEADER_CHECKED.pack(_BITS, 0, timestamp, timestamp, producer_id, producer_epoch, -1, 1)
+    checked = head + _record(marker)
+    front = HEADER_FRONT.pack(base_offset, _SIZE - LOG_OVERHEAD, -1, MAGIC, crc32c(checked))
+    batch = bytearray(front)
+    batch += checked
     return batch
+
+
+@lru_cache(maxsize=64)  # one coordinator's markers are two
+def _record(marker: EndMarker) -> bytes:
+    kind, epoch = marker
+    return _RECORD.pack(_BEFORE_KEY, _VERSION, kind, _BEFORE_VALUE, _VERSION, epoch, _NO_HEADERS)
+
+
+@lru_cache(maxsize=64)
+def _usual_marker(record: bytes) -> EndMarker | None:
+    """The marker in the record as we write it; None of any other."""
+    fields = _RECORD.unpack(record)
+    before_key, key_version, type_, before_value, _, coordinator_epoch, rest = fields
+    usual = before_key == _BEFORE_KEY and before_value == _BEFORE_VALUE and rest == _NO_HEADERS
+    if usual and key_version == _VERSION and 0 <= type_ < len(_TYPES):
+        return EndMarker(_TYPES[type_], coordinator_epoch)
+    return None
 
 
 def end_marker_of(batch: BatchView) -> EndMarker | None:
@@ -99,11 +95,9 @@ def end_marker_of(batch: BatchView) -> EndMarker | None:
     Raises RecordError where the bytes are no control record.
     """
     if batch.length == len(batch.view) == _SIZE:
-        fields = _RECORD.unpack_from(batch.view, HEADER.size)
-        before_key, key_version, type_, before_value, _, coordinator_epoch, rest = fields
-        usual = before_key == _BEFORE_KEY and before_value == _BEFORE_VALUE and rest == _NO_HEADERS
-        if usual and key_version == _VERSION and 0 <= type_ < len(_TYPES):
-            return EndMarker(_TYPES[type_], coordinator_epoch)
+        marker = _usual_marker(bytes(batch.view[HEADER_SIZE:]))
+        if marker is not None:
+            return marker
     record = next(records_of(batch, _CONTROL_MAX), None)
     if record is None:
         return None

@@ -243,8 +243,8 @@ class Transactions:
         for one in transactions[:AT_ONCE]:
             if one.is_prepared:
                 self._sending.send(one, epoch)
-        if rest := transactions[AT_ONCE:]:
-            self._timers.soon(partial(self.prepared, partition, rest))
+        if len(transactions) > AT_ONCE:
+            self._timers.soon(partial(self.prepared, partition, transactions[AT_ONCE:]))
 
     def expired(self, transactions: Sequence[Transaction]) -> None:
         _log.info(

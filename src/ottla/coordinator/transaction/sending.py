@@ -85,6 +85,9 @@ class Sending:
         results: dict[TopicPartition, ErrorCode],
         again_s: float,
     ) -> None:
+        if not any(results.values()):
+            self._complete(name, ending)
+            return
         left = [one for one, error in results.items() if error not in _OVER]
         if again_s == AGAIN_S or not left:  # the first time, and when it is over: not in between
             _tell(name, results)
