@@ -21,7 +21,6 @@ from ottla import Broker, ErrorCode, KafkaError, StartError
 from ottla.core.ports import DiskError
 from ottla.embedded.running import Running
 from ottla.host.disk import OsDisk
-from ottla.host.sqlite_store import SqliteStore
 from ottla.node import Node
 from tests.embedded.left import everything
 from tests.processes import wait_until
@@ -47,6 +46,7 @@ def nothing_left(temporary):
     """Fails the test if anything is left at its end that was not there before it."""
     with Broker() as broker:  # what is imported or opened once for ever is there after this
         work(broker)
+    gc.collect()  # what tests before this one left in cycles: it would go at any moment
     before = everything()
     yield
     assert everything() == before
@@ -106,7 +106,7 @@ def test_clients_that_are_still_connected_are_cut_off(nothing_left):
         idle, half = (socket.create_connection(address_of(broker)) for _ in range(2))
         half.sendall(b"\x00\x00\x01\x00half a request")
     for client in (idle, half):
-        client.settimeout(10)
+        client.settimeout(30)
         with suppress(ConnectionResetError):  # where bytes of ours were not read any more
             assert client.recv(1) == b""
         client.close()
@@ -176,21 +176,6 @@ def test_a_stop_that_could_not_write_is_a_kafka_error_and_leaves_nothing_behind(
     assert raised.value.code == ErrorCode.KAFKA_STORAGE_ERROR
     with Broker(tmp_path / "data") as broker:
         assert len(list(broker.read("t"))) == 1
-
-
-@pytest.mark.parametrize("started_before", [False, True])
-def test_logs_whose_metadata_store_was_lost_are_taken_over(started_before, tmp_path, caplog):
-    with Broker(tmp_path / "data", config={"node.id": 7}) as broker:
-        broker.create_topic("t", 2, configs={"retention.ms": "1000"})
-        broker.append("t", "x", partition=1)
-    for path in tmp_path.glob("data/ottla-metadata.sqlite*"):
-        path.unlink()
-    if started_before:  # and ended at once: there is a store again, but it knows nothing
-        SqliteStore(str(tmp_path / "data" / "ottla-metadata.sqlite")).close()
-    with Broker(tmp_path / "data") as broker:
-        assert [record.value for record in broker.read("t")] == [b"x"]
-        assert broker.append("t", "y", partition=1).offset == 1
-    assert "took over 1 topic with 2 partitions" in caplog.text
 
 
 # --- starts that fail ----------------------------------------------------------------------
@@ -460,7 +445,7 @@ def test_a_forked_process_that_lives_on_keeps_no_client_waiting(tmp_path):
         if child == 0:
             os.read(reading, 1)
             os._exit(0)
-    client.settimeout(10)
+    client.settimeout(30)
     assert client.recv(1) == b""
     client.close()
     with pytest.raises(ConnectionRefusedError):
