@@ -18,7 +18,7 @@ from ottla.handlers.reply import Answer, Closing, Parked, Reply
 from ottla.protocol.apis import API_NAMES
 from ottla.protocol.codec import CodecError, decoder, encoder
 from ottla.protocol.connection import PeerError
-from ottla.protocol.frame import request_head, request_kind, response_frame
+from ottla.protocol.frame import request_head, request_kind, response_frame, response_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ottla.handlers.context import ConnectionState, Context
 
     Handler = Callable[[Context, Request[Any]], Reply | Parked]
+    Quick = Callable[[Context, int, Any], bytes | None]
+    """A handler's way for its usual request: from version and body to the body of the answer,
+    encoded. None means that nothing has been done, and that the handler is to be asked."""
     Stopwatch = Callable[[bool], tuple[float, float]]
     """Seconds that pass, and if it is asked for those of CPU of this thread (else 0)."""
 
@@ -35,20 +38,25 @@ if TYPE_CHECKING:
 class Route:
     """What is done with the requests of one key and version."""
 
-    __slots__ = ("decode", "encode", "flexible_header", "handle", "tally")
+    __slots__ = (
+        "decode", "encode", "flexible_header", "handle", "head_size", "pack_head", "quick", "tally",
+    )  # fmt: skip
 
     def __init__(
         self,
         decode: Callable[[memoryview, int], tuple[Any, int]],
         handle: Handler,
+        quick: Quick | None,
         encode: Callable[[Any], list[bytes | FileSlice]],
         flexible_header: bool,
         tally: ApiTally,
     ) -> None:
         self.decode = decode
         self.handle = handle
+        self.quick = quick
         self.encode = encode
         self.flexible_header = flexible_header
+        self.pack_head, self.head_size = response_head(flexible_header)
         self.tally = tally
 
 
@@ -96,8 +104,13 @@ class Dispatch:
                 connection.peer,
                 f"{API_NAMES[key]} version {version} ends {len(frame) - end} bytes too early",
             )
-        request = Request(key, version, correlation_id, client_id, body, connection)
-        answer = self._finish(route, request, route.handle(self._context, request))
+        answer: Answer
+        quick = route.quick
+        if quick is not None and (done := quick(self._context, version, body)) is not None:
+            answer = [route.pack_head(route.head_size + len(done), correlation_id) + done]
+        else:
+            request = Request(key, version, correlation_id, client_id, body, connection)
+            answer = self._finish(route, request, route.handle(self._context, request))
         if begun is not None:
             self._took(tally, begun)
         return answer
@@ -128,7 +141,12 @@ class Dispatch:
         if body is not None:
             # Bytes are a body that was encoded before (ApiVersions, always the same).
             encoded: list[bytes | FileSlice] = [body] if type(body) is bytes else route.encode(body)
-            chunks = response_frame(request.correlation_id, route.flexible_header, encoded)
+            first = encoded[0]
+            if len(encoded) == 1 and type(first) is bytes:
+                size = route.head_size + len(first)
+                chunks = [route.pack_head(size, request.correlation_id) + first]
+            else:
+                chunks = response_frame(request.correlation_id, route.flexible_header, encoded)
         return Closing(chunks) if outcome.close else chunks
 
     def _served(self, key: int, version: int) -> Api | None:
@@ -146,9 +164,11 @@ class Dispatch:
         messages = import_module(f"ottla.protocol.messages.{api.module}")
         response = getattr(messages, f"{api.name}Response")
         flexible = response.FLEXIBLE is not None and version >= response.FLEXIBLE
+        handlers = import_module(f"ottla.handlers.{api.module}")
         route = Route(
             decoder(getattr(messages, f"{api.name}Request"), version),
-            import_module(f"ottla.handlers.{api.module}").handle,
+            handlers.handle,
+            getattr(handlers, "quick", None),
             encoder(response, version),
             flexible and api.key != API_VERSIONS_KEY,
             self._context.metrics.api(api.key, api.name),

@@ -6,6 +6,7 @@ any message. Source: the protocol guide, "Request Header" v1 and v2, "Response H
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import TypeAlias
 
@@ -86,19 +87,27 @@ def request_kind(view: memoryview) -> tuple[int, int] | None:
     return _KEY_AND_VERSION.unpack_from(view) if len(view) >= _HEAD_BYTES else None
 
 
+def response_head(flexible_header: bool) -> tuple[Callable[[int, int], bytes], int]:
+    """What packs (size, correlation id) into the head of a frame, and what of it the size counts.
+
+    For who frames many answers of one kind, and knows that they are bytes: see `response_frame`.
+    """
+    head = _SIZE_CORRELATION_NO_TAGS if flexible_header else _SIZE_AND_CORRELATION
+    return head.pack, head.size - SIZE_BYTES
+
+
 def response_frame(correlation_id: int, flexible_header: bool, body: list[Chunk]) -> list[Chunk]:
     """A whole frame: size, response header (v1 when flexible, else v0), `body`.
 
     Adjacent bytes are joined, so it begins with bytes and is one chunk when `body` has no slices.
     ApiVersions is answered with header v0 in every version: the client can't know ours yet.
     """
-    head = _SIZE_CORRELATION_NO_TAGS if flexible_header else _SIZE_AND_CORRELATION
-    size = head.size - SIZE_BYTES
+    pack, size = response_head(flexible_header)
     if not body:
-        return [head.pack(size, correlation_id)]
+        return [pack(size, correlation_id)]
     for chunk in body:
         size += len(chunk)
-    prefix = head.pack(size, correlation_id)
+    prefix = pack(size, correlation_id)
     first = body[0]
     if isinstance(first, bytes):
         return [prefix + first, *body[1:]]

@@ -107,6 +107,7 @@ class Partition:
 
     __slots__ = (
         "_committing",
+        "answers",
         "clock",
         "committed_by_sync",
         "deleted",
@@ -118,6 +119,7 @@ class Partition:
         "on_disk_error",
         "on_read_error",
         "opening",
+        "plain",
         "readers",
         "rules",
         "sleepers",
@@ -151,6 +153,8 @@ class Partition:
         self.on_read_error = on_read_error
         self.committed_by_sync = committed_by_sync
         self.deleted = False
+        self.answers: dict[int, tuple[bytes, bytes]] | None = None
+        """What is the same in the answers to produce, by version: its handler's own."""
         self.tally = PartitionTally(log.end)
         # What survived the start is on disk: recovery has synced what it kept.
         self.high_position = self.stable_position = log.end_position()
@@ -166,6 +170,8 @@ class Partition:
         """Take a topic's settings; they hold from the next batch on."""
         self.rules = settings.rules
         self.opening = settings.opening
+        self.plain = settings.opening is None and not self.internal
+        """Whether a client's batch is appended as it is, once its header is judged."""
         self.stamps_time = settings.rules.timestamp_type == "LogAppendTime"
         self.log.settings = settings.log
 

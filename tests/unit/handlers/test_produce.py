@@ -11,7 +11,8 @@ import pytest
 
 from ottla.cluster.changes import TopicConfigChanged, TopicCreated
 from ottla.cluster.image import TopicImage
-from ottla.core.model import TopicId
+from ottla.core.model import Offset, TopicId
+from ottla.handlers.produce import quick
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.produce import (
     PartitionProduceData,
@@ -318,6 +319,74 @@ def test_an_unusable_codec_is_refused_and_tells_the_log_start_where_kafkas_log_r
     raw[17:21] = crc32c(raw[21:]).to_bytes(4)
     refused = (ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, -1, -1, start)
     assert told(put(node, bytes(raw), version=version)) == refused
+
+
+# --- the usual request, which has a way of its own
+
+REQUESTS = {
+    "plain": GOOD,
+    "many": batch(*[b"x"] * 50),
+    "packed": batch(b"a" * 1000, codec=GZIP),
+    "none": None,
+    "cut": GOOD[:-1],
+    "two": GOOD + GOOD,
+    "corrupt": GOOD[:-1] + bytes([GOOD[-1] ^ 1]),
+    "first of a producer": sequence(0),
+    "again": sequence(0),
+    "a gap": sequence(5),
+    "too new": batch(b"a", timestamp=NOW_MS + 7_200_000),
+    "too large": batch(b"a" * 3000),
+    "transactional": TRANSACTIONAL,
+    "plain once more": GOOD,
+}
+
+
+@pytest.mark.parametrize("version", [4, 5, 8, 9, 13])
+@pytest.mark.parametrize("acks", [-1, 0, 1, 2])
+@pytest.mark.parametrize(
+    ("policy", "timestamps"),
+    [("os", "CreateTime"), ("commit", "CreateTime"), ("os", "LogAppendTime")],
+)
+def test_the_usual_request_is_answered_as_if_it_had_no_way_of_its_own(
+    version: int, acks: int, policy: str, timestamps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for has_one in (True, False):
+        if not has_one:
+            monkeypatch.delattr("ottla.handlers.produce.quick")
+        node = SimNode(flush_policy=policy)
+        configs = {"max_message_bytes": "2000", "message_timestamp_type": timestamps}
+        topic_id = node.create_topic("t", **configs)
+        answers: list[object] = []
+        for name, records in REQUESTS.items():
+            if name == "a gap":
+                node.table.delete_records(node.partition("t"), Offset(1))
+                node.settle()
+            part = PartitionProduceData(index=0, records=records)
+            topic = TopicProduceData(name="t", topic_id=topic_id, partition_data=[part])
+            body = ProduceRequest(acks=acks, timeout_ms=1000, topic_data=[topic])
+            connection = node.connect()
+            call = connection.ask(body, version, answered=acks != 0)
+            node.settle()
+            answers.append((name, call.answer, connection.closed))
+        log = node.partition("t").log
+        answers += [one.log.read_nowait(0, one.size) for one in log.segments]
+        seen.append(answers)
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("acks", [-1, 1])
+def test_most_requests_go_the_quick_way(acks: int) -> None:
+    node = SimNode(flush_policy="os")
+    node.create_topic("t")
+    put(node, GOOD)
+    body = produce({("t", 0): memoryview(bytearray(GOOD))}, acks)
+    assert quick(node.context, 9, body) is not None
+    node.table.little_room = True
+    body = produce({("t", 0): memoryview(bytearray(GOOD))}, acks)
+    assert quick(node.context, 9, body) is None
+    assert put(node, GOOD, acks).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert get(node).high_watermark == 4
 
 
 # --- waiting
