@@ -142,11 +142,13 @@ def resident(path) -> bool:
 def test_the_page_cache_is_left_as_it_was(tmp_path, was_there):
     plan = log_in(tmp_path, count=200, value_bytes=5000)
     path = tmp_path / f"{0:020d}.log"
+    disk = QuietDisk()
+    if disk._portable:
+        pytest.skip("only Linux can read what is there and nothing else")
     if not evicted(path):
         pytest.skip("this file system keeps its files in memory")
     if was_there:
         path.read_bytes()
-    disk = QuietDisk()
     assert isinstance(cleaning.note(plan, NO_LIMIT), Noted)
     assert isinstance(cleaning.clean(plan.pieces), Cleaned)
     assert resident(path) == was_there
