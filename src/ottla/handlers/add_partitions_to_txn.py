@@ -9,7 +9,7 @@ v2 PRODUCER_FENCED · v3 flexible · v4 several transactions, verify only · v5 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.transaction.ending import Identity
@@ -19,6 +19,7 @@ from ottla.core.pending import Pending, when_all
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.transacting import DEADLINE_S, note_full, understood
+from ottla.protocol.codec import encoder
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.add_partitions_to_txn import (
     AddPartitionsToTxnPartitionResult,
@@ -34,26 +35,26 @@ if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
 FENCED_SINCE, SEVERAL_SINCE = 2, 4
+_FEW = 16
+"""Partitions that the answer is worth being kept for."""
 
 
 def handle(context: Context, request: Request[AddPartitionsToTxnRequest]) -> Reply | Parked:
     """A code for each partition of each transaction."""
-    wanted = _transactions(request)
-    count = sum(len(topic.partitions) for one in wanted for topic in one.topics)
-    refused = too_many(context, request, count + len(wanted))
-    told: list[_Told] = []
-    for one in wanted:
-        found: ErrorCode | Mapping[TopicPartition, ErrorCode] = ErrorCode.INVALID_REQUEST
-        if not refused:
-            found = _missing(context, one)
-        told.append(_Told(one.topics, found))
-        if not refused and not found:
-            told[-1].asked = _ask(context, request.api_version, one)
-    waiting = [one.asked for one in told if one.asked is not None and not one.asked.done]
-    answer = partial(_answer, context, request, wanted, told)
+    told = [_Told(one) for one in _transactions(request)]
+    waiting: list[Pending[Any]] = []
+    if not too_many(context, request, len(told) + sum([one.count() for one in told])):
+        for one in told:
+            places = one.places()
+            one.found = _missing(context, places)
+            if not one.found:
+                asked = one.asked = _ask(context, request.api_version, one.wanted, places)
+                if not asked.done:
+                    waiting.append(asked)
     if not waiting:
-        return answer()
+        return _answer(context, request, told)
     together = waiting[0] if len(waiting) == 1 else when_all(waiting)
+    answer = partial(_answer, context, request, told)
     return Parked(together, answer, DEADLINE_S, abandon=together.abandon)
 
 
@@ -73,50 +74,54 @@ def _transactions(
     )
 
 
-def _missing(
-    context: Context, wanted: AddPartitionsToTxnTransaction
-) -> Mapping[TopicPartition, ErrorCode]:
+def _missing(context: Context, places: Sequence[TopicPartition]) -> dict[TopicPartition, ErrorCode]:
     """A code for each partition if one of them does not exist; else nothing."""
     topics = context.image().topics
-    errors: dict[TopicPartition, ErrorCode] = {}
-    is_missing = False
-    for one in wanted.topics:
-        topic = topics.get(one.name)
-        count = 0 if topic is None else len(topic.partitions)
-        for number in one.partitions:
-            there = 0 <= number < count
-            is_missing |= not there
-            errors[TopicPartition(one.name, number)] = (
-                ErrorCode.OPERATION_NOT_ATTEMPTED if there else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            )
-    return errors if is_missing else {}
+    missing = []
+    for place in places:
+        topic = topics.get(place.topic)
+        if topic is None or not 0 <= place.partition < len(topic.partitions):
+            missing.append(place)
+    if not missing:
+        return {}
+    errors = dict.fromkeys(places, ErrorCode.OPERATION_NOT_ATTEMPTED)
+    errors.update(dict.fromkeys(missing, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
+    return errors
 
 
-def _ask(context: Context, version: int, wanted: AddPartitionsToTxnTransaction) -> Pending[Any]:
+def _ask(
+    context: Context,
+    version: int,
+    wanted: AddPartitionsToTxnTransaction,
+    places: Sequence[TopicPartition],
+) -> Pending[Any]:
     producer = Identity(wanted.producer_id, wanted.producer_epoch)
-    partitions = [
-        TopicPartition(topic.name, number) for topic in wanted.topics for number in topic.partitions
-    ]
     name = wanted.transactional_id
     if wanted.verify_only:
-        return context.transactions.verify(name, producer, partitions)
+        return context.transactions.verify(name, producer, places)
     kind = BUMPING if version >= SEVERAL_SINCE else CLASSIC
-    return context.transactions.add_partitions(name, producer, partitions, kind)
+    return context.transactions.add_partitions(name, producer, places, kind)
 
 
 class _Told:
     """What becomes of one transaction: known at once, or asked for."""
 
-    __slots__ = ("asked", "found", "topics")
+    __slots__ = ("asked", "found", "wanted")
 
-    def __init__(
-        self,
-        topics: Sequence[AddPartitionsToTxnTopic],
-        found: ErrorCode | Mapping[TopicPartition, ErrorCode],
-    ) -> None:
-        self.topics = topics
-        self.found = found
+    def __init__(self, wanted: AddPartitionsToTxnTransaction) -> None:
+        self.wanted = wanted
+        self.found: ErrorCode | Mapping[TopicPartition, ErrorCode] = ErrorCode.INVALID_REQUEST
         self.asked: Pending[Any] | None = None
+
+    def count(self) -> int:
+        return sum([len(topic.partitions) for topic in self.wanted.topics])
+
+    def places(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(topic.name, number)
+            for topic in self.wanted.topics
+            for number in topic.partitions
+        ]
 
     def outcome(self) -> ErrorCode | Mapping[TopicPartition, ErrorCode]:
         if self.asked is None:
@@ -128,28 +133,42 @@ class _Told:
 
 
 def _answer(
-    context: Context,
-    request: Request[AddPartitionsToTxnRequest],
-    wanted: Sequence[AddPartitionsToTxnTransaction],
-    told: Sequence[_Told],
+    context: Context, request: Request[AddPartitionsToTxnRequest], told: Sequence[_Told]
 ) -> Reply:
+    version = request.api_version
     results = []
-    for one, said in zip(wanted, told, strict=True):
-        outcome = said.outcome()
-        note_full(context, request.connection.peer, one.transactional_id, outcome)
-        results.append(_topics(said.topics, outcome, request.api_version))
-    if request.api_version < SEVERAL_SINCE:
+    for said in told:
+        wanted, outcome = said.wanted, said.outcome()
+        note_full(context, request.connection.peer, wanted.transactional_id, outcome)
+        if type(outcome) is ErrorCode and version < SEVERAL_SINCE and len(wanted.topics) == 1:
+            [topic] = wanted.topics
+            if len(topic.partitions) <= _FEW:
+                return Reply(_alike(version, topic.name, tuple(topic.partitions), outcome))
+        results.append(_topics(wanted.topics, outcome, version))
+    if version < SEVERAL_SINCE:
         return Reply(AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results[0]))
     return Reply(
         AddPartitionsToTxnResponse(
             results_by_transaction=[
                 AddPartitionsToTxnResult(
-                    transactional_id=one.transactional_id, topic_results=topics
+                    transactional_id=one.wanted.transactional_id, topic_results=topics
                 )
-                for one, topics in zip(wanted, results, strict=True)
+                for one, topics in zip(told, results, strict=True)
             ]
         )
     )
+
+
+@lru_cache(maxsize=1024)
+def _alike(version: int, name: str, partitions: tuple[int, ...], outcome: ErrorCode) -> bytes:
+    """The answer that it is the same for these partitions. A producer asks for the same ones in
+    one transaction after the other."""
+    topic = AddPartitionsToTxnTopic(name=name, partitions=list(partitions))
+    results = _topics([topic], outcome, version)
+    answer = AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results)
+    (body,) = encoder(AddPartitionsToTxnResponse, version)(answer)
+    assert type(body) is bytes, "there are no slices of files in it"
+    return body
 
 
 def _topics(

@@ -9,7 +9,7 @@ after it has ended a transaction by v4 or less, and gives it that producer's epo
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from ottla.coordinator.transaction.ending import Identity
@@ -17,6 +17,7 @@ from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC
 from ottla.handlers.asking import when_replied
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.transacting import DEADLINE_S, understood
+from ottla.protocol.codec import encoder
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.end_txn import EndTxnRequest, EndTxnResponse
 
@@ -39,6 +40,16 @@ def handle(context: Context, request: Request[EndTxnRequest]) -> Reply | Parked:
 
 
 def _answer(version: int, told: Identity | ErrorCode) -> Reply:
-    if isinstance(told, ErrorCode):
-        return Reply(EndTxnResponse(error_code=understood(told, version, FENCED_SINCE)))
+    if type(told) is ErrorCode:
+        return Reply(_encoded(version, understood(told, version, FENCED_SINCE)))
+    if version < BUMPING_SINCE:
+        return Reply(_encoded(version, ErrorCode.NONE))
     return Reply(EndTxnResponse(producer_id=told.producer_id, producer_epoch=told.epoch))
+
+
+@lru_cache(maxsize=256)
+def _encoded(version: int, error: ErrorCode) -> bytes:
+    """The answer that says no more than this; every transaction ends with the same one."""
+    (body,) = encoder(EndTxnResponse, version)(EndTxnResponse(error_code=error))
+    assert type(body) is bytes, "there are no slices of files in it"
+    return body

@@ -92,6 +92,41 @@ def test_each_transaction_of_a_request_has_an_answer_of_its_own(node: SimNode) -
     ]
 
 
+@pytest.mark.parametrize("version", range(4))
+def test_one_transaction_is_answered_by_topic_however_many_topics_it_names(
+    node: SimNode, version: int
+) -> None:
+    node.create_topic("u", 2)
+    producer_id = begun(node, "a")
+    asked: list[dict[str, list[int]]] = [
+        {"t": [0]},
+        {"t": [1, 0]},
+        {"t": []},
+        {"t": [0], "u": [0, 1]},
+        {},
+    ]
+    for named in asked:
+        topics = [AddPartitionsToTxnTopic(name=name, partitions=of) for name, of in named.items()]
+        for id_, code in (
+            (producer_id, 0),
+            (producer_id + 1, ErrorCode.INVALID_PRODUCER_ID_MAPPING),
+        ):
+            request = AddPartitionsToTxnRequest(
+                v3_and_below_transactional_id="a",
+                v3_and_below_producer_id=id_,
+                v3_and_below_producer_epoch=0,
+                v3_and_below_topics=topics,
+            )
+            answer = ask(node, request, version)
+            assert {
+                topic.name: [
+                    (part.partition_index, part.partition_error_code)
+                    for part in topic.results_by_partition
+                ]
+                for topic in answer.results_by_topic_v3_and_below
+            } == {name: [(number, code) for number in of] for name, of in named.items()}
+
+
 @pytest.mark.parametrize("count", [20, 21])
 def test_h28_so_many_partitions_and_no_more(node: SimNode, count: int) -> None:
     one = transaction("a", begun(node, "a"), *([0] * (count - 1)))
