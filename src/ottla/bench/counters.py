@@ -57,9 +57,19 @@ class Stripper(ast.NodeTransformer):
                 self.dropped += len(block) - len(kept)
                 for one in kept:
                     self._clear(one)
+                kept = [one for one in kept if not _is_empty(one)]
                 setattr(node, name, kept or [ast.Pass()])
         for handler in getattr(node, "handlers", ()):
             self._clear(handler)
+
+
+def _is_empty(node: ast.AST) -> bool:
+    """Whether a test is left that decides nothing any more: it was there for what is counted."""
+    return (
+        isinstance(node, ast.If)
+        and not node.orelse
+        and all(isinstance(one, ast.Pass) for one in node.body)
+    )
 
 
 def _derived(function: ast.FunctionDef) -> set[str]:

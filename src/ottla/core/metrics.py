@@ -80,21 +80,26 @@ class ApiTally:
 
 
 class PartitionTally:
-    """What one partition took in and gave out since the node started."""
+    """What one partition took in and gave out since the node started.
 
-    __slots__ = ("bytes_in", "bytes_out", "codecs", "cold", "fetches", "first_offset")
+    Records and bytes that came in are not counted: where the log ends now says how many.
+    """
 
-    def __init__(self, first_offset: int = 0) -> None:
+    __slots__ = ("batches", "bytes_out", "cold", "fetches", "first_byte", "first_offset", "packed")
+
+    def __init__(self, first_offset: int = 0, first_byte: int = 0) -> None:
         self.first_offset = first_offset  # where the log ended then
-        self.bytes_in = 0
-        self.codecs = [0] * CODECS  # batches of each
+        self.first_byte = first_byte
+        self.batches = 0
+        self.packed = [0] * CODECS  # of them by codec, those that are compressed
         self.fetches = 0  # that found something
         self.bytes_out = 0
         self.cold = 0  # reads whose pages had to be brought in first
 
     @property
-    def batches(self) -> int:
-        return sum(self.codecs)
+    def codecs(self) -> list[int]:
+        """Batches of each codec."""
+        return [self.batches - sum(self.packed), *self.packed[1:]]
 
 
 class GoneTally:
@@ -112,11 +117,11 @@ class GoneTally:
         self.cold = 0
         self.codecs = [0] * CODECS
 
-    def add(self, partition: PartitionTally, log_end: int) -> None:
-        """Take over from a partition whose log ended there."""
+    def add(self, partition: PartitionTally, log_end: int, bytes_end: int) -> None:
+        """Take over from a partition whose log ended there, counted in offsets and in bytes."""
         self.records += log_end - partition.first_offset
         self.batches += partition.batches
-        self.bytes_in += partition.bytes_in
+        self.bytes_in += bytes_end - partition.first_byte
         self.bytes_out += partition.bytes_out
         self.fetches += partition.fetches
         self.cold += partition.cold

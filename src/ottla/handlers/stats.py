@@ -123,6 +123,7 @@ def partitions(found: Iterable[Partition]) -> list[Report]:
 def _partition(partition: Partition) -> Report:
     log, tally = partition.log, partition.tally
     batches = tally.batches
+    bytes_in = log.bytes_end - tally.first_byte
     records = log.end - tally.first_offset
     return {
         "topic": partition.key.topic,
@@ -135,9 +136,9 @@ def _partition(partition: Partition) -> Report:
         "segments": [segment.log.path for segment in log.segments],
         "batches_in": batches,
         "records_in": records,
-        "bytes_in": tally.bytes_in,
+        "bytes_in": bytes_in,
         "records_per_batch": _over(records, batches),
-        "bytes_per_batch": _over(tally.bytes_in, batches),
+        "bytes_per_batch": _over(bytes_in, batches),
         "batches_by_codec": _by_codec(tally.codecs),
         "fetches": tally.fetches,
         "fetches_cold": tally.cold,

@@ -155,7 +155,7 @@ class Partition:
         self.deleted = False
         self.answers: dict[int, tuple[bytes, bytes]] | None = None
         """What is the same in the answers to produce, by version: its handler's own."""
-        self.tally = PartitionTally(log.end)
+        self.tally = PartitionTally(log.end, log.bytes_end)
         # What survived the start is on disk: recovery has synced what it kept.
         self.high_position = self.stable_position = log.end_position()
         if log.producers.unstable.first is not None:
@@ -241,8 +241,9 @@ class Partition:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
         tally = self.tally
-        tally.bytes_in += batch.length
-        tally.codecs[batch.attributes & CODEC_MASK] += 1
+        tally.batches += 1
+        if batch.attributes & CODEC_MASK:
+            tally.packed[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, append_time)
@@ -296,9 +297,7 @@ class Partition:
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        tally = self.tally
-        tally.bytes_in += batch.length
-        tally.codecs[0] += 1
+        self.tally.batches += 1
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, now_ms)

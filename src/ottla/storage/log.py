@@ -79,35 +79,12 @@ class Log(Readable):
     """One partition's log. Without segments until its first append."""
 
     __slots__ = (
-        "_complete_at",
-        "_flushed_at",
-        "_index_entries_max",
-        "_new_files",
-        "_new_names",
-        "_queued",
-        "_rolled",
-        "_segment_bytes_max",
-        "_settings",
-        "_snapshot_behind",
-        "_snapshots",
-        "_time_entries_max",
-        "_waiting",
-        "clock",
-        "closed",
-        "directory",
-        "disk",
-        "end",
-        "epochs",
-        "flushed",
-        "on_disk",
-        "on_flushed",
-        "on_start_moved",
-        "producers",
-        "recovery_point",
-        "replacing",
-        "rounds",
-        "topic_id",
-    )
+        "_bytes_before", "_complete_at", "_flushed_at", "_index_entries_max", "_new_files",
+        "_new_names", "_queued", "_rolled", "_segment_bytes_max", "_settings", "_snapshot_behind",
+        "_snapshots", "_time_entries_max", "_waiting", "clock", "closed", "directory", "disk",
+        "end", "epochs", "flushed", "on_disk", "on_flushed", "on_start_moved", "producers",
+        "recovery_point", "replacing", "rounds", "topic_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -138,6 +115,7 @@ class Log(Readable):
         self.on_flushed: Callable[[], None] = _nothing
         self.on_start_moved: Callable[[], None] = _nothing
         self.end = self.flushed = opened.start if self._active is None else self._active.end
+        self._bytes_before = 0
         self._move(self.start, self.flushed, self.end)
         # While nothing changes a log that was opened after a clean stop, stopping takes nothing.
         self._complete_at = (self._active, self.end) if opened.complete else None
@@ -309,6 +287,7 @@ class Log(Readable):
             self._new_names.append(self.directory.rpartition("/")[0])
         else:
             self._rolled.append(self._active)
+            self._bytes_before += self._active.size
         self.segments.append(segment)
         self._bases.append(self.end)
         self._active = segment
@@ -554,6 +533,11 @@ class Log(Readable):
     def size(self) -> int:
         """Bytes of its segments."""
         return sum(segment.size for segment in self.segments)
+
+    @property
+    def bytes_end(self) -> int:
+        """What only grows, by the bytes of each batch that is appended. It has no other meaning."""
+        return self._bytes_before + (0 if self._active is None else self._active.size)
 
     @property
     def segments_start(self) -> Offset:

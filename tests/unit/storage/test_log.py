@@ -127,6 +127,20 @@ def test_a_segment_is_closed_before_it_grows_past_its_size():
     assert all(segment.size <= 200 for segment in bench.log.segments)
 
 
+def test_the_bytes_that_were_appended_add_up_over_segments_that_are_gone():
+    bench = Bench(settings=LogSettings(segment_bytes=200))
+    appended = 0
+    for _ in range(5):
+        batch = make_batch()
+        bench.append(batch)
+        appended += batch.length
+        assert bench.log.bytes_end == appended
+    bench.settle()
+    bench.log.set_start(Offset(4))
+    assert len(bench.log.drop_below(Offset(4))) == 2
+    assert bench.log.size < bench.log.bytes_end == appended
+
+
 def test_a_batch_larger_than_a_segment_has_one_for_itself():
     bench = Bench(settings=LogSettings(segment_bytes=200))
     for size in (10, 500, 10):
