@@ -337,6 +337,23 @@ def test_a_storm_of_connections_waits_in_the_kernel():  # H27
     serving(test, listener_limits=ListenerLimits(connections_per_s_max=10))
 
 
+def test_after_a_quiet_time_a_storm_gets_a_second_s_worth_at_once_and_no_more():  # H27
+    async def test(node):
+        node.timers.advance(60)
+        peers = [await node.connect() for _ in range(30)]
+        await node.until(lambda: not node.listeners._accepting)
+        assert node.listeners.connections_count == 1 + 10
+        while node.listeners.connections_count < 31:
+            node.timers.advance(1)
+            await asyncio.sleep(0)
+        for peer in peers:
+            assert await peer.works()
+            await peer.close()
+        node.timers.advance(1)
+
+    serving(test, listener_limits=ListenerLimits(connections_per_s_max=10))
+
+
 def test_without_descriptors_accepting_rests_and_goes_on(monkeypatch):
     async def test(node):
         (listening,) = node.listeners._listening

@@ -232,10 +232,9 @@ class Listeners:
     def _may_accept(self) -> bool:
         if self._is_scarce and not self._enough_descriptors():
             return False
-        if self._allowance >= 1:
-            return True
         rate = self._limits.connections_per_s_max
         now = self._service.monotonic()
+        # Each time: what a full allowance lets pass in a quiet time must not come on top of it.
         self._allowance = min(float(rate), self._allowance + rate * (now - self._allowance_at))
         self._allowance_at = now
         if self._allowance >= 1:
