@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ottla.cluster import keys
 from ottla.cluster.changes import Change, SettingsChanged
@@ -21,7 +21,7 @@ from ottla.cluster.controller import Controller
 from ottla.cluster.image import NO_SETTINGS, ClusterImage
 from ottla.cluster.image import Node as NodeImage
 from ottla.cluster.producer_ids import ProducerIds
-from ottla.cluster.store import StoreError
+from ottla.cluster.store import StoreCorrupt, StoreError
 from ottla.cluster.view import ClusterView
 from ottla.core import options
 from ottla.core.config import Config
@@ -49,7 +49,7 @@ from ottla.replication.room import Room
 from ottla.replication.table import PartitionTable
 from ottla.server.admin import Admin
 from ottla.server.listener import CannotListen, ListenerLimits, Listeners
-from ottla.server.poller import Loop, new_loop
+from ottla.server.poller import Loop, new_loop, tell_fault
 from ottla.server.service import Service
 from ottla.storage.checkpoints import (
     META_PROPERTIES,
@@ -85,7 +85,7 @@ class Node:
         self.config = config
         self.durable = durable
         self.loop = loop
-        loop.set_exception_handler(_tell_fault)
+        loop.set_exception_handler(tell_fault)
         self.id = NodeId(config[options.NODE_ID])
         # As Kafka shows it, whatever was typed; and where the process goes later changes nothing.
         self.path = os.path.abspath(options.data_directory(config))
@@ -129,8 +129,9 @@ class Node:
         try:
             return self._start()
         except (CannotListen, DirectoryInUse, WrongDirectory, StoreError) as error:
+            said = self._told(error)
             self.close(clean=False)
-            raise StartError(str(error)) from error
+            raise StartError(said) from error
         except DiskError as error:
             self.close(clean=False)
             raise StartError(f"the data directory can't be used: {error}") from error
@@ -138,16 +139,26 @@ class Node:
             self.close(clean=False)
             raise
 
+    def _told(self, error: Exception) -> str:
+        if not isinstance(error, StoreCorrupt):
+            return str(error)
+        from ottla.replication import adoption  # late: hardly a start needs it
+
+        return f"{error}. {adoption.held(self.disk, self.path)}"
+
     def _start(self) -> list[Endpoint]:
         self._lock = self._take_directory()
         identity = decode_meta_properties(self.disk.read_file(f"{self.path}/{META_PROPERTIES}"))
         if identity is not None and options.NODE_ID.name not in self.config.given:
             self.id = NodeId(identity.node_id)
         store_path = f"{self.path}/{FILE_NAME}"
-        claimed = None if os.path.exists(store_path) else self._claimed()  # before one is made
+        claimed = None if os.path.exists(store_path) else self._claimed(None)  # before one is made
         self.store = store = SqliteStore(store_path, durable=self.durable)
         if claimed is None and not store.read(keys.CLUSTER).result().entries:
-            claimed = self._claimed()  # a start ended between the two
+            # A start ended between the two, or the operator has had the store made anew.
+            left = keys.image_of(store.read(keys.ROOT).result())
+            is_meant = store.read(keys.ADOPTION).result().entries
+            claimed = self._claimed(left if is_meant else None)
         self.view = view = ClusterView(store, self.id)
         controller = Controller(store, view, self.config, self.id, os.urandom)
         self.context = context = Context(
@@ -194,14 +205,16 @@ class Node:
         self._scrub()
         return self.endpoints
 
-    def _claimed(self) -> Claim | None:
-        """The topics of logs that no store knows yet: what Apache Kafka has left here."""
-        if not any(map(partition_of, self.disk.names(self.path))):
+    def _claimed(self, left: ClusterImage | None) -> Claim | None:
+        """The topics of logs that no store knows yet: what Apache Kafka has left here, or what is
+        to be taken over by the operator's word, with what a store was `left` with."""
+        names = self.disk.names(self.path)
+        if META_PROPERTIES not in names and not any(map(partition_of, names)):
             return None
         from ottla.replication import adoption  # late: hardly a start needs it
 
         made = [make(self.config) for make in internal_topics.MADE]
-        return adoption.claim(self.disk, self.path, self.id, made, os.urandom)
+        return adoption.claim(self.disk, self.path, self.id, made, os.urandom, left)
 
     def _open(self, image: ClusterImage) -> None:
         lock = self._lock
@@ -433,23 +446,6 @@ def _listener_limits(config: Config) -> ListenerLimits:
 def _seconds(milliseconds: int) -> float:
     """A time in ms, where -1 means for ever."""
     return float("inf") if milliseconds < 0 else milliseconds / 1000
-
-
-def _tell_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the loop called has raised: a completion or a timer. It ends there, and is named here.
-
-    What a connection sets off never comes this far (`server/driver.py`).
-    """
-    error = context.get("exception")
-    if error is None:
-        loop.default_exception_handler(context)
-        return
-    _log.error(
-        "%s: a fault of ottla's. Please report it",
-        context["message"],
-        exc_info=error,
-        extra={"fields": {"event": "failed"}},
-    )
 
 
 _NOTEWORTHY = {

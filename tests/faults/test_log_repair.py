@@ -9,7 +9,10 @@ import pytest
 from ottla.cli.arguments import LogRepair
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.log_repair import run
+from ottla.cluster import keys
+from ottla.cluster.store import Put
 from ottla.host.lock import lock_directory
+from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.records.batch import BatchView
 from ottla.testing.simimage import files_below
 from tests.sim.test_every_damaged_byte import HURT, WELL, World, image
@@ -42,7 +45,15 @@ def data(tmp_path: Path, stop: str) -> Path:
         file = tmp_path / path.removeprefix("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+    add_store(tmp_path / "data")
     return tmp_path / "data"
+
+
+def add_store(data: Path) -> None:
+    """A metadata store, of which only is asked whether it is there and whole."""
+    store = SqliteStore(str(data / FILE_NAME))
+    store.transact([], [Put(keys.CLUSTER, keys.encode({"id": "c"}))])
+    store.close()
 
 
 def contents(data: Path) -> dict[str, bytes]:
@@ -139,6 +150,7 @@ def test_what_is_not_damaged_is_not_touched(tmp_path, capsys):
         file = tmp_path / path.removeprefix("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+    add_store(tmp_path / "data")
     before = contents(tmp_path / "data")
     assert repair(tmp_path / "data", cut=True) == 0
     after = contents(tmp_path / "data")

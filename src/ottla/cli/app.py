@@ -299,9 +299,9 @@ def log_verify(options: arguments.LogVerify) -> int:
 
 @command(log, "repair")
 def log_repair(options: arguments.LogRepair) -> int:
-    """Say what damage costs, and with --cut or --skip bring damaged partitions back at that price.
+    """Say what damage costs, and with --cut, --skip or --adopt go on at that price.
 
-    Changes nothing without one of the two; what is given up is kept in a directory aside.
+    Changes nothing without one of them; what is given up is kept in a directory aside.
     """
     from ottla.cli import log_repair as command_repair
 

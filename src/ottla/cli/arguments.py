@@ -463,6 +463,14 @@ class LogRepair:
     skip: Annotated[
         bool, typer.Option("--skip", help="Give up only what is damaged; offsets will be missing.")
     ] = False
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt",
+            help="Go on without a metadata store that is damaged or lost: take over the topics that"
+            " the directories tell of.",
+        ),
+    ] = False
     json: AsJson = False
 
 

@@ -17,6 +17,7 @@ from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.render import counted, object_line
 from ottla.cluster import keys
 from ottla.cluster.image import ClusterImage
+from ottla.cluster.store import StoreError
 from ottla.core.model import TopicId, TopicPartition
 from ottla.core.options import broker_config
 from ottla.core.pending import Pending
@@ -63,7 +64,7 @@ def run(options: arguments.LogCompact) -> int:
         offline = _Offline(loop, path, only, options)
         try:
             offline.open(identity)
-        except (DirectoryInUse, DiskError) as error:
+        except (DirectoryInUse, StoreError, DiskError) as error:
             raise CommandError(f"{path} can't be compacted: {error}") from error
         try:
             before = offline.sizes()
@@ -141,9 +142,15 @@ class _Offline:
         self.failures: dict[TopicPartition, str] = {}
 
     def open(self, identity: MetaProperties) -> None:
-        """Raises DirectoryInUse, DiskError."""
-        settings = self._settings_for(_image(self._directory.path))
-        self._directory.open(lock_directory, identity, settings)
+        """Raises DirectoryInUse, StoreError, DiskError."""
+        # First of all: nobody opens the store of a broker that runs.
+        lock = lock_directory(self._directory.path)
+        try:
+            settings = self._settings_for(_image(self._directory.path))
+        except StoreError:
+            lock.release()
+            raise
+        self._directory.open(lambda _path: lock, identity, settings)
 
     def _settings_for(
         self, image: ClusterImage

@@ -2,7 +2,7 @@
 
 Owns the layout (partitions, segments) and the entries of indexes, snapshots and checkpoints, read
 independently of `storage`, so that `log verify` can disagree with it. Must not judge: that is
-`log_checks.py`'s. Never writes.
+`log_checks.py`'s. Never writes a file.
 """
 
 from __future__ import annotations
@@ -183,3 +183,13 @@ def snapshot_entries(content: bytes) -> Iterator[ProducerEntry]:
     body = content[SNAPSHOT_HEADER.size :]
     whole = len(body) // SNAPSHOT_ENTRY.size * SNAPSHOT_ENTRY.size
     return map(ProducerEntry._make, SNAPSHOT_ENTRY.iter_unpack(body[:whole]))
+
+
+def new_aside(above: str, name: str) -> str:
+    """A new directory for what is given up of a partition so named; brokers pass it over."""
+    for number in range(1, 1 << 20):
+        path = os.path.join(above, f"{name}.damaged{number}-stray")
+        if not os.path.exists(path):
+            os.mkdir(path)
+            return path
+    raise AssertionError("no directory has a million of these")

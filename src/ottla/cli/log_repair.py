@@ -1,7 +1,8 @@
 """`ottla log repair`: say what damage costs, and bring a damaged partition back at that price.
 
 Owns the two ways of doing it: `--cut` gives up everything from the damage on, `--skip` only the
-damaged bytes. Changes nothing without one of the two, nor while a broker has the directory open.
+damaged bytes. (The metadata store is `log_repair_store.py`'s.) Changes nothing without one of the
+two, nor while a broker has the directory open.
 What is given up is kept: the files as they were lie in a directory aside, which brokers pass over.
 """
 
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.log_checks import sound_ranges
-from ottla.cli.log_files import PartitionFiles, mapped, partitions_under
+from ottla.cli.log_files import PartitionFiles, mapped, new_aside, partitions_under
+from ottla.cli.log_repair_store import StoreRepair
 from ottla.cli.render import counted, object_line
 from ottla.core.model import Offset, TopicPartition
 from ottla.host.lock import DirectoryInUse, lock_directory
@@ -58,9 +60,14 @@ def run(options: arguments.LogRepair) -> int:
     how = "cut" if options.cut else "skip" if options.skip else ""
     partitions, _ = partitions_under(options.path)
     directories = {os.path.dirname(os.path.abspath(files.path)) for files in partitions}
+    store = StoreRepair(os.path.abspath(options.path), partitions)
+    directories |= {store.path} if store.is_there else set()
     locks = []
     try:
-        locks = [lock_directory(path) for path in directories] if how else []
+        if how or options.adopt:
+            locks = [lock_directory(path) for path in directories]
+        is_locked = bool(how or options.adopt)
+        lost = store.repair(adopt=options.adopt, is_locked=is_locked, as_json=options.json)
         unlifted = 0
         found = [(files, list(damage_of(files))) for files in partitions]
         for files, damages in found:
@@ -76,9 +83,9 @@ def run(options: arguments.LogRepair) -> int:
         for lock in locks:
             lock.release()
     count = sum(len(damages) for _, damages in found)
-    if not count and not unlifted and not options.json:
+    if not count and not unlifted and not lost and not options.json:
         sys.stdout.write("nothing to repair\n")
-    return 1 if (count or unlifted) and not how else 0
+    return 1 if ((count or unlifted) and not how) or (lost and not options.adopt) else 0
 
 
 def _quarantine(files: PartitionFiles) -> str:
@@ -158,7 +165,7 @@ def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
 
 def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bool) -> None:
     above = os.path.dirname(os.path.abspath(files.path))
-    aside = _new_directory(above, files.name)
+    aside = new_aside(above, files.name)
     # Without the marker the next start reads the logs; without it a half done repair is one more
     # unclean stop, and can be done again.
     _remove(os.path.join(above, checkpoints.CLEAN_MARKER))
@@ -238,15 +245,6 @@ def _note(above: str, partition: TopicPartition, end: Offset) -> None:
         _sync(f"{path}.tmp")
         os.replace(f"{path}.tmp", path)
     _sync(above)
-
-
-def _new_directory(above: str, name: str) -> str:
-    for number in range(1, 1 << 20):
-        path = os.path.join(above, f"{name}.damaged{number}-stray")
-        if not os.path.exists(path):
-            os.mkdir(path)
-            return path
-    raise AssertionError("no directory has a million of these")
 
 
 def _remove(path: str) -> None:

@@ -14,6 +14,8 @@ fields that are not known are ignored, so that a newer node may add some.
     /cfg/b/<node>       {option: text}              what was set for one broker
     /cfg/g/<group>      {option: text}              what was set for a group
     /pid                {"next"}                    the first producer id not yet handed to a node
+    /adopt              {}                          topics may be taken over from their directories,
+                                                    while there is no /cluster (adoption.py)
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from ottla.core.model import LeaderEpoch, NodeId, TopicId
 ROOT = "/"
 CLUSTER = "/cluster"
 PRODUCER_IDS = "/pid"
+ADOPTION = "/adopt"
 ALL_BROKERS = "/cfg/b/"
 
 # Made once: json.dumps with separators builds an encoder each time, and a start encodes thousands.

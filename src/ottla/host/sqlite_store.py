@@ -65,6 +65,12 @@ UPGRADES: tuple[tuple[str, ...], ...] = (
     ("ALTER TABLE revision ADD COLUMN checksum INTEGER",),
 )
 
+ADVICE = (
+    ". Bring back all files of that name (also -wal and -last) from a copy; or let ottla log "
+    "repair say what is lost without them"
+)
+"""What ends the text of a StoreCorrupt that a start raises."""
+
 _BATCH_MAX = 128
 """Jobs that share one sync."""
 _HISTORY_MAX = 64
@@ -308,7 +314,7 @@ class SqliteStore:
         text = f"the metadata store {self._path} cannot be used: {_cause(error, self._path)}"
         if isinstance(error, sqlite3.OperationalError):
             return StoreError(text)
-        return StoreCorrupt(text)
+        return StoreCorrupt(text + ADVICE)
 
     def _deliver(self, jobs: Sequence[_Job], error: StoreError | None) -> None:
         for job in jobs:
@@ -479,10 +485,7 @@ class SqliteStore:
             connection.execute("UPDATE revision SET checksum = ?", (found,))
 
     def _refuse(self, damage: str) -> NoReturn:
-        raise StoreCorrupt(
-            f"the metadata store {self._path} is damaged: {damage}. Bring back all files of that "
-            "name (also -wal and -last) from a copy; or let ottla log repair say what is left"
-        )
+        raise StoreCorrupt(f"the metadata store {self._path} is damaged: {damage}{ADVICE}")
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         found = _schema_version(connection)

@@ -1,5 +1,8 @@
 """Taking over logs that no metadata store knows: Apache Kafka's own directory, or a copy of one.
 
+So is a directory of ours whose store was lost, once the operator says so (`ottla log repair
+--adopt`): by itself no start goes on as if what was only in the store had never been.
+
 Owns what names of directories and small files tell of topics, what is refused, and the transaction
 that makes them topics of ours. Must not read KRaft's log (`__cluster_metadata-0`), where Kafka has
 everything else, nor change a file before all was looked at.
@@ -15,7 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ottla.cluster import keys
 from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
-from ottla.cluster.store import Absent, Applied, MetadataStore, Put, StoreError, Write
+from ottla.cluster.store import (
+    Absent,
+    Applied,
+    Delete,
+    DeletePrefix,
+    MetadataStore,
+    Put,
+    StoreError,
+    Write,
+)
 from ottla.cluster.topics import NewTopic
 from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId, TopicPartition
 from ottla.core.ports import Disk
@@ -35,11 +47,12 @@ KEPT_FOR_EVER: Mapping[str, str] = {"retention.ms": "-1", "retention.bytes": "-1
 
 class Claim(Value):
     """What a directory holds, as it will be known. `compacted` were so before, as the cleaner's
-    checkpoint says."""
+    checkpoint says; `remembered` have the options that the store was left with."""
 
     cluster_id: str
     topics: tuple[TopicImage, ...]
     compacted: tuple[str, ...]
+    remembered: frozenset[TopicId] = frozenset()
 
     @property
     def image(self) -> ClusterImage:
@@ -54,12 +67,20 @@ class Claim(Value):
         """Make these topics those of `store`, durably and all at once. Blocks, at a start.
 
         `directory` is open: leader epochs and producer ids must lie beyond all in its logs.
-        `image` is what the store has, without a cluster yet. Raises StoreError, DiskError.
+        `image` is what the store has, without a cluster yet: topics that have no log stay as they
+        are there. Raises StoreError, DiskError.
         """
         assert not image.cluster_id, "the store belongs to a cluster"
         greatest_id = 0
-        writes: list[Write] = []
+        writes: list[Write] = [Delete(keys.ADOPTION)]
         for topic in self.topics:
+            namesake = image.topics.get(topic.name)
+            if namesake is not None and namesake.id != topic.id:  # it was deleted since
+                writes += [
+                    Delete(keys.topic_key(namesake.id)),
+                    Delete(keys.configs_key(namesake.id)),
+                    DeletePrefix(keys.partitions_prefix(namesake.id)),
+                ]
             parts = list(topic.partitions)
             for number, one in enumerate(topic.partitions):
                 log = directory.logs.get(TopicPartition(topic.name, number))
@@ -93,27 +114,41 @@ def claim(
     node_id: NodeId,
     internal: Sequence[NewTopic],
     random_bytes: Callable[[int], bytes],
+    left: ClusterImage | None = None,
 ) -> Claim | None:
-    """The topics of a directory without a metadata store; None if it has no partition at all.
+    """The topics of a directory without a metadata store; None if it is a new one.
 
-    `internal` are topics whose options are known by their names. Only reads. Raises WrongDirectory
-    where it can't be told whose the directory is, or a topic isn't there as a whole; DiskError.
+    `internal` are topics whose options are known by their names; `left` is what the store was left
+    with, where the operator wants the rest to be taken over. Only reads. Raises WrongDirectory
+    where the store is lost and nobody has said so, where it can't be told whose the directory is,
+    or a topic isn't there as a whole; DiskError.
     """
     found: dict[str, dict[int, _Place]] = {}
     for name in sorted(disk.names(path)):
         key = partition_of(name)
         if key is not None:
             found.setdefault(key.topic, {})[key.partition] = _place(disk, f"{path}/{name}")
-    if not found:
+    if not found and disk.read_file(f"{path}/{checkpoints.META_PROPERTIES}") is None:
         return None
     cluster_id, is_kafkas = _cluster_of(disk, path, node_id)
+    is_ours = left is not None
+    if not is_kafkas and not is_ours:
+        raise WrongDirectory(
+            f"the metadata store of {path} is missing, or empty, and a cluster has been here: "
+            "bring it back from a copy (all files ottla-metadata.sqlite*), or let ottla log repair "
+            f"say what is lost without it. {held(disk, path)}"
+        )
+    if not found and not is_ours:
+        return None
+    left = left or ClusterImage(cluster_id)
     known = {topic.name: topic for topic in internal}
     cleaned = checkpoints.decode_offsets(disk.read_file(f"{path}/{checkpoints.CLEANED}")) or {}
     compacted = {key.topic for key in cleaned} & found.keys()
     topics = []
     for name, places in found.items():
         count = max(places) + 1
-        if is_kafkas:
+        before = left.topics.get(name)
+        if is_kafkas and not is_ours:
             _check_whole(path, name, places)
         elif name in known:  # ours have no directory before their first record
             count = max(count, known[name].partitions_count)
@@ -123,8 +158,11 @@ def claim(
                 f"{path} holds partitions of two topics that are both named {name}: by their "
                 "partition.metadata they have different ids; keep the directories of one of them"
             )
-        topic_id = ids.pop() if ids else TopicId(random_bytes(16))
-        if name in known:
+        topic_id = ids.pop() if ids else before.id if before else TopicId(random_bytes(16))
+        if before is not None and before.id == topic_id:
+            configs = dict(before.configs)
+            count = max(count, len(before.partitions))
+        elif name in known:
             configs = {key: text for key, text in known[name].configs.items() if text is not None}
         else:
             policy = {"cleanup.policy": "compact"} if name in compacted else {}
@@ -132,7 +170,16 @@ def claim(
         epochs = [places[n].latest_epoch if n in places else _FIRST for n in range(count)]
         parts = tuple(PartitionImage(node_id, one, (node_id,), (node_id,)) for one in epochs)
         topics.append(TopicImage(name, topic_id, parts, configs))
-    return Claim(cluster_id, tuple(topics), tuple(sorted(compacted - known.keys())))
+    remembered = left.by_id.keys() & {topic.id for topic in topics}
+    unknown = compacted - known.keys() - {left.by_id[one].name for one in remembered}
+    return Claim(cluster_id, tuple(topics), tuple(sorted(unknown)), frozenset(remembered))
+
+
+def held(disk: Disk, path: str) -> str:
+    """What the directories have, for whoever has lost the store. Raises DiskError."""
+    places = [key for key in map(partition_of, disk.names(path)) if key is not None]
+    topics = _counted(len({key.topic for key in places}), "topic")
+    return f"The directories hold {_counted(len(places), 'partition')} of {topics}"
 
 
 def _place(disk: Disk, directory: str) -> _Place:
@@ -182,12 +229,15 @@ def _check_whole(path: str, name: str, places: Mapping[int, _Place]) -> None:
 def told(claimed: Claim) -> str:
     """What an operator has to know, in one line."""
     compacted = ", ".join(claimed.compacted)
+    elsewhere = "in another metadata store (Apache Kafka's own is not read)"
+    if claimed.remembered:
+        count = _counted(len(claimed.remembered), "topic")
+        elsewhere = f"those that the metadata store was left with for {count}, lost for the others"
     return (
         f"took over {_counted(len(claimed.topics), 'topic')} with "
         f"{_counted(claimed.partitions_count, 'partition')} of "
-        f"cluster {claimed.cluster_id}, as their directories say. Their options are in "
-        "another metadata store (Apache Kafka's own is not read): until you set them (ottla topic "
-        "config), "
+        f"cluster {claimed.cluster_id}, as their directories say. Their options are {elsewhere}: "
+        "until you set them (ottla topic config), "
         "retention.ms=-1 and retention.bytes=-1 keep all records"
         + (f", and those that were compacted before stay so ({compacted})" if compacted else "")
         + ". If a topic's last partitions lay elsewhere, stop now and copy them here first"

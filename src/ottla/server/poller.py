@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import select
 import selectors
@@ -26,6 +27,8 @@ from ottla.server.transfer import PORTABLE
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
+
+_log = logging.getLogger("ottla.server")
 
 _EVENTS_MAX = 256  # of one turn: the rest comes with the next
 _IN: int = getattr(select, "EPOLLIN", 1)
@@ -192,3 +195,20 @@ def _fileno(fileobj: FileDescriptorLike) -> int:
 def new_loop(portable: bool = PORTABLE) -> asyncio.SelectorEventLoop:
     """The loop that a node runs in best. `portable`: without what only Linux has."""
     return asyncio.SelectorEventLoop() if portable else Loop()
+
+
+def tell_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop called has raised: a completion or a timer. It ends there, and is named here.
+
+    What a connection sets off never comes this far (`server/driver.py`).
+    """
+    error = context.get("exception")
+    if error is None:
+        loop.default_exception_handler(context)
+        return
+    _log.error(
+        "%s: a fault of ottla's. Please report it",
+        context["message"],
+        exc_info=error,
+        extra={"fields": {"event": "failed"}},
+    )

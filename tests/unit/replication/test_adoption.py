@@ -8,8 +8,18 @@ from typing import Any, cast
 import pytest
 
 from ottla.cluster import keys
-from ottla.cluster.image import ClusterImage
-from ottla.cluster.store import Applied, Compare, Entry, MetadataStore, Outcome, Put, Snapshot
+from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
+from ottla.cluster.store import (
+    Applied,
+    Compare,
+    Delete,
+    Entry,
+    MetadataStore,
+    Outcome,
+    Put,
+    Snapshot,
+    Write,
+)
 from ottla.cluster.topics import NewTopic
 from ottla.core.model import LeaderEpoch, NodeId, Offset, TopicId, TopicPartition
 from ottla.core.pending import Pending, completed
@@ -47,13 +57,13 @@ def directory(*partitions: str, topic_id: TopicId = ID, **more: bytes) -> dict[s
     return {"meta.properties": KAFKAS, **files, **more}
 
 
-def claimed(files: Mapping[str, bytes]) -> Claim | None:
+def claimed(files: Mapping[str, bytes], left: ClusterImage | None = None) -> Claim | None:
     disk = cast(Disk, Files(files))
-    return claim(disk, "/d", NodeId(1), [OFFSETS], lambda count: bytes([9] * count))
+    return claim(disk, "/d", NodeId(1), [OFFSETS], lambda count: bytes([9] * count), left)
 
 
-def topics(files: Mapping[str, bytes]) -> Mapping[str, Any]:
-    found = claimed(files)
+def topics(files: Mapping[str, bytes], left: ClusterImage | None = None) -> Mapping[str, Any]:
+    found = claimed(files, left)
     assert found is not None
     return found.image.topics
 
@@ -127,14 +137,62 @@ def test_what_is_not_there_as_a_whole_is_refused_with_a_sentence(
         claimed(files)
 
 
+OURS = {"meta.properties": MetaProperties("c", 1, "AQEBAQEBAQEBAQEBAQEBAQ").encode()}
+
+
+@pytest.mark.parametrize("partitions", [(), ("t-0",), ("t-1", "u-0")])
+def test_a_directory_of_ours_whose_store_was_lost_is_not_taken_over_unasked(
+    partitions: tuple[str, ...],
+) -> None:
+    with pytest.raises(WrongDirectory, match="store of /d is missing, or empty") as raised:
+        claimed(directory(*partitions) | OURS)
+    assert f"hold {len(partitions)} partition" in str(raised.value)
+
+
 def test_a_directory_of_ours_may_lack_partitions_that_never_had_a_record() -> None:
     """Its store was lost. Groups are found only if their topic has as many partitions as before."""
-    ours = MetaProperties("c", 1, "AQEBAQEBAQEBAQEBAQEBAQ").encode()
-    files = directory("t-1", "__consumer_offsets-3") | {"meta.properties": ours}
-    assert {name: len(one.partitions) for name, one in topics(files).items()} == {
+    files = directory("t-1", "__consumer_offsets-3") | OURS
+    found = topics(files, ClusterImage(""))
+    assert {name: len(one.partitions) for name, one in found.items()} == {
         "t": 2,
         "__consumer_offsets": 50,
     }
+
+
+def test_a_directory_of_ours_without_a_record_is_taken_over_when_asked_for() -> None:
+    found = claimed(OURS, ClusterImage(""))
+    assert found is not None
+    assert (found.cluster_id, found.topics) == ("c", ())
+
+
+def left_with(*topics: TopicImage) -> ClusterImage:
+    by_id = {topic.id: topic for topic in topics}
+    return ClusterImage("", topics={topic.name: topic for topic in topics}, by_id=by_id)
+
+
+def test_a_topic_that_the_store_was_left_with_has_its_options_and_partitions() -> None:
+    part = PartitionImage(NodeId(1), LeaderEpoch(0), (NodeId(1),), (NodeId(1),))
+    before = TopicImage("t", ID, (part,) * 4, {"retention.ms": "5"})
+    files = directory("t-1", "u-0") | OURS
+    found = claimed(files, left_with(before))
+    assert found is not None
+    known = found.image.topics
+    assert (len(known["t"].partitions), known["t"].configs) == (4, {"retention.ms": "5"})
+    assert known["u"].configs == {"retention.ms": "-1", "retention.bytes": "-1"}
+    assert "left with for 1 topic, lost for the others" in told(found)
+
+
+def test_a_topic_that_was_made_anew_since_takes_nothing_from_its_namesake() -> None:
+    part = PartitionImage(NodeId(1), LeaderEpoch(0), (NodeId(1),), (NodeId(1),))
+    left = left_with(TopicImage("t", OTHER, (part,) * 4, {"retention.ms": "5"}))
+    found = claimed(directory("t-1") | OURS, left)
+    assert found is not None
+    assert len(found.topics[0].partitions) == 2
+    assert found.topics[0].configs["retention.ms"] == "-1"
+    store, opened = Store(), OpenDirectory({})
+    found.adopt(cast(LogDirectory, opened), cast(MetadataStore, store), left)
+    assert {keys.topic_key(OTHER), keys.configs_key(OTHER)} <= store.deleted
+    assert keys.image_of(Snapshot(1, store.entries)).topics["t"].id == ID
 
 
 class Producers:
@@ -167,9 +225,12 @@ class Store:
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.deleted: set[str] = set()
 
-    def transact(self, _compares: Sequence[Compare], writes: Sequence[Put]) -> Pending[Outcome]:
-        self.entries = {one.key: Entry(one.value, 1, 1) for one in writes}
+    def transact(self, _compares: Sequence[Compare], writes: Sequence[Write]) -> Pending[Outcome]:
+        self.entries = {one.key: Entry(one.value, 1, 1) for one in writes if isinstance(one, Put)}
+        self.deleted = {one.key for one in writes if isinstance(one, Delete)}
+        assert not self.deleted & self.entries.keys(), "a key is written once"
         return completed(Applied(1))
 
 
