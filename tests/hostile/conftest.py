@@ -16,9 +16,14 @@ from tests.processes import Broker
 
 Start = Callable[..., Victim]
 
-KEPT = "log.retention.ms=-1"
-"""Records here are years old: retention first looks half a minute after a start, and would roll
-segments and close files of a broker whose open files are counted."""
+CALM = (
+    # Records here are years old: retention first looks half a minute after a start, and would roll
+    # segments and close files of a broker whose open files are counted.
+    "log.retention.ms=-1",
+    # Bombs and long lists take a busy machine longer to build than a newcomer may say nothing.
+    "connection.first.request.timeout.ms=120000",
+)
+"""What a broker is told unless a test wants it otherwise: time goes by that no row is about."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
         def one(*options: str, memory_more_max: int = 64 << 20, **how: Any) -> Victim:
             folder = tmp_path_factory.mktemp("victim")
-            broker = stack.enter_context(Broker(folder / "data", KEPT, *options, **how))
+            broker = stack.enter_context(Broker(folder / "data", *CALM, *options, **how))
             victim = Victim(broker, memory_more_max)
             victim.create(WELL)
             victim.remember()

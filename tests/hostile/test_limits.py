@@ -48,7 +48,7 @@ FAST = ("max.connection.creation.rate=100000", "max.connections.per.ip=5000")
 
 @pytest.fixture(scope="module")
 def patient(start: Start) -> Victim:
-    """A broker whose limits of time are the default ones."""
+    """A broker that gives everybody time."""
     victim = start(*FAST)
     victim.create("large", 4)
     with victim.peer() as peer:
