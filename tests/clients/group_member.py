@@ -1,8 +1,8 @@
 """A member of a group as a process of its own, so that a test can kill it without a goodbye.
 
 Prints a line for each record it has read, [partition, value], and for each assignment,
-{"assigned": [...]}; commits after each poll; leaves the group on SIGTERM. What its client logs
-goes to stderr.
+{"assigned": [...]}; commits after each poll, or after a later one where the group rebalances;
+leaves the group on SIGTERM. What its client logs goes to stderr.
 """
 
 from __future__ import annotations
@@ -33,8 +33,13 @@ def assigned(partitions: Iterable[Any]) -> None:
 def confluent(
     bootstrap: str, group: str, topic: str, session_ms: int, more: dict[str, Any]
 ) -> None:
-    from confluent_kafka import Consumer
+    from confluent_kafka import Consumer, KafkaError, KafkaException
 
+    later = (
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    )
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -54,14 +59,26 @@ def confluent(
             consumer.assign(partitions)
         assigned(consumer.assignment())
 
+    def has_committed() -> bool:
+        try:
+            consumer.commit(asynchronous=False)
+        except KafkaException as refused:
+            code = refused.args[0].code()
+            if code not in (*later, KafkaError._NO_OFFSET):
+                raise
+            return code not in later  # else the next poll goes on with the rebalance
+        return True
+
     consumer.subscribe([topic], on_assign=on_assign)
+    commits = not more.get("enable.auto.commit")
+    is_saved = True
     while not stopped.is_set():
         messages = consumer.consume(20, timeout=0.1)
         for message in messages:
             assert message.error() is None, message.error()
             say([message.partition(), int(message.value())])
-        if messages and not more.get("enable.auto.commit"):
-            consumer.commit(asynchronous=False)
+        if commits and (messages or not is_saved):
+            is_saved = has_committed()
     consumer.close()
 
 
@@ -70,6 +87,7 @@ def kafka_python(
 ) -> None:
     from kafka import ConsumerRebalanceListener, KafkaConsumer
     from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+    from kafka.errors import CommitFailedError, RebalanceInProgressError
 
     cooperative = more.pop("cooperative", False)
     if cooperative:
@@ -98,13 +116,18 @@ def kafka_python(
     # poll ends before it is through (its need_rejoin() has forgotten the join by then), and the
     # first metadata to come would be such a change. So it is here before the first join.
     assert consumer.partitions_for_topic(topic)
+    is_saved = True
     while not stopped.is_set():
         found = consumer.poll(timeout_ms=100)
         for records in found.values():
             for record in records:
                 say([record.partition, int(record.value)])
-        if found:
-            consumer.commit()
+        if found or not is_saved:
+            is_saved = False
+            # A poll may end while it joins; the next one goes on with that.
+            with suppress(CommitFailedError, RebalanceInProgressError):
+                consumer.commit()
+                is_saved = True
     consumer.close()
 
 
@@ -131,15 +154,18 @@ def aiokafka(bootstrap: str, group: str, topic: str, session_ms: int, more: dict
         )
         await consumer.start()
         consumer.subscribe([topic], listener=Listener())
+        is_saved = True
         try:
             while not stopped.is_set():
                 found = await consumer.getmany(timeout_ms=100, max_records=20)
                 for records in found.values():
                     for record in records:
                         say([record.partition, int(record.value)])
-                if found:
+                if found or not is_saved:
+                    is_saved = False
                     with suppress(CommitFailedError):  # it joins again behind our back
                         await consumer.commit()
+                        is_saved = True
         finally:
             await consumer.stop()
 
