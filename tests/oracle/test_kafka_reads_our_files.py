@@ -25,6 +25,8 @@ pytestmark = pytest.mark.reference
 
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
 COPIES = ("live", "killed", "stopped")
+BEING_WRITTEN = shutil.ignore_patterns("*.tmp")
+"""What a running broker puts in place of another file meanwhile, so that it can't be copied."""
 FILES_A_CALL_MAX = 200
 
 # What DumpLogSegments prints when something is wrong; its exit code stays 0.
@@ -101,7 +103,7 @@ def write_small_batches(bootstrap: str, topic: str, partitions: flights.Partitio
                 partition=partition,
                 timestamp=record.timestamp,
             )
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
 
 
 def write_everything(bootstrap: str) -> None:
@@ -137,7 +139,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
     with Broker(folder / "data") as broker:
         write_everything(broker.bootstrap)
         found = read_everything(broker.bootstrap)
-        shutil.copytree(broker.directory, folder / "live")
+        shutil.copytree(broker.directory, folder / "live", ignore=BEING_WRITTEN)
         broker.kill()
         shutil.copytree(broker.directory, folder / "killed")
         broker.restart()

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests import reference
 from tests.clients.clients import create_topic
-from tests.oracle.test_kafka_reads_our_files import COPIES, dump, segments
+from tests.oracle.test_kafka_reads_our_files import BEING_WRITTEN, COPIES, dump, segments
 from tests.processes import OTTLA, Broker, free_port, wait_until
 
 pytestmark = pytest.mark.reference
@@ -62,11 +62,11 @@ class Told(NamedTuple):
 def run_transactions(bootstrap: str) -> None:
     """Begun, committed and aborted in an order that is the same each time, over segments."""
     create_topic(bootstrap, TOPIC, 1, segment_bytes=str(SEGMENT_BYTES))
-    settings = {"bootstrap.servers": bootstrap, "linger.ms": 0}
+    settings = {"bootstrap.servers": bootstrap, "linger.ms": 0, "transaction.timeout.ms": 600_000}
     producers = []
     for number in range(PRODUCERS):
         producer = Producer(settings | {"transactional.id": f"dump-{number}"})
-        producer.init_transactions(60)
+        producer.init_transactions(120)
         producers.append(producer)
     asking = {"group.id": "none", "isolation.level": "read_uncommitted"}
     consumer = Consumer({"bootstrap.servers": bootstrap} | asking)
@@ -84,16 +84,16 @@ def run_transactions(bootstrap: str) -> None:
             before = end()
             open_ones.discard(number)
             if chance.random() < 0.6:
-                producer.abort_transaction(60)
+                producer.abort_transaction(120)
             else:
-                producer.commit_transaction(60)
+                producer.commit_transaction(120)
             wait_until(lambda before=before: end() == before + 1, "the marker")
             continue
         if number not in open_ones:
             producer.begin_transaction()
             open_ones.add(number)
         producer.produce(TOPIC, VALUE, partition=0)
-        assert producer.flush(60) == 0
+        assert producer.flush(120) == 0
     assert open_ones, "something stays open"
     consumer.close()
 
@@ -119,7 +119,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("transactions")
     with Broker(folder / "data") as broker:
         run_transactions(broker.bootstrap)
-        shutil.copytree(broker.directory, folder / "live")
+        shutil.copytree(broker.directory, folder / "live", ignore=BEING_WRITTEN)
         broker.kill()
         shutil.copytree(broker.directory, folder / "killed")
         broker.restart()
