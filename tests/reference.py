@@ -35,7 +35,7 @@ def version() -> str:
     return next(JARS.glob("kafka_*.jar")).stem.rpartition("-")[2]
 
 
-def run(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """Call run.sh; skips the test where the reference is missing, fails it where it exits non-zero."""
     if reason := missing():
         pytest.skip(reason)

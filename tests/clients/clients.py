@@ -36,7 +36,7 @@ def create_topic(bootstrap: str, topic: str, partitions: int, **configs: str) ->
     wanted = {"retention.ms": "-1", **{name.replace("_", "."): v for name, v in configs.items()}}
     admin = AdminClient({"bootstrap.servers": bootstrap})
     new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=wanted)
-    for made in admin.create_topics([new], request_timeout=30).values():
+    for made in admin.create_topics([new], request_timeout=120).values():
         made.result()
 
 
@@ -71,7 +71,7 @@ def _confluent_write(bootstrap: str, topic: str, codec: str, partitions: Partiti
             )
             if number % 1000 == 0:
                 producer.poll(0)
-    left = producer.flush(60)
+    left = producer.flush(120)
     assert (left, failures[:3]) == (0, [])
 
 
@@ -91,7 +91,7 @@ def _confluent_read(bootstrap: str, topic: str, counts: Sequence[int]) -> list[l
     )
     try:
         for partition, count in enumerate(counts):
-            ends = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+            ends = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=120)
             assert ends == (0, count)
         consumer.assign([TopicPartition(topic, p, 0) for p, n in enumerate(counts) if n])
         missing = sum(counts)
@@ -130,7 +130,7 @@ def _kafka_python_write(bootstrap: str, topic: str, codec: str, partitions: Part
             for partition, records in enumerate(partitions)
             for record in records
         ]
-        producer.flush(60)
+        producer.flush(120)
         for future in futures:
             future.get(10)
     finally:

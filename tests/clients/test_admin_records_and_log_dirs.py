@@ -13,7 +13,7 @@ def fill(bootstrap: str, topic: str, count: int) -> None:
     producer = Producer({"bootstrap.servers": bootstrap})
     for number in range(count):
         producer.produce(topic, b"value", partition=0, timestamp=1000 + number)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
 
 
 def test_confluent_kafka_lists_offsets_and_deletes_records(shared_broker):
@@ -22,12 +22,12 @@ def test_confluent_kafka_lists_offsets_and_deletes_records(shared_broker):
     first, second = (TopicPartition("ck-records", number) for number in (0, 1))
 
     def listed(partition: TopicPartition, spec: OffsetSpec) -> int:
-        [future] = admin.list_offsets({partition: spec}, request_timeout=30).values()
+        [future] = admin.list_offsets({partition: spec}, request_timeout=120).values()
         return future.result().offset
 
     def deleted(offset: int) -> int:
         there = TopicPartition("ck-records", 0, offset)
-        [future] = admin.delete_records([there], request_timeout=30).values()
+        [future] = admin.delete_records([there], request_timeout=120).values()
         return future.result().low_watermark
 
     specs = (OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec.max_timestamp())

@@ -38,7 +38,7 @@ def admin_of(broker) -> AdminClient:
 
 def entries(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, ConfigEntry]:
     resource = ConfigResource(kind, name)
-    [future] = admin.describe_configs([resource], request_timeout=30).values()
+    [future] = admin.describe_configs([resource], request_timeout=120).values()
     return future.result()
 
 
@@ -48,7 +48,7 @@ def alter(admin: AdminClient, kind: ResourceType, name: str, op: AlterConfigOpTy
         for key, value in configs.items()
     ]
     resource = ConfigResource(kind, name, incremental_configs=changes)
-    [future] = admin.incremental_alter_configs([resource], request_timeout=30).values()
+    [future] = admin.incremental_alter_configs([resource], request_timeout=120).values()
     return future.result()
 
 
@@ -60,7 +60,7 @@ def set_for_all_brokers(broker, name: str, value: str) -> None:
         IncrementalAlterConfigsRequest(resources=[resource])
     )
     client = ClientConnection("test")
-    with socket.create_connection((broker.host, broker.port), timeout=30) as one:
+    with socket.create_connection((broker.host, broker.port), timeout=120) as one:
         one.sendall(client.request(44, 1, [body]))
         while not (answers := list(client.answers(one.recv_into(client.room())))):
             pass
@@ -74,26 +74,26 @@ def produce(broker, topic: str, size: int) -> KafkaError | None:
     told = []
     producer = Producer({"bootstrap.servers": broker.bootstrap, "message.max.bytes": 10_000_000})
     producer.produce(topic, bytes(size), partition=0, on_delivery=lambda *one: told.append(one))
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
     return told[0][0]
 
 
 def test_confluent_kafka_makes_grows_describes_and_deletes_topics(broker):
     admin = admin_of(broker)
     new = NewTopic("t", num_partitions=2, replication_factor=1, config={"retention.ms": "1000"})
-    [made] = admin.create_topics([new], request_timeout=30).values()
+    [made] = admin.create_topics([new], request_timeout=120).values()
     made.result()
-    [grown] = admin.create_partitions([NewPartitions("t", 5)], request_timeout=30).values()
+    [grown] = admin.create_partitions([NewPartitions("t", 5)], request_timeout=120).values()
     grown.result()
-    assert len(admin.list_topics("t", timeout=30).topics["t"].partitions) == 5
-    [refused] = admin.create_partitions([NewPartitions("t", 5)], request_timeout=30).values()
+    assert len(admin.list_topics("t", timeout=120).topics["t"].partitions) == 5
+    [refused] = admin.create_partitions([NewPartitions("t", 5)], request_timeout=120).values()
     with pytest.raises(KafkaException) as caught:
         refused.result()
     assert caught.value.args[0].code() == KafkaError.INVALID_PARTITIONS
     assert produce(broker, "t", 10) is None
-    [gone] = admin.delete_topics(["t"], request_timeout=30).values()
+    [gone] = admin.delete_topics(["t"], request_timeout=120).values()
     gone.result()
-    assert "t" not in admin.list_topics(timeout=30).topics
+    assert "t" not in admin.list_topics(timeout=120).topics
 
 
 def test_confluent_kafka_describes_and_alters_the_settings_of_a_topic(broker):
@@ -121,7 +121,7 @@ def test_the_older_request_of_confluent_kafka_replaces_all(broker):
     create_topic(broker.bootstrap, "t", 1)
     resource = ConfigResource(ResourceType.TOPIC, "t", set_config={"max.message.bytes": "5000"})
     with pytest.deprecated_call():
-        [future] = admin.alter_configs([resource], request_timeout=30).values()
+        [future] = admin.alter_configs([resource], request_timeout=120).values()
     future.result()
     told = entries(admin, ResourceType.TOPIC, "t")
     assert told["max.message.bytes"].value == "5000"
@@ -171,7 +171,7 @@ def test_a_limit_of_connections_holds_at_once(broker):
     alter(admin, ResourceType.BROKER, NODE, AlterConfigOpType.SET, **limit)
 
     def is_refused() -> bool:
-        with socket.create_connection((broker.host, broker.port), timeout=30) as one:
+        with socket.create_connection((broker.host, broker.port), timeout=120) as one:
             try:
                 return one.recv(1) == b""
             except ConnectionResetError:
@@ -181,7 +181,7 @@ def test_a_limit_of_connections_holds_at_once(broker):
     # Who is connected already stays, and can take it back.
     limit = dict.fromkeys(limit)
     alter(admin, ResourceType.BROKER, NODE, AlterConfigOpType.DELETE, **limit)
-    assert admin_of(broker).list_topics(timeout=30).brokers
+    assert admin_of(broker).list_topics(timeout=120).brokers
 
 
 def test_a_read_only_option_of_the_broker_is_refused(broker):

@@ -35,5 +35,5 @@ committed 40
 def test_the_java_client_in_groups_of_the_classic_protocol(shared_broker: Broker) -> None:
     if isinstance(shared_broker, RunningBroker):
         pytest.skip("it wants a broker without its topic")
-    done = reference.run("java", PROGRAM, shared_broker.bootstrap, timeout=300)
+    done = reference.run("java", PROGRAM, shared_broker.bootstrap, timeout=500)
     assert done.stdout == EXPECTED

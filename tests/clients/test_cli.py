@@ -19,7 +19,7 @@ def ottla(
     """Run a command that is expected to end with `code`; its stdout and stderr."""
     environment = dict(os.environ, OTTLA_BOOTSTRAP=broker.bootstrap if broker else "127.0.0.1:1")
     done = subprocess.run(
-        [str(OTTLA), *words], input=stdin, capture_output=True, env=environment, timeout=60, check=False
+        [str(OTTLA), *words], input=stdin, capture_output=True, env=environment, timeout=300, check=False
     )  # fmt: skip
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == code, out + err
@@ -155,7 +155,7 @@ def test_following_prints_what_comes_and_ends_with_ctrl_c(shared_broker):
         ottla("produce", "live", broker=shared_broker, stdin=b"second\n")
         assert following.stdout.readline() == b"second\n"
         following.send_signal(signal.SIGINT)
-        assert following.wait(30) == 130
+        assert following.wait(120) == 130
         assert following.stderr is not None
         assert following.stderr.read() == b""
 

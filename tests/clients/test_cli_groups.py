@@ -17,7 +17,7 @@ def write(bootstrap: str, topic: str, count: int = 100) -> None:
     producer = Producer({"bootstrap.servers": bootstrap})
     for number in range(count):
         producer.produce(topic, str(number), partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def member(bootstrap: str, group: str, topic: str, count: int = 100, **more: str
     )
     consumer.subscribe([topic])
     while count:
-        count -= len(consumer.consume(count, 30))
+        count -= len(consumer.consume(count, 120))
     consumer.commit(asynchronous=False)
     yield consumer
     consumer.close()

@@ -33,7 +33,7 @@ it is back
 def test_the_java_client_in_groups_of_the_new_protocol(tmp_path):
     broker = start_broker(tmp_path, *QUICK)
     try:
-        done = reference.run("java", PROGRAM, broker.bootstrap, timeout=300)
+        done = reference.run("java", PROGRAM, broker.bootstrap, timeout=500)
     finally:
         broker.stop()
     assert done.stdout == EXPECTED

@@ -30,7 +30,7 @@ def test_the_java_client_reads_what_it_wrote_before_and_after_kill_9(broker, tab
     prefix = f"java-{secrets.token_hex(4)}"
     for what in ("write", "read"):
         done = reference.run(
-            "java", PROGRAM, what, broker.bootstrap, table, prefix, *CODECS, timeout=600
+            "java", PROGRAM, what, broker.bootstrap, table, prefix, *CODECS, timeout=500
         )
         assert done.stdout == expected
         if what == "write" and not isinstance(broker, RunningBroker):

@@ -14,7 +14,7 @@ from ottla.handlers.registry import APIS
 from tests import reference
 from tests.clients.clients import CODECS
 from tests.clients.transactors import Confluent
-from tests.processes import Broker, RunningBroker
+from tests.processes import Broker, RunningBroker, wait_until
 
 pytestmark = pytest.mark.reference
 
@@ -57,7 +57,8 @@ class Tools:
             if end := re.fullmatch(r"= (\d+)\n", line):
                 return int(end[1]), "".join(told)
             told.append(line)
-        pytest.fail(f"Java ended; so far it said:\n{''.join(told)}")
+        said = (self._folder / "said").read_text()
+        pytest.fail(f"Java ended; so far it said:\n{''.join(told)}\n{said}")
 
     def told(self, tool: str, *arguments: str, stdin: str = "") -> str:
         """What a tool printed, which must have succeeded."""
@@ -227,7 +228,7 @@ def test_console_tools_bring_records_there_and_back_by_partition(tools: Tools) -
     values = ["one", "two", "three", *CODECS, "acks 0", "acks 1", "acks all"]
 
     def consumed(*arguments: str, count: int) -> list[str]:
-        most = ("--max-messages", str(count), "--timeout-ms", "30000")
+        most = ("--max-messages", str(count), "--timeout-ms", "120000")
         told = tools.told("consume", *to, "--partition", "0", *arguments, *most)
         *lines, last = told.splitlines()
         assert last == f"Processed a total of {count} messages"
@@ -251,15 +252,18 @@ def test_consumer_group_command_shows_resets_and_deletes_groups(
     tools.told("topics", "--create", "--topic", topic)
     written = "".join(f"{number}\n" for number in range(10))
     tools.told("produce", "--topic", topic, stdin=written)
-    reading = ("--topic", topic, "--group", group, "--max-messages", "10", "--timeout-ms", "20000")
+    reading = ("--topic", topic, "--group", group, "--max-messages", "10", "--timeout-ms", "120000")
     how = (f"group.protocol={protocol}", "auto.offset.reset=earliest")
     properties = [word for one in how for word in ("--consumer-property", one)]
     told = tools.told("consume", *reading, *properties)
     assert sorted(re.findall(r"^\d$", told, re.MULTILINE)) == [str(n) for n in range(10)]
 
     assert group in tools.told("groups", "--list").split()
-    listed = tools.told("groups", "--list", "--state")
-    assert re.search(rf"{group}\s+Empty", listed), listed
+
+    def is_empty() -> bool:
+        return bool(re.search(rf"{group}\s+Empty", tools.told("groups", "--list", "--state")))
+
+    wait_until(is_empty, f"the end of the only member of {group}")  # nobody answers its goodbye
     named = ("--group", group)
     told = tools.told("groups", "--describe", *named, "--state")
     assert re.search(rf"^{group}\s.*\sEmpty\s+0$", told, re.MULTILINE), told

@@ -30,13 +30,13 @@ def test_a_topic_is_created_by_the_first_record(broker):
     producer.produce(
         "made-on-the-way", b"first", on_delivery=lambda *report: results.append(report)
     )
-    assert producer.flush(30) == 0
+    assert producer.flush(120) == 0
     [(error, message)] = results
     assert (error, message.offset()) == (None, 0)
 
     settings = {"group.id": "unused", "enable.auto.commit": False}  # there are no groups to ask
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, **settings})
     consumer.assign([TopicPartition("made-on-the-way", message.partition(), 0)])
-    [record] = consumer.consume(1, timeout=30)
+    [record] = consumer.consume(1, timeout=120)
     consumer.close()
     assert record.value() == b"first"

@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).with_name("java") / "WordCount.java"
 def test_kafka_streams_counts_words_exactly_once(tmp_path: Path) -> None:
     broker = start_broker(tmp_path)
     try:
-        done = reference.run("java", PROGRAM, broker.bootstrap, tmp_path / "state", timeout=300)
+        done = reference.run("java", PROGRAM, broker.bootstrap, tmp_path / "state", timeout=500)
     finally:
         broker.stop()
     assert done.stdout == "half\nall, once\n"

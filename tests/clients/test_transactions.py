@@ -58,7 +58,7 @@ class World:
             found[:] = [self.read()]
             return found[0] == expected
 
-        wait_until(is_there, f"{expected}", 10, lambda: f"found {found}")
+        wait_until(is_there, f"{expected}", PATIENCE_S, lambda: f"found {found}")
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_second_producer_of_an_id_fences_the_first_and_aborts_what_it_began(
 def test_a_transaction_that_takes_too_long_is_aborted_and_its_producer_may_not_commit_it(
     world: World,
 ) -> None:
-    with world.transactor(timeout_ms=1_000) as one:
+    with world.transactor(timeout_ms=3_000) as one:
         one.begin()
         one.send(world.topic, 0, b"late")
         one.flush()

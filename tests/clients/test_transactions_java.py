@@ -55,7 +55,7 @@ each once true
 def test_the_java_client_in_transactions_that_raise_their_epoch(tmp_path: Path) -> None:
     broker = start_broker(tmp_path, *OPTIONS)
     try:
-        done = reference.run("java", PROGRAM, broker.bootstrap, timeout=300)
+        done = reference.run("java", PROGRAM, broker.bootstrap, timeout=500)
     finally:
         broker.stop()
     assert done.stdout == EXPECTED.format(aborted="InvalidTxnStateException")
@@ -74,5 +74,5 @@ def test_the_java_client_in_transactions_of_the_old_kind(tmp_path: Path, relay: 
     advertised = f"advertised.listeners=PLAINTEXT://127.0.0.1:{relay.port}"
     with Broker(tmp_path / "data", *OPTIONS, advertised) as broker:
         relay.to = (broker.host, broker.port)
-        done = reference.run("java", PROGRAM, f"127.0.0.1:{relay.port}", timeout=300)
+        done = reference.run("java", PROGRAM, f"127.0.0.1:{relay.port}", timeout=500)
     assert done.stdout == EXPECTED.format(aborted="ProducerFencedException")

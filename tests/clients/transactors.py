@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 
 
 class Fenced(Exception):

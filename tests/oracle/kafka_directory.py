@@ -15,7 +15,7 @@ from tests.clients.clients import CODECS, create_topic
 from tests.clients.transactors import Confluent
 from tests.processes import wait_until
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 COMPACTED = {"cleanup_policy": "compact", "segment_bytes": str(1 << 20)}
 GROUPS = {"classic": "classic", "consumer": "consumer"}
 """Groups by name, and the protocol that each speaks: KIP-848's is the second one's."""

@@ -34,7 +34,7 @@ CONFIG = {
     "delete.retention.ms": "1000",
 }
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 class Put(NamedTuple):
@@ -112,7 +112,7 @@ class Sides:
         found: dict[int, Put] = {}
         try:
             consumer.assign([TopicPartition(TOPIC, 0, OFFSET_BEGINNING)])
-            while (message := consumer.poll(10)) is not None and message.error() is None:
+            while (message := consumer.poll(WAIT_S)) is not None and message.error() is None:
                 found[message.offset()] = Put(
                     message.key(), message.value(), message.timestamp()[1]
                 )
@@ -133,7 +133,7 @@ def send(producer: Any, puts: list[Put]) -> list[int]:
             partition=0,
             on_delivery=lambda error, message: offsets.append(message.offset()),
         )
-    assert producer.flush(30) == 0
+    assert producer.flush(WAIT_S) == 0
     assert len(offsets) == len(puts)
     return sorted(offsets)
 
@@ -166,7 +166,7 @@ def write(sides: Sides, seed: int) -> dict[int, Put]:
     transactional = [sides.producers(**{"transactional.id": f"t{n}"}) for n in range(2)]
     for pair in transactional:
         for producer in pair:
-            producer.init_transactions(30)
+            producer.init_transactions(WAIT_S)
     committed: dict[int, Put] = {}
     for number in range(60):
         puts = [
@@ -188,9 +188,9 @@ def write(sides: Sides, seed: int) -> dict[int, Put]:
         aborts = chance.random() < 0.5
         for producer in pair:
             if aborts:
-                producer.abort_transaction(30)
+                producer.abort_transaction(WAIT_S)
             else:
-                producer.commit_transaction(30)
+                producer.commit_transaction(WAIT_S)
         sides.await_end(offsets[-1] + 2)
         if not aborts:
             committed |= dict(zip(offsets, puts, strict=True))

@@ -55,11 +55,11 @@ class Kafka:
         self.pid = int(started.stdout.split()[-3])
         # It listens before that; told to stop so early it would not do it cleanly.
         log = self.folder / "broker.log"
-        wait_until(lambda: "Kafka Server started" in log.read_text(), "Apache Kafka's start", 60)
+        wait_until(lambda: "Kafka Server started" in log.read_text(), "Apache Kafka's start", 180)
 
     def end(self, how: signal.Signals) -> None:
         os.kill(self.pid, how)
-        wait_until(self._is_gone, "Apache Kafka's end", 60)
+        wait_until(self._is_gone, "Apache Kafka's end", 180)
         self.pid = 0
 
     def _is_gone(self) -> bool:

@@ -17,7 +17,7 @@ public class ClassicGroups {
         Map<String, Object> config = new HashMap<>(Map.of(
             "bootstrap.servers", bootstrap, "group.id", group, "group.protocol", "classic",
             "auto.offset.reset", "earliest", "enable.auto.commit", false, "heartbeat.interval.ms", 300,
-            "session.timeout.ms", 6000,
+            "session.timeout.ms", 30_000,
             "partition.assignment.strategy", "org.apache.kafka.clients.consumer." + assignor));
         config.putAll(more);
         var made = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer());
@@ -27,7 +27,7 @@ public class ClassicGroups {
 
     @SafeVarargs
     static void until(String what, BooleanSupplier condition, KafkaConsumer<String, String>... members) {
-        long end = System.currentTimeMillis() + 60_000;
+        long end = System.currentTimeMillis() + 120_000;
         while (!condition.getAsBoolean()) {
             for (var member : members) taken += member.poll(Duration.ofMillis(50)).count();
             if (System.currentTimeMillis() > end) throw new IllegalStateException(what + ", taken " + taken);

@@ -28,7 +28,7 @@ public class ConsumerGroups {
 
     @SafeVarargs
     static void until(String what, BooleanSupplier condition, KafkaConsumer<String, String>... members) {
-        long end = System.currentTimeMillis() + 60_000;
+        long end = System.currentTimeMillis() + 120_000;
         while (!condition.getAsBoolean()) {
             for (var member : members) {
                 for (var record : member.poll(Duration.ofMillis(50))) {

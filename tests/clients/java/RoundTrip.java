@@ -46,8 +46,8 @@ public class RoundTrip {
     static void write(String bootstrap, String topic, String codec, List<Flight> flights, int partitions) throws Exception {
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             NewTopic wanted = new NewTopic(topic, Optional.of(partitions), Optional.empty()).configs(Map.of("retention.ms", "-1"));
-            admin.createTopics(List.of(wanted)).all().get(30, TimeUnit.SECONDS);
-            int found = admin.describeTopics(List.of(topic)).allTopicNames().get(30, TimeUnit.SECONDS).get(topic).partitions().size();
+            admin.createTopics(List.of(wanted)).all().get(120, TimeUnit.SECONDS);
+            int found = admin.describeTopics(List.of(topic)).allTopicNames().get(120, TimeUnit.SECONDS).get(topic).partitions().size();
             check(found == partitions, "partitions described: " + found);
         }
         // acks=all and idempotence are the Java client's defaults
@@ -62,7 +62,7 @@ public class RoundTrip {
         }
         long[] next = new long[partitions];
         for (int i = 0; i < sent.size(); i++) {
-            RecordMetadata told = sent.get(i).get(30, TimeUnit.SECONDS);
+            RecordMetadata told = sent.get(i).get(120, TimeUnit.SECONDS);
             check(told.offset() == next[told.partition()]++, "record " + i + " was acknowledged at " + told);
         }
     }
@@ -85,7 +85,7 @@ public class RoundTrip {
             }
             int missing = flights.size();
             while (missing > 0) {
-                ConsumerRecords<String, String> polled = consumer.poll(Duration.ofSeconds(30));
+                ConsumerRecords<String, String> polled = consumer.poll(Duration.ofSeconds(120));
                 check(!polled.isEmpty(), missing + " records did not come");
                 for (ConsumerRecord<String, String> got : polled) {
                     Flight f = expected.get(got.partition()).poll();

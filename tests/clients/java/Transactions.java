@@ -16,7 +16,7 @@ public class Transactions {
 
     static KafkaProducer<String, String> producer(String id, int timeout) {
         var config = new HashMap<String, Object>(Map.of("bootstrap.servers", bootstrap, "transactional.id", id,
-            "transaction.timeout.ms", timeout, "delivery.timeout.ms", 30_000, "request.timeout.ms", 20_000));
+            "transaction.timeout.ms", timeout, "delivery.timeout.ms", 60_000, "request.timeout.ms", 30_000));
         var made = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer());
         made.initTransactions();
         return made;
@@ -36,7 +36,7 @@ public class Transactions {
             reader.assign(place);
             reader.seekToBeginning(place);
             long end = reader.endOffsets(place).get(place.get(0));
-            long until = System.currentTimeMillis() + 30_000;
+            long until = System.currentTimeMillis() + 120_000;
             while (reader.position(place.get(0)) < end) {
                 for (var record : reader.poll(Duration.ofMillis(50))) found.add(record.value());
                 if (System.currentTimeMillis() > until) throw new IllegalStateException("no end of " + topic);
@@ -46,7 +46,7 @@ public class Transactions {
     }
 
     static void until(String what, BooleanSupplier condition) throws Exception {
-        long end = System.currentTimeMillis() + 60_000;
+        long end = System.currentTimeMillis() + 120_000;
         while (!condition.getAsBoolean()) {
             if (System.currentTimeMillis() > end) throw new IllegalStateException("waited in vain for " + what);
             Thread.sleep(20);
@@ -109,7 +109,7 @@ public class Transactions {
     }
 
     static void timeout() throws Exception {
-        try (var one = producer("timeout", 1000)) {
+        try (var one = producer("timeout", 3000)) {
             one.beginTransaction();
             send(one, "timeout", "late");
             try (var other = producer("timeout-other", 60_000)) {
@@ -135,11 +135,10 @@ public class Transactions {
             one.beginTransaction();
             one.sendOffsetsToTransaction(Map.of(place, new OffsetAndMetadata(3, "first")), member.groupMetadata());
             var stable = new ListConsumerGroupOffsetsOptions().requireStable(true);
-            stable.timeoutMs(1500);
+            stable.timeoutMs(60_000);
             var asked = Map.of("offsets", new ListConsumerGroupOffsetsSpec().topicPartitions(List.of(place)));
             System.out.println("pending " + admin.listConsumerGroupOffsets(asked, stable).all().get());
             one.commitTransaction();
-            stable.timeoutMs(30_000);
             until("offset 3", () -> offset(admin, stable, place) == 3);
             one.beginTransaction();
             one.sendOffsetsToTransaction(Map.of(place, new OffsetAndMetadata(9)), member.groupMetadata());
@@ -246,7 +245,7 @@ public class Transactions {
             member.subscribe(List.of("loop-in"));
             var ends = Map.of(0, 67L, 1, 67L, 2, 66L);
             var done = new HashMap<Integer, Long>();
-            long until = System.currentTimeMillis() + 60_000;
+            long until = System.currentTimeMillis() + 120_000;
             while (!done.equals(ends)) {
                 if (System.currentTimeMillis() > until) throw new IllegalStateException("the loop is at " + done);
                 var records = member.poll(Duration.ofMillis(50));

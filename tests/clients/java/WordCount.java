@@ -54,7 +54,7 @@ public class WordCount {
         try (var reader = new KafkaConsumer<>(config, new StringDeserializer(), new LongDeserializer())) {
             reader.assign(List.of(new TopicPartition("counted", 0), new TopicPartition("counted", 1)));
             reader.seekToBeginning(reader.assignment());
-            long until = System.currentTimeMillis() + 90_000;
+            long until = System.currentTimeMillis() + 180_000;
             while (counts.values().stream().mapToLong(Long::longValue).sum() < total) {
                 if (System.currentTimeMillis() > until) throw new IllegalStateException("so far " + counts + " of " + total);
                 for (var record : reader.poll(Duration.ofMillis(100))) {
@@ -91,10 +91,10 @@ public class WordCount {
         System.out.println("half");
         var second = counting(Path.of(arguments[1], "second").toString());
         write(300, 450);
-        first.close(Duration.ofSeconds(30));
+        first.close(Duration.ofSeconds(60));
         write(450, 600);
         var found = read(1200);
-        second.close(Duration.ofSeconds(30));
+        second.close(Duration.ofSeconds(60));
         System.out.println(found.equals(expected) ? "all, once" : "found " + found + ", not " + expected);
     }
 }

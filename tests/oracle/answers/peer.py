@@ -44,7 +44,7 @@ CLOSED = "the connection is closed"
 SILENCE = "no answer"
 TIMED_OUT = "no answer in time"
 ABSENT = "absent"
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 STORE_COUNT = 400
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MS = datetime.timedelta(milliseconds=1)
@@ -92,9 +92,10 @@ class Peer:
 
     @contextmanager
     def less_patient(self) -> Iterator[None]:
-        """For what is known to have no answer from one of the two."""
+        """For what is known to have no answer from Apache Kafka."""
         self.close()
-        self.patience_s = 1.0
+        if self.name == "kafka":
+            self.patience_s = 1.0
         yield
         self.patience_s = PATIENCE_S
         self.close()
@@ -216,7 +217,7 @@ class Peer:
             CreatableTopic(name=f"stored-{at:03}", num_partitions=1, replication_factor=1)
             for at in range(STORE_COUNT)
         ]
-        answer = self.ask(CreateTopicsRequest(topics=wanted, timeout_ms=30_000), 2)
+        answer = self.ask(CreateTopicsRequest(topics=wanted, timeout_ms=120_000), 2)
         assert {one["error_code"] for one in answer["topics"]} == {"none"}, answer
 
     def make(self, name: str, partitions: int, configs: dict[str, str]) -> None:
@@ -229,7 +230,7 @@ class Peer:
                 for key, value in configs.items()
             ],
         )
-        answer = self.ask(CreateTopicsRequest(topics=[wanted], timeout_ms=20_000), 5)
+        answer = self.ask(CreateTopicsRequest(topics=[wanted], timeout_ms=120_000), 5)
         assert answer["topics"][0]["error_code"] == "none", answer
         wait_until(lambda: self._ready(name, partitions), f"a leader of {name}")
         self.made.add(name)
