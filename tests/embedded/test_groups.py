@@ -7,6 +7,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 import ottla
+from tests.processes import wait_until
 
 OFFSETS_TOPIC = "__consumer_offsets"
 
@@ -58,5 +59,8 @@ def test_a_group_of_either_protocol_tells_what_happened_to_it(protocol: str) -> 
         kinds = [event["kind"] for event in broker.group_timeline("g")]
         assert (kinds[0], kinds[-1]) == ("joined", "stable")
         consumer.close()
-        assert "left" in [event["kind"] for event in broker.group_timeline("g")]
+        wait_until(  # a client that closes need not wait for the answer
+            lambda: "left" in [event["kind"] for event in broker.group_timeline("g")],
+            "the group to hear that its member has left",
+        )
         assert broker.group_timeline("another") == []
