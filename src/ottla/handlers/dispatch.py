@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from ottla.handlers.context import ConnectionState, Context
 
     Handler = Callable[[Context, Request[Any]], Reply | Parked]
-    Quick = Callable[[Context, int, Any], bytes | None]
+    Quick = Callable[[Context, int, Any], bytes | list[bytes | FileSlice] | None]
     """A handler's way for its usual request: from version and body to the body of the answer,
-    encoded. None means that nothing has been done, and that the handler is to be asked."""
+    encoded. None means that nothing has been done, and that the handler is to be asked. A list
+    begins with bytes."""
     Stopwatch = Callable[[bool], tuple[float, float]]
     """Seconds that pass, and if it is asked for those of CPU of this thread (else 0)."""
 
@@ -107,7 +108,10 @@ class Dispatch:
         answer: Answer
         quick = route.quick
         if quick is not None and (done := quick(self._context, version, body)) is not None:
-            answer = [route.pack_head(route.head_size + len(done), correlation_id) + done]
+            if isinstance(done, list):
+                answer = response_frame(correlation_id, route.flexible_header, done)
+            else:
+                answer = [route.pack_head(route.head_size + len(done), correlation_id) + done]
         else:
             request = Request(key, version, correlation_id, client_id, body, connection)
             answer = self._finish(route, request, route.handle(self._context, request))

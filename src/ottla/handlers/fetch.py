@@ -15,6 +15,7 @@ here INVALID_REQUEST; bytes that are not in memory stall a thread.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from ottla.core import options
@@ -33,6 +34,7 @@ from ottla.handlers.fetch_sessions import (
 from ottla.handlers.limits import too_many
 from ottla.handlers.offset_for_leader_epoch import end_of_epoch
 from ottla.handlers.reply import Parked, Reply
+from ottla.protocol.codec import encoder, write_uvarint
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.fetch import (
     AbortedTransaction,
@@ -48,6 +50,7 @@ from ottla.storage.checked import Cold
 if TYPE_CHECKING:
     from ottla.handlers.context import Context, Request
 
+FLEXIBLE_SINCE = 12
 TOPIC_IDS_SINCE = 13
 REPLICA_STATE_SINCE = 15
 SESSIONS_SINCE = 7
@@ -102,6 +105,104 @@ def handle(context: Context, request: Request[FetchRequest]) -> Reply | Parked:
             _shared(context).sessions.end(session.id)
         return _refused_whole(request, wanted, ErrorCode.INVALID_REQUEST)
     return Fetch(context, request, wanted, session, incremental).attempt()
+
+
+_pack_offsets = Struct(">qqq").pack  # high watermark, last stable offset, log start
+_ANYTHING = _pack_offsets(-2, -2, -2)
+_pack_length = Struct(">i").pack
+
+
+def quick(context: Context, version: int, body: FetchRequest) -> list[bytes | FileSlice] | None:
+    """The usual fetch without a session: one partition, of which there is enough to answer.
+
+    Does what `handle` does with it, and knows nothing else: errors, waiting, what is cold and what
+    was taken back are left to that.
+    """
+    topics = body.topics
+    if (
+        version < SESSIONS_SINCE
+        or len(topics) != 1
+        or len(topics[0].partitions) != 1
+        or body.session_epoch != FINAL_EPOCH
+        or body.session_id != NO_SESSION
+        or not READ_UNCOMMITTED <= body.isolation_level <= READ_COMMITTED
+        or (body.replica_state if version >= REPLICA_STATE_SINCE else body).replica_id >= 0
+    ):
+        return None
+    topic = topics[0]
+    part = topic.partitions[0]
+    table = context.table
+    if version >= TOPIC_IDS_SINCE:
+        partition = table.get_by_id(topic.topic_id, part.partition)
+    else:
+        partition = table.get(topic.topic, part.partition)
+    if (
+        type(partition) is ErrorCode
+        or part.last_fetched_epoch >= 0
+        or partition.check_epoch(part.current_leader_epoch)
+    ):
+        return None
+    offset = Offset(part.fetch_offset)
+    room = min(part.partition_max_bytes, body.max_bytes, context.config[options.FETCH_BYTES_MAX])
+    committed = body.isolation_level == READ_COMMITTED
+    piece = partition.read(offset, max(room, 0), committed=committed)
+    if type(piece) is not FileSlice:
+        if isinstance(piece, Cold):
+            piece.slice.release()
+        return None
+    aborted = partition.aborted_in(offset, piece) if committed else None
+    enough = piece.length >= body.min_bytes or partition.more_behind(piece, committed=committed)
+    if aborted or not enough:
+        partition.give_back(piece)
+        if isinstance(aborted, Cold):
+            aborted.slice.release()
+        return None
+    key = -version if committed else version
+    before, between, behind = (partition.fetch_answers or {}).get(key) or _around(partition, key)
+    high = partition.high_position
+    stable = partition.last_stable if partition.stable_position is not high else high.offset
+    offsets = _pack_offsets(high.offset, stable, partition.log.start)
+    length = piece.length
+    size = write_uvarint(length + 1) if version >= FLEXIBLE_SINCE else _pack_length(length)
+    return [before + offsets + between + size, piece, behind]
+
+
+def _around(partition: Partition, key: int) -> tuple[bytes, bytes, bytes]:
+    """What stands before, between and behind offsets and records in an answer for one partition.
+
+    Kept there, by the version: below 0 for readers of committed records.
+    """
+    version = abs(key)
+    none, one = (
+        _encoded(partition, version, records, committed=key < 0) for records in (b"", b"\0")
+    )
+    # A length is 1 and 2 in one byte, or 0 and 1 in four.
+    at = next(n for n, (a, b) in enumerate(zip(none, one, strict=False)) if a != b) + 1
+    size_bytes = 1 if version >= FLEXIBLE_SINCE else 4
+    begin = none.rindex(_ANYTHING, 0, at)
+    found = none[:begin], none[begin + len(_ANYTHING) : at - size_bytes], none[at:]
+    if partition.fetch_answers is None:
+        partition.fetch_answers = {}
+    partition.fetch_answers[key] = found
+    return found
+
+
+def _encoded(partition: Partition, version: int, records: bytes, *, committed: bool) -> bytes:
+    data = PartitionData(
+        partition_index=partition.key.partition,
+        high_watermark=-2,
+        last_stable_offset=-2,
+        log_start_offset=-2,
+        aborted_transactions=[] if committed else None,
+        records=records,
+    )
+    topic = FetchableTopicResponse(
+        topic=partition.key.topic, topic_id=partition.topic_id, partitions=[data]
+    )
+    answer = FetchResponse(session_id=NO_SESSION, responses=[topic])
+    (whole,) = encoder(FetchResponse, version)(answer)
+    assert type(whole) is bytes, "there are no slices in it"
+    return whole
 
 
 class Shared:

@@ -136,7 +136,7 @@ def quick(context: Context, version: int, body: ProduceRequest) -> bytes | None:
         told = _pack_outcome(outcome, -1, -1, start if outcome in _TELL_START else -1)
     else:
         told = _pack_outcome(0, outcome.base_offset, outcome.log_append_time_ms, start)
-    before, behind = (partition.answers or {}).get(version) or _around(partition, version)
+    before, behind = (partition.produce_answers or {}).get(version) or _around(partition, version)
     return before + told + behind
 
 
@@ -157,9 +157,9 @@ def _around(partition: Partition, version: int) -> tuple[bytes, bytes]:
     # From the end: only zeros follow it there, while a topic's id may be anything.
     at = whole.rindex(_ANYTHING)
     found = whole[:at], whole[at + len(_ANYTHING) :]
-    if partition.answers is None:
-        partition.answers = {}
-    partition.answers[version] = found
+    if partition.produce_answers is None:
+        partition.produce_answers = {}
+    partition.produce_answers[version] = found
     return found
 
 

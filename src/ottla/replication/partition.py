@@ -107,10 +107,10 @@ class Partition:
 
     __slots__ = (
         "_committing",
-        "answers",
         "clock",
         "committed_by_sync",
         "deleted",
+        "fetch_answers",
         "high_position",
         "internal",
         "key",
@@ -120,6 +120,7 @@ class Partition:
         "on_read_error",
         "opening",
         "plain",
+        "produce_answers",
         "readers",
         "rules",
         "sleepers",
@@ -153,8 +154,9 @@ class Partition:
         self.on_read_error = on_read_error
         self.committed_by_sync = committed_by_sync
         self.deleted = False
-        self.answers: dict[int, tuple[bytes, bytes]] | None = None
-        """What is the same in the answers to produce, by version: its handler's own."""
+        self.produce_answers: dict[int, tuple[bytes, bytes]] | None = None
+        self.fetch_answers: dict[int, tuple[bytes, bytes, bytes]] | None = None
+        """What is the same in all answers of a version: each is its handler's own."""
         self.tally = PartitionTally(log.end, log.bytes_end)
         # What survived the start is on disk: recovery has synced what it kept.
         self.high_position = self.stable_position = log.end_position()

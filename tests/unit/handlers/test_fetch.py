@@ -12,10 +12,15 @@ import pytest
 
 from ottla.cluster.changes import PartitionChanged, TopicDeleted
 from ottla.core import options
-from ottla.core.model import LeaderEpoch, Offset
+from ottla.core.model import FileSlice, LeaderEpoch, Offset
+from ottla.core.pending import Pending
+from ottla.handlers.fetch import quick
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.fetch import PartitionData, ReplicaState
-from ottla.replication.partition import Partition
+from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
+from ottla.records.builder import Producer
+from ottla.records.control import ControlType, EndMarker
+from ottla.replication.partition import Appended, Partition
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, get, produce, put
 
@@ -61,6 +66,97 @@ def ask(connection: SimConnection, *wants: Want, **more: Any) -> Call:
     call = connection.ask(fetch(*wants, **more), 12)
     connection.node.settle()
     return call
+
+
+# --- the usual fetch, which has a way of its own
+
+ASKED: dict[str, tuple[Want, dict[str, Any]]] = {
+    "all": (Want(), {}),
+    "one batch": (Want(3, bytes_max=1), {}),
+    "inside": (Want(13), {}),
+    "three": (Want(2, bytes_max=3 * SIZE), {}),
+    "the whole answer is bounded": (Want(2), {"max_bytes": 2 * SIZE}),
+    "less than nothing": (Want(2, bytes_max=-1), {"max_bytes": -5}),
+    "an older segment": (Want(0, partition=1), {"min_bytes": 1 << 20}),
+    "not enough": (Want(9), {"min_bytes": 1 << 20}),
+    "enough": (Want(9), {"min_bytes": 0}),
+    "the end": (Want(14), {}),
+    "past it": (Want(999), {}),
+    "below": (Want(-1), {}),
+    "gone": (Want(topic="nowhere"), {}),
+    "no such partition": (Want(partition=9), {}),
+    "old epoch": (Want(epoch=0), {}),
+    "new epoch": (Want(epoch=99), {}),
+    "its epoch": (Want(epoch=1), {}),
+    "diverging": (Want(fetched_epoch=0), {}),
+    "a follower": (Want(), {"replica_id": 3, "replica_state": ReplicaState(replica_id=3)}),
+    "in a session": (Want(), {"session": (0, 0)}),
+    "in none that is known": (Want(), {"session": (7, 3)}),
+}
+
+
+def full_of_things() -> SimNode:
+    """Ten batches and two transactions in t-0, one taken back and one open; rolls in t-1."""
+    node = SimNode(flush_policy="os")
+    node.create_topic("t", 2, segment_bytes=str(1 << 20))
+    for _ in range(10):
+        put(node, ONE)
+    partition = node.partition("t")
+    for producer_id in (7, 8):
+        who = Producer(producer_id, 0, 0)
+        raw = batch(b"v", b"w", producer=who, attributes=TRANSACTIONAL_BIT)
+        view = BatchView(memoryview(bytearray(raw)))
+        verification = partition.verify(producer_id, 0, 0, bumps=False)
+        assert partition.prepare(view) is None
+        assert isinstance(partition.append_as_leader(view, verification), Appended)
+        if producer_id == 7:
+            marker = EndMarker(ControlType.ABORT, 0)
+            while isinstance(partition.append_marker(7, 0, marker, 1), Pending):
+                node.settle()
+    for _ in range(3):
+        put(node, batch(b"x" * 600_000), partition=1)
+    assert len(node.partition("t", 1).log.segments) == 3
+    return node
+
+
+@pytest.mark.parametrize("version", [6, 7, 11, 12, 13, 15, 18])
+@pytest.mark.parametrize("isolation", [0, 1, 2])
+@pytest.mark.parametrize("warm", [True, False])
+def test_the_usual_fetch_is_answered_as_if_it_had_no_way_of_its_own(
+    version: int, isolation: int, warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for has_one in (True, False):
+        if not has_one:
+            monkeypatch.delattr("ottla.handlers.fetch.quick")
+        node = full_of_things()
+        answers: list[object] = []
+        ids = {"t": node.image.topics["t"].id, "nowhere": bytes(16)}
+        for name, (by_name, more) in ASKED.items():
+            want = by_name._replace(topic=ids[by_name.topic]) if version >= 13 else by_name
+            if not warm:
+                node.disk.evict()
+            call = node.connect().ask(
+                fetch(want, isolation_level=isolation, max_wait_ms=50, **more), version
+            )
+            node.settle()
+            node.loop.advance(0.1)
+            node.settle()
+            answers.append((name, call.answer))
+        tallies = [node.partition("t", number).tally for number in (0, 1)]
+        answers += [(one.fetches, one.bytes_out) for one in tallies]
+        seen.append(answers)
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("isolation", [0, 1])
+def test_most_fetches_without_a_session_go_the_quick_way(node: SimNode, isolation: int) -> None:
+    chunks = quick(node.context, 12, fetch(Want(4), isolation_level=isolation))
+    assert chunks is not None
+    piece = chunks[1]
+    assert isinstance(piece, FileSlice)
+    assert piece.length == 6 * SIZE
+    piece.release()
 
 
 # --- what is read
