@@ -11,6 +11,7 @@ RECOVERY = f"{UNIT}/test_recovery.py"
 CHECKED = f"{UNIT}/test_checked.py"
 LOG = f"{UNIT}/test_log.py"
 DIRECTORY = f"{UNIT}/test_directory.py"
+STORE = "tests/unit/host/test_sqlite_store.py"
 STATES = ("tests/sim/test_crash_states.py", "-k", "0] or 4] or 8]")
 HISTORIES = ("tests/sim/test_storage_crashes.py", "-k", "from-0 or from-100 or from-700")
 CUTS = ("tests/sim/test_every_damaged_byte.py", "-k", "i28")
@@ -297,6 +298,34 @@ MUTANTS = [
         "    if False:\n",
         f"{UNIT}/test_producers.py",
         RECOVERY,
+    ),
+    Mutant(
+        "a metadata store that lacks transactions is refused",
+        "ottla.host.sqlite_store",
+        "if last < self._known.revision:",
+        "if False:",
+        [STORE],
+    ),
+    Mutant(
+        "a transaction of the metadata store is marked before it is answered",
+        "ottla.host.sqlite_store",
+        "if any(job.update is not None for job in jobs):",
+        "if False:",
+        [STORE],
+    ),
+    Mutant(
+        "the log of a metadata store that is refused is brought back",
+        "ottla.host.sqlite_store",
+        "                self._bring_back(wal)\n",
+        "",
+        [STORE],
+    ),
+    Mutant(
+        "topics whose metadata store was lost are not taken over unasked",
+        "ottla.replication.adoption",
+        "if not is_kafkas and not is_ours:",
+        "if False:",
+        ["tests/unit/replication/test_adoption.py"],
     ),
     _rule(
         "an index of half an entry is made anew",

@@ -73,6 +73,8 @@ ADVICE = (
 
 _BATCH_MAX = 128
 """Jobs that share one sync."""
+_REST_S = 0.2
+"""Without a job for so long, the mark is synced: who asks again and again doesn't wait for it."""
 _HISTORY_MAX = 64
 """Updates kept for a watch that begins a little late; one that begins later is Compacted."""
 _PREFIX_END = "\U0010ffff"
@@ -229,7 +231,11 @@ class SqliteStore:
     def _write_on(self, mailbox: Mailbox) -> None:
         stopping = False
         while not stopping:
-            batch = [self._jobs.get()]
+            try:
+                batch = [self._jobs.get(timeout=_REST_S if self._mark.is_behind else None)]
+            except Empty:
+                self._sync_mark()
+                continue
             while len(batch) < _BATCH_MAX:
                 try:
                     batch.append(self._jobs.get_nowait())
@@ -240,8 +246,6 @@ class SqliteStore:
             if jobs:
                 error = self._run(jobs)
                 mailbox.post(partial(self._deliver, jobs, error))
-                if self._jobs.empty():
-                    self._sync_mark()
 
     def _run(self, jobs: Sequence[_Job]) -> StoreError | None:
         """Do the jobs in one transaction of the database; the error that undid them all."""

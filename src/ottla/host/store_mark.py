@@ -68,13 +68,18 @@ class MarkFile:
         os.pwrite(self._fd, mark.encode(), 0)
         self._unsynced = True
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a power cut might bring back an earlier one."""
+        return self._durable and self._unsynced
+
     def sync(self) -> None:
         """Make it outlast a power cut. Raises OSError.
 
         Nobody waits for this: it is done when nothing else is to do. Until then a power cut brings
         back an earlier mark, which proves less and refuses nothing.
         """
-        if not self._durable or not self._unsynced:
+        if not self.is_behind:
             return
         self._unsynced = False  # a sync that failed is not repeated: the next write is
         os.fsync(self._fd)

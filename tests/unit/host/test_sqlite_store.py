@@ -430,9 +430,26 @@ def test_a_mark_that_cannot_be_written_is_named_once_and_holds_up_nobody(path, s
     assert read_mark(path).revision == 4
 
 
-def test_the_mark_is_synced_when_nothing_else_is_to_do_and_at_the_latest_on_closing(
-    path, store, monkeypatch
-):
+def test_the_mark_is_synced_when_nothing_else_is_to_do(store, monkeypatch):
+    loop, is_synced = Loop(), threading.Event()
+    monkeypatch.setattr(sqlite_store, "_REST_S", 0.001)
+    monkeypatch.setattr(os, "fsync", lambda _fd: is_synced.set())
+    store.start(loop.wake)
+    loop.until(store.transact([], [Put("/a", b"")]))
+    assert is_synced.wait(30)
+
+
+def test_who_asks_again_and_again_never_waits_for_the_sync_of_the_mark(store, monkeypatch):
+    loop, synced = Loop(), []
+    monkeypatch.setattr(sqlite_store, "_REST_S", 3600)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    store.start(loop.wake)
+    for _ in range(20):
+        loop.until(store.transact([], [Put("/a", b"")]))
+    assert synced == []
+
+
+def test_the_mark_is_synced_at_the_latest_on_closing(store, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     transact(store, [], [Put("/a", b"")])
