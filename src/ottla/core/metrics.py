@@ -14,12 +14,10 @@ from typing import Final
 SAMPLE_EVERY: Final = 64
 """Of so many requests of an API, and turns of the loop, one is timed: a clock costs more than all
 the counters together. A power of two."""
-SAMPLE_MASK: Final = SAMPLE_EVERY - 1
 CPU_SAMPLE_EVERY: Final = 4096
 """Of so many requests of an API one has its CPU measured, too. To read a thread's CPU is a call at
 which a busy kernel lets others run: every 64th time it took 0.8 µs from each request, and p99 rose
 from 70 µs to more than 400. A multiple of SAMPLE_EVERY."""
-CPU_SAMPLE_MASK: Final = CPU_SAMPLE_EVERY - 1
 
 BUCKETS: Final = 28
 """Durations by powers of two from 1 µs on: the last begins at 67 s."""
@@ -65,18 +63,30 @@ def quantile(buckets: Sequence[int], share: float) -> float:
 class ApiTally:
     """Requests of one API, and how long those took that were timed.
 
+    They are counted down to the next that is timed: a small number, for which no object is made.
     The time is that of decoding, handling and encoding on the loop; what a parked request waits
     for is not in it.
     """
 
-    __slots__ = ("cpu_s", "cpu_timed", "name", "requests", "wall")
+    __slots__ = ("_before", "cpu_s", "cpu_timed", "left", "name", "wall")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.requests = 0
+        self.left = SAMPLE_EVERY
+        self._before = 0
         self.wall = Durations()
         self.cpu_s = 0.0  # of so many of them:
         self.cpu_timed = 0
+
+    @property
+    def requests(self) -> int:
+        return self._before + SAMPLE_EVERY - self.left
+
+    def again(self) -> bool:
+        """Count down anew, at 0; whether the CPU of this request is to be measured, too."""
+        self.left = SAMPLE_EVERY
+        self._before += SAMPLE_EVERY
+        return self._before % CPU_SAMPLE_EVERY == 0
 
 
 class PartitionTally:
@@ -139,14 +149,28 @@ class SentTally:
 
 
 class TurnTally:
-    """Turns of the loop, and how long those took that were timed: so long the others waited."""
+    """Turns of the loop, and how long those took that were timed: so long the others waited.
 
-    __slots__ = ("begun", "took", "turns")
+    Counted down to 0, as requests are: while it is that, the present turn is timed.
+    """
+
+    __slots__ = ("_before", "begun", "left", "took")
 
     def __init__(self) -> None:
-        self.turns = 0
-        self.begun = 0.0  # when the present one began, if it is timed
+        self.left = SAMPLE_EVERY
+        self._before = 0
+        self.begun = 0.0
         self.took = Durations()
+
+    @property
+    def turns(self) -> int:
+        return self._before + SAMPLE_EVERY - self.left
+
+    def end(self, now: float) -> None:
+        """The turn that is timed has ended; count down anew."""
+        self.took.add(now - self.begun)
+        self.left = SAMPLE_EVERY
+        self._before += SAMPLE_EVERY
 
 
 class NodeMetrics:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ottla.core.metrics import CPU_SAMPLE_MASK, SAMPLE_MASK
 from ottla.handlers.context import Request
 from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
 from ottla.handlers.reply import Answer, Closing, Parked, Reply
@@ -93,10 +92,10 @@ class Dispatch:
                 return self._unsupported(correlation_id)
             route = self._route(api, version)
         tally = route.tally
-        tally.requests = count = tally.requests + 1
+        tally.left = left = tally.left - 1
         begun = None
-        if not count & SAMPLE_MASK and self._stopwatch is not None:
-            begun = self._stopwatch(not tally.requests & CPU_SAMPLE_MASK)
+        if not left:
+            begun = self._begin(tally)
         body, end = route.decode(frame, at)
         if end != len(frame):
             # Taken, as Kafka does: librdkafka's own Metadata request for all topics is 3 too long.
@@ -118,6 +117,10 @@ class Dispatch:
         if begun is not None:
             self._took(tally, begun)
         return answer
+
+    def _begin(self, tally: ApiTally) -> tuple[float, float] | None:
+        with_cpu = tally.again()
+        return None if self._stopwatch is None else self._stopwatch(with_cpu)
 
     def _took(self, tally: ApiTally, begun: tuple[float, float]) -> None:
         assert self._stopwatch is not None, "it was begun"

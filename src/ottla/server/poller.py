@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ottla.core.metrics import SAMPLE_MASK, TurnTally
+from ottla.core.metrics import TurnTally
 from ottla.server.transfer import PORTABLE
 
 if TYPE_CHECKING:
@@ -130,12 +130,11 @@ class Poller(selectors.BaseSelector):
         ready: list[tuple[selectors.SelectorKey, int]] = []
         readers, writers = self._readers, self._writers
         tally = self.tally
-        if tally.begun:
-            tally.took.add(perf_counter() - tally.begun)
-            tally.begun = 0.0
+        if not tally.left:
+            tally.end(perf_counter())
         events = self._wait(timeout, _EVENTS_MAX)
-        tally.turns += 1
-        if not tally.turns & SAMPLE_MASK:
+        tally.left = left = tally.left - 1
+        if not left:
             tally.begun = perf_counter()
         for fd, event in events:
             # Looked up for each: what was called before may have closed this one.

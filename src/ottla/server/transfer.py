@@ -212,7 +212,6 @@ def _inlined(chunks: list[Chunk], tally: SentTally) -> list[Chunk]:
             if data is not None and len(data) == chunk.length:
                 run.append(data)
                 left -= len(data)
-                tally.copied += len(data)
                 chunk.release()
                 continue
         if run:
@@ -221,4 +220,5 @@ def _inlined(chunks: list[Chunk], tally: SentTally) -> list[Chunk]:
         joined.append(chunk)
     if run:
         joined.append(b"".join(run))
+    tally.copied += _INLINE_BYTES_TOGETHER - left
     return joined
