@@ -153,3 +153,22 @@ def test_beginning_behind_the_recovery_point_finds_the_same(
 
 def _is_there(disk: SimDisk) -> bool:
     return str(NAME) in disk.names("/data")
+
+
+def test_a_checkpoint_leaves_indexes_that_lead_to_its_recovery_point() -> None:
+    history = History(1)
+    for _ in range(8):
+        history.timestamp += 1
+        history.append()
+    segment = history.log.segments[-1]
+    history.settle()
+    assert segment.offsets.count > 1
+    assert segment.offsets.file.size() == 0
+    history.directory.checkpoint()
+    history.settle()
+    assert segment.offsets.file.size() == segment.offsets.count * index.OFFSET_ENTRY.size
+    assert segment.times.file.size() == segment.times.count * index.TIME_ENTRY.size
+    batch = resume(segment, history.log.recovery_point)
+    assert batch is not None
+    assert segment.offsets.last is not None
+    assert batch.last_offset == segment.base_offset + segment.offsets.last[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from ottla.core.model import FileSlice
+from ottla.core.model import FileSlice, Offset
 from ottla.core.pending import Pending
 from ottla.core.value import Value
 
@@ -207,8 +207,12 @@ class Disk(Protocol):
     def read_file(self, path: str) -> bytes | None:
         """A small file's whole content; None if there is no such file."""
 
-    def read_ahead(self, paths: Sequence[str]) -> None:
-        """Bring these directories into memory: they are about to be read. A hint, never fails."""
+    def read_ahead(self, logs: Sequence[tuple[str, Offset | None]]) -> Callable[[], None]:
+        """Begin to bring directories of logs into memory: they are about to be opened.
+
+        Each with the offset from which it will be read again; None where only ends are looked at.
+        A hint, which never fails. What is returned waits until it is done.
+        """
 
     def open(self, path: str) -> File:
         """An existing file for reading and writing. May be opened at its first use only."""

@@ -19,7 +19,7 @@ from itertools import groupby
 from queue import SimpleQueue
 from typing import TypeVar, cast
 
-from ottla.core.model import FileSlice
+from ottla.core.model import FileSlice, Offset
 from ottla.core.pending import Pending
 from ottla.core.ports import (
     CreateFile,
@@ -195,8 +195,8 @@ class OsDisk:
         finally:
             os.close(fd)
 
-    def read_ahead(self, paths: Sequence[str]) -> None:
-        ahead.read_ahead(paths)
+    def read_ahead(self, logs: Sequence[tuple[str, Offset | None]]) -> Callable[[], None]:
+        return ahead.read_ahead(logs)
 
     def open(self, path: str) -> File:
         return OsFile(path, self.open_files, nowait=not self._portable)

@@ -35,6 +35,7 @@ from ottla.storage.checked import ANYWHERE
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.findings import Finding
 from ottla.storage.log import Log, Opened
+from ottla.storage.opening import ahead_of
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.removal import Removals
 from ottla.storage.rounds import FlushPolicy, Rounds
@@ -44,7 +45,6 @@ from ottla.storage.settings import LogSettings
 _LOGS_AT_ONCE = 100
 _STOPPED_AT_ONCE = 16  # each may need three descriptors until it is synced
 _OPENED_AT_ONCE = 64  # steps that make what was found durable: a few for each log
-_READ_AHEAD = 256  # directories
 _DELETE = "-delete"
 _DELETED = ".deleted"
 _STRAY = "-stray"
@@ -200,17 +200,15 @@ class LogDirectory:
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
         later: list[Step] = []
-        names = self.disk.names(self.path)
-        for at, name in enumerate(names):
-            if at % _READ_AHEAD == 0:
-                there = [one for one in names[at : at + _READ_AHEAD] if partition_of(one)]
-                self.disk.read_ahead([f"{self.path}/{one}" for one in there])
+        there: list[tuple[TopicPartition, str]] = []
+        for name in self.disk.names(self.path):
             path = f"{self.path}/{name}"
             if name.endswith(_DELETE):
                 self.removals.add([[RemoveTree(path)]], 0)
-            partition = partition_of(name)
-            if partition is None:
-                continue
+            if partition := partition_of(name):
+                there.append((partition, path))
+        certain = None if clean else recovery_points or {}
+        for partition, path in ahead_of(self.disk, there, certain):
             metadata = self.disk.read_file(f"{path}/{checkpoints.PARTITION_METADATA}")
             topic_id = checkpoints.decode_partition_metadata(metadata) or NO_TOPIC_ID
             hints = Hints(
@@ -344,6 +342,7 @@ class LogDirectory:
     def checkpoint(self) -> Pending[None]:
         """Write the offset checkpoints. To be called about once a minute. Fails with DiskError."""
         self._snapshot()
+        self._write_indexes(list(self.logs.values()))
         done = self.disk.perform(self._checkpoint_steps())
         result: Pending[None] = Pending()
 
@@ -369,6 +368,18 @@ class LogDirectory:
         for at in range(0, len(there), _LOGS_AT_ONCE):
             several = [step for one in there[at : at + _LOGS_AT_ONCE] for step in one]
             self._close_made(self.disk.perform(several))
+
+    def _write_indexes(self, logs: list[Log]) -> None:
+        """Lead a start after a crash to where the recovery point lies, not a mebibyte before it.
+
+        Some logs in each turn of the loop, so that no request waits for all.
+        """
+        some, rest = logs[:_LOGS_AT_ONCE], logs[_LOGS_AT_ONCE:]
+        for log in some:
+            if log.usable and log.segments:
+                log.segments[-1].write_indexes()
+        if rest:
+            self._timers.soon(lambda: self._write_indexes(rest))
 
     @staticmethod
     def _close_made(made: Pending[list[File]]) -> None:

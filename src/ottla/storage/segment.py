@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from errno import EIO
 from typing import Final
 
@@ -227,6 +228,12 @@ class Segment:
         if self._reserved > self.size:
             self.log.truncate(self.size)
             self._reserved = self.size
+
+    def write_indexes(self) -> None:
+        """Write out what gathers in memory: a crash would take it, and a start read more for it."""
+        with suppress(DiskError):  # it stays in memory, and the next time tries again
+            self.offsets.write_out()
+            self.times.write_out()
 
     def files(self) -> list[File]:
         """Its files, in the order of SUFFIXES, and that of aborted transactions if it has one."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from errno import EIO, ENOENT
 from typing import Literal, TypeAlias, TypeVar
 
-from ottla.core.model import FileSlice
+from ottla.core.model import FileSlice, Offset
 from ottla.core.pending import Pending
 from ottla.core.ports import (
     Buffer,
@@ -271,8 +271,9 @@ class SimDisk:
         found = self._find(path)
         return bytes(found.data) if isinstance(found, Node) else None
 
-    def read_ahead(self, paths: Sequence[str]) -> None:
-        self.blocks("read ahead", str(paths[:1]))
+    def read_ahead(self, logs: Sequence[tuple[str, Offset | None]]) -> Callable[[], None]:
+        self.blocks("read ahead", str(logs[:1]))
+        return lambda: None
 
     def open(self, path: str) -> File:
         self.blocks("open", path)
