@@ -24,7 +24,6 @@ from ottla.coordinator.decision import (
     Effect,
     Ending,
     Entry,
-    Follow,
     Schedule,
     WhenCommitted,
 )
@@ -353,7 +352,8 @@ class Keeper(Generic[S]):
         codec, producer = self._codec.compression(), decision.producer
         attributes = 0 if producer is None else TRANSACTIONAL_BIT
         if len(pairs) == 1 and not codec:
-            built = build_single(*pairs[0], now_ms, producer or NO_PRODUCER, attributes)
+            [(key, value)] = pairs
+            built = build_single(key, value, now_ms, producer or NO_PRODUCER, attributes)
         else:
             built = bytearray(
                 build_batch(
@@ -363,7 +363,7 @@ class Keeper(Generic[S]):
                     attributes=attributes,
                 )
             )
-        if len(built) > self.journal.batch_bytes_max and not decision.any_size:
+        if not decision.any_size and len(built) > self.journal.batch_bytes_max:
             return ErrorCode.UNKNOWN_SERVER_ERROR
         return BatchView(memoryview(built))
 
@@ -420,20 +420,20 @@ class Keeper(Generic[S]):
         _give(result, reply.result())
 
     def _effect(self, effect: Effect) -> None:
-        match effect:
-            case Schedule():
-                self._schedule(effect)
-            case Cancel(key):
-                self._cancel(key)
-            case Complete(pending, value):
-                self._when_committed(pending, value)
-            case WhenCommitted(call):
-                self._call_when_committed(call)
-            case Do(call):
-                call()
-            case Follow(tell):
-                for one in tell():
-                    self._effect(one)
+        # The usual ones first, and no `match`, which takes some times as long for each case.
+        if isinstance(effect, Do):
+            effect.call()
+        elif isinstance(effect, WhenCommitted):
+            self._call_when_committed(effect.call)
+        elif isinstance(effect, Complete):
+            self._when_committed(effect.pending, effect.value)
+        elif isinstance(effect, Schedule):
+            self._schedule(effect)
+        elif isinstance(effect, Cancel):
+            self._cancel(effect.key)
+        else:
+            for one in effect.tell():
+                self._effect(one)
 
     def _when_committed(self, pending: Pending[Any], value: Any) -> None:
         """Complete it once all that is appended by now is committed."""

@@ -64,9 +64,12 @@ class _Writing:
         self._results = dict.fromkeys(partitions, ErrorCode.NONE)
         self._left = len(self._results)
         self.result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
-        if not self._left:
+        if self._left == 1:
+            self._begin(*self._results)
+        elif self._left:
+            self._begin_next(list(self._results))
+        else:
             self.result.complete(self._results)
-        self._begin_next(list(self._results))
 
     def _begin_next(self, places: Sequence[TopicPartition]) -> None:
         for place in places[:AT_ONCE]:

@@ -20,7 +20,7 @@ from ottla.coordinator.transaction.metadata import BUMPING
 from ottla.coordinator.transaction.sending import Sending
 from ottla.coordinator.transaction.shard import Needs, TransactionShard
 from ottla.core import group_options as options
-from ottla.core.pending import Pending
+from ottla.core.pending import Pending, completed
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -184,8 +184,10 @@ class Transactions:
             adding = _Adding(transactional_id, producer, partitions)
             self._add(adding)
             return adding.result
-        result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
         asked = self.verify(transactional_id, producer, partitions)
+        if asked.done:
+            return completed(_for_each(partitions, asked.result()))
+        result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
         asked.then(lambda: result.complete(_for_each(partitions, asked.result())))
         return result
 

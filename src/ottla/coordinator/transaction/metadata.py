@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
-from ottla.coordinator.entries.transaction_log import PartitionsSchema, TransactionLogValue
+from ottla.coordinator.entries.transaction_log import (
+    PartitionsSchema,
+    TransactionLogKey,
+    TransactionLogValue,
+)
 from ottla.coordinator.transaction.states import MOVES, PREPARED, TransactionState
 from ottla.core.model import TopicPartition
 
@@ -43,6 +47,7 @@ class Transaction:
         "deadline_s",
         "epoch",
         "id",
+        "key",
         "last_epoch",
         "next_producer_id",
         "partitions",
@@ -58,6 +63,7 @@ class Transaction:
 
     def __init__(self, transactional_id: str, value: TransactionLogValue) -> None:
         self.id = transactional_id
+        self.key = TransactionLogKey(transactional_id=transactional_id)
         self.last_epoch = NO_EPOCH
         self.deadline_s = 0.0
         self.used_s = 0.0

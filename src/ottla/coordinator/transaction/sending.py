@@ -76,7 +76,10 @@ class Sending:
             self._complete(name, ending)
             return
         written = self._markers.write(ending, partitions)
-        written.then(lambda: self._written(name, ending, written.result(), again_s))
+        if written.done:
+            self._written(name, ending, written.result(), again_s)
+        else:
+            written.then(lambda: self._written(name, ending, written.result(), again_s))
 
     def _written(
         self,
@@ -119,6 +122,9 @@ class Sending:
     def _complete(self, name: str, ending: Ending) -> None:
         producer = Identity(ending.producer_id, ending.producer_epoch)
         asked = self._submit(name, lambda shard: shard.complete(name, producer))
+
+        if asked.done and not asked.result():
+            return
 
         def completed() -> None:
             if error := asked.result():

@@ -172,7 +172,8 @@ class TransactionShard:
         if producer_id is None:
             return Decision(Needs.PRODUCER_ID)
         value = first(producer_id, timeout_ms, self._clock.wall_ms())
-        return Decision(Identity(producer_id, 0), [_entry(name, value)])
+        key = TransactionLogKey(transactional_id=name)
+        return Decision(Identity(producer_id, 0), [Entry(key, value)])
 
     def _begin(
         self, found: Transaction, producer: Identity, last_epoch: int, timeout_ms: int
@@ -181,7 +182,7 @@ class TransactionShard:
             producer.epoch, timeout_ms, self._clock.wall_ms(), producer.producer_id
         )
         remember = Do(partial(_remember, found, last_epoch))
-        return Decision(producer, [_entry(found.id, value)], [remember])
+        return Decision(producer, [Entry(found.key, value)], [remember])
 
     # --- what takes part -------------------------------------------------------------------
 
@@ -215,7 +216,7 @@ class TransactionShard:
             timeout_s = found.timeout_ms / 1000
             if self._clock.monotonic() + timeout_s < self._scan_at_s:
                 effects = self._scan_in(timeout_s)
-        return Decision(ErrorCode.NONE, [_entry(name, value)], effects)
+        return Decision(ErrorCode.NONE, [Entry(found.key, value)], effects)
 
     def verify(
         self, name: str, producer: Identity, partitions: Collection[TopicPartition]
@@ -287,7 +288,7 @@ class TransactionShard:
         effects: list[Effect] = [WhenCommitted(partial(self._send, [found]))]
         if last != found.last_epoch:
             effects.insert(0, Do(partial(_remember, found, last)))
-        return _ended(told, _entry(found.id, value), effects)
+        return _ended(told, Entry(found.key, value), effects)
 
     def _send(self, prepared: Sequence[Transaction]) -> None:
         self._node.prepared(self.partition, prepared)
@@ -309,7 +310,7 @@ class TransactionShard:
             return Decision(ErrorCode.NONE)  # it is a later one that is about to end
         value = found.completed(self._clock.wall_ms())
         done = Do(partial(self._node.completed, name))
-        return _ended(ErrorCode.NONE, _entry(name, value), [done])
+        return _ended(ErrorCode.NONE, Entry(found.key, value), [done])
 
     # --- time ------------------------------------------------------------------------------
 
@@ -349,16 +350,12 @@ class TransactionShard:
         entries = []
         for found in self.transactions.values():
             if found.used_s <= oldest_s and found.state in RESTING:
-                entries.append(Entry(TransactionLogKey(transactional_id=found.id), None))
+                entries.append(Entry(found.key, None))
                 if len(entries) == EXPIRED_AT_ONCE:
                     break
         more = len(entries) == EXPIRED_AT_ONCE
         again = self._expire_later(0.0 if more else None)
         return Decision(None, entries, [again], atomic=False)
-
-
-def _entry(name: str, value: TransactionLogValue) -> Entry:
-    return Entry(TransactionLogKey(transactional_id=name), value)
 
 
 def _ended(reply: R, entry: Entry, effects: Sequence[Effect]) -> Decision[R]:

@@ -48,10 +48,10 @@ def test_an_id_without_partitions_has_none_rather_than_an_empty_list() -> None:
 
 @pytest.mark.parametrize("topics", [None, 0, 1, 126, 127, 200])
 @pytest.mark.parametrize("numbers", [0, 1, 127, 20_000])
-@pytest.mark.parametrize("previous", [-1, 2**62])
+@pytest.mark.parametrize(("previous", "next_one"), [(-1, 1), (-1, -1), (2**62, -1), (9, 10)])
 @pytest.mark.parametrize("version", [0, 2])
 def test_a_value_is_written_as_the_codec_writes_it(
-    topics: int | None, numbers: int, previous: int, version: int
+    topics: int | None, numbers: int, previous: int, next_one: int, version: int
 ) -> None:
     partitions = None
     if topics is not None:
@@ -62,7 +62,7 @@ def test_a_value_is_written_as_the_codec_writes_it(
     content = value(
         transaction_partitions=partitions,
         previous_producer_id=previous,
-        next_producer_id=-previous,
+        next_producer_id=next_one,
         client_transaction_version=version,
     )
     _, written = encode_entry(Entry(KEY, content))
