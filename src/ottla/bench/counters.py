@@ -103,7 +103,7 @@ def _counts(node: ast.AST, names: set[str]) -> bool:
 def _names_one(node: ast.AST, names: set[str]) -> bool:
     return any(
         (isinstance(one, ast.Name) and one.id in names)
-        or (isinstance(one, ast.Attribute) and one.attr in {"tally", "_tally"})
+        or (isinstance(one, ast.Attribute) and one.attr.endswith("tally"))
         for one in ast.walk(node)
     )
 

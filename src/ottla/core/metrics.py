@@ -2,14 +2,14 @@
 
 Owns the counters and nothing else: no clock, no names for the outside, no locks. On the way of a
 request each costs one attribute and one addition, so every statement that counts there is one
-line that adds to something called `tally`: `ottla bench counters` takes just those lines out to
-see what they cost. Who reads them does so on the loop's thread.
+line that adds to something called `tally`, or a name that ends so: `ottla bench counters` takes
+just those lines out to see what they cost. Who reads them does so on the loop's thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 SAMPLE_EVERY: Final = 64
 """Of so many requests of an API, and turns of the loop, one is timed: a clock costs more than all
@@ -60,19 +60,25 @@ def quantile(buckets: Sequence[int], share: float) -> float:
     return 0.0
 
 
+class Counting(Protocol):
+    """Who counts requests of one API: down from SAMPLE_EVERY to the one that is timed, which is a
+    small number, for which no object is made."""
+
+    tally: int
+
+
 class ApiTally:
     """Requests of one API, and how long those took that were timed.
 
-    They are counted down to the next that is timed: a small number, for which no object is made.
     The time is that of decoding, handling and encoding on the loop; what a parked request waits
     for is not in it.
     """
 
-    __slots__ = ("_before", "cpu_s", "cpu_timed", "left", "name", "wall")
+    __slots__ = ("_before", "_counting", "cpu_s", "cpu_timed", "name", "wall")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.left = SAMPLE_EVERY
+        self._counting: list[Counting] = []
         self._before = 0
         self.wall = Durations()
         self.cpu_s = 0.0  # of so many of them:
@@ -80,11 +86,16 @@ class ApiTally:
 
     @property
     def requests(self) -> int:
-        return self._before + SAMPLE_EVERY - self.left
+        return self._before + sum(SAMPLE_EVERY - one.tally for one in self._counting)
 
-    def again(self) -> bool:
+    def begin(self, counting: Counting) -> None:
+        """Somebody counts requests of this API, too: those of a version."""
+        counting.tally = SAMPLE_EVERY
+        self._counting.append(counting)
+
+    def again(self, counting: Counting) -> bool:
         """Count down anew, at 0; whether the CPU of this request is to be measured, too."""
-        self.left = SAMPLE_EVERY
+        counting.tally = SAMPLE_EVERY
         self._before += SAMPLE_EVERY
         return self._before % CPU_SAMPLE_EVERY == 0
 
@@ -92,24 +103,19 @@ class ApiTally:
 class PartitionTally:
     """What one partition took in and gave out since the node started.
 
-    Records and bytes that came in are not counted: where the log ends now says how many.
+    Records and bytes that came in are not counted: where the log ends now says how many. Batches
+    are counted by the partition itself.
     """
 
-    __slots__ = ("batches", "bytes_out", "cold", "fetches", "first_byte", "first_offset", "packed")
+    __slots__ = ("bytes_out", "cold", "fetches", "first_byte", "first_offset", "packed")
 
     def __init__(self, first_offset: int = 0, first_byte: int = 0) -> None:
         self.first_offset = first_offset  # where the log ended then
         self.first_byte = first_byte
-        self.batches = 0
-        self.packed = [0] * CODECS  # of them by codec, those that are compressed
+        self.packed = [0] * CODECS  # batches by codec, but for those that are not compressed
         self.fetches = 0  # that found something
         self.bytes_out = 0
         self.cold = 0  # reads whose pages had to be brought in first
-
-    @property
-    def codecs(self) -> list[int]:
-        """Batches of each codec."""
-        return [self.batches - sum(self.packed), *self.packed[1:]]
 
 
 class GoneTally:
@@ -127,15 +133,17 @@ class GoneTally:
         self.cold = 0
         self.codecs = [0] * CODECS
 
-    def add(self, partition: PartitionTally, log_end: int, bytes_end: int) -> None:
-        """Take over from a partition whose log ended there, counted in offsets and in bytes."""
-        self.records += log_end - partition.first_offset
-        self.batches += partition.batches
-        self.bytes_in += bytes_end - partition.first_byte
+    def add(
+        self, partition: PartitionTally, records: int, bytes_in: int, codecs: Sequence[int]
+    ) -> None:
+        """Take over from a partition that took in so much, its batches counted by codec."""
+        self.records += records
+        self.batches += sum(codecs)
+        self.bytes_in += bytes_in
         self.bytes_out += partition.bytes_out
         self.fetches += partition.fetches
         self.cold += partition.cold
-        self.codecs = [a + b for a, b in zip(self.codecs, partition.codecs, strict=True)]
+        self.codecs = [a + b for a, b in zip(self.codecs, codecs, strict=True)]
 
 
 class SentTally:

@@ -39,7 +39,8 @@ class Route:
     """What is done with the requests of one key and version."""
 
     __slots__ = (
-        "decode", "encode", "flexible_header", "handle", "head_size", "pack_head", "quick", "tally",
+        "decode", "encode", "flexible_header", "handle", "head_size", "of_api", "pack_head",
+        "quick", "tally",
     )  # fmt: skip
 
     def __init__(
@@ -49,7 +50,7 @@ class Route:
         quick: Quick | None,
         encode: Callable[[Any], list[bytes | FileSlice]],
         flexible_header: bool,
-        tally: ApiTally,
+        of_api: ApiTally,
     ) -> None:
         self.decode = decode
         self.handle = handle
@@ -57,7 +58,9 @@ class Route:
         self.encode = encode
         self.flexible_header = flexible_header
         self.pack_head, self.head_size = response_head(flexible_header)
-        self.tally = tally
+        self.tally = 0
+        self.of_api = of_api
+        of_api.begin(self)
 
 
 class Dispatch:
@@ -91,11 +94,9 @@ class Dispatch:
             if api is None:
                 return self._unsupported(correlation_id)
             route = self._route(api, version)
-        tally = route.tally
-        tally.left = left = tally.left - 1
-        begun = None
+        route.tally = left = route.tally - 1
         if not left:
-            begun = self._begin(tally)
+            return self._timed(route, connection, frame)
         body, end = route.decode(frame, at)
         if end != len(frame):
             # Taken, as Kafka does: librdkafka's own Metadata request for all topics is 3 too long.
@@ -114,22 +115,23 @@ class Dispatch:
         else:
             request = Request(key, version, correlation_id, client_id, body, connection)
             answer = self._finish(route, request, route.handle(self._context, request))
-        if begun is not None:
-            self._took(tally, begun)
         return answer
 
-    def _begin(self, tally: ApiTally) -> tuple[float, float] | None:
-        with_cpu = tally.again()
-        return None if self._stopwatch is None else self._stopwatch(with_cpu)
-
-    def _took(self, tally: ApiTally, begun: tuple[float, float]) -> None:
-        assert self._stopwatch is not None, "it was begun"
-        with_cpu = begun[1] > 0
-        wall_s, cpu_s = self._stopwatch(with_cpu)
-        tally.wall.add(wall_s - begun[0])
+    def _timed(self, route: Route, connection: ConnectionState, frame: memoryview) -> Answer:
+        """The same with a stopwatch; the request is counted by who asks for this."""
+        of_api, stopwatch = route.of_api, self._stopwatch
+        with_cpu = of_api.again(route)
+        route.tally += 1
+        if stopwatch is None:
+            return self.dispatch(connection, frame)
+        wall_s, cpu_s = stopwatch(with_cpu)
+        answer = self.dispatch(connection, frame)
+        wall_end_s, cpu_end_s = stopwatch(with_cpu)
+        of_api.wall.add(wall_end_s - wall_s)
         if with_cpu:
-            tally.cpu_s += cpu_s - begun[1]
-            tally.cpu_timed += 1
+            of_api.cpu_s += cpu_end_s - cpu_s
+            of_api.cpu_timed += 1
+        return answer
 
     def resume(self, parked: Parked) -> Answer:
         """Go on with a request that waited."""

@@ -122,9 +122,7 @@ def partitions(found: Iterable[Partition]) -> list[Report]:
 
 def _partition(partition: Partition) -> Report:
     log, tally = partition.log, partition.tally
-    batches = tally.batches
-    bytes_in = log.bytes_end - tally.first_byte
-    records = log.end - tally.first_offset
+    batches, bytes_in, records = partition.batches_tally, partition.bytes_in, partition.records_in
     return {
         "topic": partition.key.topic,
         "partition": partition.key.partition,
@@ -139,7 +137,7 @@ def _partition(partition: Partition) -> Report:
         "bytes_in": bytes_in,
         "records_per_batch": _over(records, batches),
         "bytes_per_batch": _over(bytes_in, batches),
-        "batches_by_codec": _by_codec(tally.codecs),
+        "batches_by_codec": _by_codec(partition.batches_by_codec),
         "fetches": tally.fetches,
         "fetches_cold": tally.cold,
         "bytes_out": tally.bytes_out,

@@ -107,6 +107,7 @@ class Partition:
 
     __slots__ = (
         "_committing",
+        "batches_tally",
         "clock",
         "committed_by_sync",
         "deleted",
@@ -158,6 +159,8 @@ class Partition:
         self.fetch_answers: dict[int, tuple[bytes, bytes, bytes]] | None = None
         """What is the same in all answers of a version: each is its handler's own."""
         self.tally = PartitionTally(log.end, log.bytes_end)
+        self.batches_tally = 0
+        """Batches that were appended since the start."""
         # What survived the start is on disk: recovery has synced what it kept.
         self.high_position = self.stable_position = log.end_position()
         if log.producers.unstable.first is not None:
@@ -176,6 +179,21 @@ class Partition:
         """Whether a client's batch is appended as it is, once its header is judged."""
         self.stamps_time = settings.rules.timestamp_type == "LogAppendTime"
         self.log.settings = settings.log
+
+    # --- what came in since the start --------------------------------------------------------
+
+    @property
+    def records_in(self) -> int:
+        return self.log.end - self.tally.first_offset
+
+    @property
+    def bytes_in(self) -> int:
+        return self.log.bytes_end - self.tally.first_byte
+
+    @property
+    def batches_by_codec(self) -> list[int]:
+        packed = self.tally.packed[1:]  # the first is of those with another attribute than a codec
+        return [self.batches_tally - sum(packed), *packed]
 
     # --- offsets ---------------------------------------------------------------------------
 
@@ -242,10 +260,9 @@ class Partition:
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        tally = self.tally
-        tally.batches += 1
-        if batch.attributes & CODEC_MASK:
-            tally.packed[batch.attributes & CODEC_MASK] += 1
+        self.batches_tally += 1
+        if batch.attributes:
+            self.tally.packed[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, append_time)
@@ -299,7 +316,7 @@ class Partition:
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        self.tally.batches += 1
+        self.batches_tally += 1
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, now_ms)

@@ -225,7 +225,12 @@ class PartitionTable:
         self._by_id.pop(topic.id, None)
         self._configs.pop(topic.id, None)
         for partition in self._by_name.pop(topic.name, ()):
-            self.gone.add(partition.tally, partition.log.end, partition.log.bytes_end)
+            self.gone.add(
+                partition.tally,
+                partition.records_in,
+                partition.bytes_in,
+                partition.batches_by_codec,
+            )
             partition.close(deleted=True)
             gone = self.directory.delete(partition.key)
             gone.then(partial(self._removed, partition.key, gone))

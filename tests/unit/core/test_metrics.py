@@ -50,9 +50,8 @@ def test_a_quantile_can_be_that_of_what_came_between_two_looks():
 def test_what_deleted_partitions_had_counted_adds_up():
     gone = GoneTally()
     for first_offset in (0, 100):
-        tally = PartitionTally(first_offset, first_offset * 10)
-        tally.batches, tally.bytes_out, tally.fetches, tally.cold = 4, 400, 3, 1
-        tally.packed[4] = 2
-        gone.add(tally, first_offset + 20, first_offset * 10 + 500)
+        tally = PartitionTally(first_offset)
+        tally.bytes_out, tally.fetches, tally.cold = 400, 3, 1
+        gone.add(tally, 20, 500, [2, 0, 0, 0, 2, 0, 0, 0])
     assert (gone.records, gone.batches, gone.bytes_in, gone.bytes_out) == (40, 8, 1000, 800)
     assert (gone.fetches, gone.cold, gone.codecs[0], gone.codecs[4]) == (6, 2, 4, 4)

@@ -266,10 +266,11 @@ def test_where_the_operating_system_flushes_a_marker_counts_at_once():
 
 def test_a_marker_counts_as_a_batch_that_came_in(node, partition):
     write(partition, 0)
-    before = (partition.tally.batches, partition.log.bytes_end)
+    before = (partition.batches_tally, partition.bytes_in)
     end(node, partition, commit=True)
-    assert partition.tally.batches == before[0] + 1
-    assert partition.log.bytes_end == partition.log.size > before[1]
+    assert partition.batches_tally == before[0] + 1
+    assert partition.bytes_in == partition.log.size > before[1]
+    assert partition.batches_by_codec == [2, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_where_the_broker_stamps_the_time_it_stamps_markers_too(node):
