@@ -180,6 +180,21 @@ class Item:
         self.verification: Verification | None = None
         """What the log must be shown of a transaction that is not open there yet."""
 
+    def verify(self, adds: bool) -> bool:
+        """Begin to verify its batch, which is a transaction's; whether the coordinator is asked."""
+        batch, partition = self.batch, self.partition
+        assert batch is not None, "only what may still be appended"
+        assert partition is not None, "a batch is kept only beside its partition"
+        who = batch.producer_id, batch.producer_epoch
+        self.verification = partition.verify(*who, batch.base_sequence, bumps=adds)
+        return self.verification is not None
+
+    def refuted(self, error: ErrorCode) -> None:
+        """The coordinator refuses it."""
+        batch, partition, verification = self.batch, self.partition, self.verification
+        if batch is not None and partition is not None and verification is not None:
+            partition.refuted(batch.producer_id, verification, error)
+
     def refuse(self, error: ErrorCode, rejected: Rejected | None = None) -> None:
         self.batch = None
         response = self.response
@@ -316,14 +331,12 @@ class Produce:
             batch, partition = item.batch, item.partition
             if batch is None or partition is None or not batch.attributes & TRANSACTIONAL_BIT:
                 continue
-            who = batch.producer_id, batch.producer_epoch
-            producers.add(who)
-            item.verification = partition.verify(*who, batch.base_sequence, bumps=adds)
-            if item.verification is not None:
-                asked.append(item)
+            producers.add((batch.producer_id, batch.producer_epoch))
+            asked.append(item)
         if len(producers) > 1:
             self._refuse_all(ErrorCode.INVALID_PRODUCER_ID_MAPPING, "more than one producer")
             return self.proceed()
+        asked = [item for item in asked if item.verify(adds)]
         if not asked:
             return self.proceed()
         admitted = self.context.transactions.admit(
@@ -348,6 +361,7 @@ class Produce:
             # Too late is what Kafka makes of a connection that breaks.
             error = results.get(item.partition.key, ErrorCode.NETWORK_EXCEPTION)
             if error:
+                item.refuted(error)
                 refused = _refusal(error, self.request.api_version)
                 item.refuse(refused.error, refused)
         return self.proceed()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ottla.coordinator.decision import Decision
     from ottla.coordinator.group.shard import GroupShard
     from ottla.handlers.context import Context, Request
+    from ottla.replication.partition import Partition
     from ottla.storage.producers import Verification
 
 ABORTABLE_SINCE, ADDS_SINCE = 4, 5
@@ -121,15 +122,16 @@ class _Committing:
         admitted = context.transactions.admit(
             body.transactional_id, body.producer_id, body.producer_epoch, [place], add=adds
         )
-        admitted.then(partial(self._admitted, place, admitted, verification))
+        admitted.then(partial(self._admitted, partition, admitted, verification))
 
     def _admitted(
         self,
-        place: TopicPartition,
+        partition: Partition,
         admitted: Pending[dict[TopicPartition, ErrorCode]],
         verification: Verification,
     ) -> None:
-        if error := admitted.result()[place]:
+        if error := admitted.result()[partition.key]:
+            partition.refuted(self._request.body.producer_id, verification, error)
             self.result.complete(_known(error, self._request.api_version))
         else:
             self._commit(verification)

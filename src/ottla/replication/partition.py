@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 # Names of the module: to look a member up in an enum takes as long as to make an object.
 _NO_ERROR = ErrorCode.NONE
 _OUT_OF_RANGE = ErrorCode.OFFSET_OUT_OF_RANGE
+_REFUSED_FOR_GOOD = (
+    ErrorCode.INVALID_PRODUCER_ID_MAPPING,
+    ErrorCode.PRODUCER_FENCED,
+    ErrorCode.INVALID_REQUEST,
+)
+"""What a coordinator says of a producer and its epoch that it will never say otherwise."""
 _A_LOT = 1 << 31  # more than any fetch can wait for
 
 
@@ -276,6 +282,11 @@ class Partition:
         the rules of transaction version 2.
         """
         return self.log.producers.verify(producer_id, epoch, sequence, bumps=bumps)
+
+    def refuted(self, producer_id: int, verification: Verification, error: ErrorCode) -> None:
+        """The coordinator has refused it so; where that is for good, it is forgotten."""
+        if error in _REFUSED_FOR_GOOD:
+            self.log.producers.refute(producer_id, verification)
 
     def append_marker(
         self,

@@ -84,16 +84,18 @@ class Verification:
     was not yet: it would leave a gap which nobody could tell from the beginning.
     """
 
-    __slots__ = ("bumps", "epoch", "heard_ms", "lowest_sequence")
+    __slots__ = ("bumps", "epoch", "heard_ms", "is_shared", "lowest_sequence")
 
     def __init__(self, epoch: int, sequence: int, bumps: bool) -> None:
         self.epoch = epoch
+        self.is_shared = False
         self.lowest_sequence = sequence
         self.bumps = bumps
         self.heard_ms = 0  # as ProducerState's
 
     def meet(self, epoch: int, sequence: int) -> None:
         """Another batch of the producer is to be verified."""
+        self.is_shared = True
         if epoch > self.epoch:
             self.epoch = epoch
             self.lowest_sequence = sequence
@@ -210,6 +212,15 @@ class ProducerStates:
             verification.meet(epoch, sequence)
             verification.heard_ms = 0
         return verification
+
+    def refute(self, producer_id: int, verification: Verification) -> None:
+        """The coordinator knows no such producer, nor ever will again: forget that it was asked.
+
+        Else whoever makes up producer ids fills the place of those that are being verified. Who
+        named the id of another, which is being verified too, takes nothing from that one.
+        """
+        if self._verifying.get(producer_id) is verification and not verification.is_shared:
+            del self._verifying[producer_id]
 
     def check_marker(
         self, producer_id: int, epoch: int, coordinator_epoch: int, version: int

@@ -204,3 +204,28 @@ def test_a_marker_of_an_old_epoch_or_for_an_unknown_partition_is_refused(node, a
     node.settle()
     [told] = call.answer.markers[0].topics[0].partitions
     assert (told.partition_index, told.error_code) == (7, E.UNKNOWN_TOPIC_OR_PARTITION)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (E.INVALID_PRODUCER_ID_MAPPING, 0),
+        (E.PRODUCER_FENCED, 0),
+        (E.INVALID_REQUEST, 0),
+        (E.CONCURRENT_TRANSACTIONS, 1),
+        (E.TRANSACTION_ABORTABLE, 1),
+        (E.NOT_COORDINATOR, 1),
+    ],
+)
+def test_a_producer_that_was_refused_for_good_is_not_remembered(node, admission, error, kept):
+    """One that may yet be let in is: what comes behind its batch must not overtake it (I41)."""
+    admission.error = error
+    codes(node, {0: of(0)})
+    producers = node.context.table.get("t", 0).log.producers
+    assert len(producers._verifying) == kept
+
+
+def test_a_request_of_two_producers_has_none_of_them_remembered(node):
+    assert codes(node, {0: of(0), 1: of(0, pid=8)}) == [E.INVALID_PRODUCER_ID_MAPPING] * 2
+    for number in range(2):
+        assert not node.context.table.get("t", number).log.producers._verifying

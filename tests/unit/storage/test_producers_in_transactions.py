@@ -298,3 +298,30 @@ def test_verifications_are_bounded_as_producers_are():
     for pid in (2, 3):
         verified(states, sent(0, pid=pid))
     assert states.check(sent(0, pid=1), first) is INVALID_STATE
+
+
+def verifying(states: ProducerStates) -> int:
+    return len(states._verifying)
+
+
+def test_a_producer_that_the_coordinator_does_not_know_takes_no_place(states):
+    for pid in range(100):
+        batch = sent(0, pid=pid)
+        states.refute(pid, verified(states, batch))
+    assert verifying(states) == 0
+
+
+def test_who_names_the_id_of_another_takes_nothing_from_that_one(states):  # I41
+    batch = sent(0)
+    verification = verified(states, batch)
+    states.refute(7, verified(states, sent(3)))
+    assert states.check(batch, verification) is None
+
+
+def test_a_refusal_that_comes_late_takes_nothing_from_a_later_verification(states):
+    earlier = verified(states, sent(0))
+    states.update(marker(ABORT, at=0))
+    later = sent(0, epoch=1, at=1)
+    verification = verified(states, later)
+    states.refute(7, earlier)
+    assert states.check(later, verification) is None
