@@ -40,7 +40,11 @@ def run(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedPro
     if reason := missing():
         pytest.skip(reason)
     command = ["bash", str(REFERENCE / "run.sh"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as late:
+        said = [one.decode(errors="replace") for one in (late.stdout, late.stderr) if one]
+        pytest.fail(f"{late}; so far it said:\n" + "\n".join(one[-3000:] for one in said))
     assert done.returncode == 0, (
         f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     )

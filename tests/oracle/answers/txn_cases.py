@@ -456,7 +456,7 @@ def h116_a_transaction_that_takes_too_long(peer: Peer, version: int) -> Any:
     wait_until(
         lambda: producer.described()["transaction_state"] == "CompleteAbort",
         "the abort of a transaction that took too long",
-        seconds=30,
+        seconds=120,  # Kafka looks every 10 s
     )
     return [
         producer.described(),
