@@ -55,7 +55,7 @@ _SMALL = 64 << 10
 class _Job:
     """Calls for one Pending, done by one thread or shared out over several."""
 
-    __slots__ = ("_calls", "_lock", "_parts", "error", "files", "pending", "value")
+    __slots__ = ("_calls", "_lock", "_parts", "created", "error", "files", "pending", "value")
 
     def __init__(
         self, calls: Iterable[Callable[[], object]], files: Sequence[File], parts: int
@@ -64,6 +64,8 @@ class _Job:
         self._lock = threading.Lock()
         self._parts = parts
         self.files = files
+        self.created: Sequence[File] = ()
+        """Files that the calls make: nobody else knows them before they are delivered."""
         self.pending: Pending[object] = Pending()
         self.value: object = None
         self.error: DiskError | None = None
@@ -208,11 +210,12 @@ class OsDisk:
                 if kind in _TOGETHER:
                     self._sync_all(list(group))
                 else:
-                    created += self._perform_all(list(group))
+                    self._perform_all(list(group), created)
         except DiskError:
-            for file in created:
-                file.close()
+            _throw_away(created)
             raise
+        for file in created:
+            file.release()
         self.open_files.trim()
         return created
 
@@ -230,27 +233,30 @@ class OsDisk:
         if job.error is not None:
             raise job.error
 
-    def _perform_all(self, steps: Sequence[Step]) -> list[File]:
-        created: list[File] = []
-        try:
-            for step in steps:
-                self._perform(step, created)
-        except DiskError:
-            for file in created:
-                file.close()
-            raise
+    def _perform_all(self, steps: Sequence[Step], created: list[File]) -> list[File]:
+        """What is created is held until it is delivered, lest its descriptor be closed under us."""
+        for step in steps:
+            self._perform(step, created)
         return created
+
+    def _perform_one(self, steps: Sequence[Step], created: list[File]) -> list[File]:
+        try:
+            return [*self._perform_all(steps, created)]  # the caller's own, to do with as it likes
+        except DiskError:
+            _throw_away(created)
+            created.clear()
+            raise
 
     # Not blocking.
 
     def perform(self, steps: Sequence[Step]) -> Pending[list[File]]:
         files = [step.file for step in steps if isinstance(step, ReserveSpace | SyncFile)]
-        pending = self._submit(self._steps, [lambda: self._perform_all(steps)], files, 1)
+        pending = self._submit_steps(self._steps, steps, files)
         return cast("Pending[list[File]]", pending)
 
     def perform_aside(self, steps: Sequence[Step]) -> Pending[list[File]]:
         files = [step.file for step in steps if isinstance(step, ReserveSpace | SyncFile)]
-        pending = self._submit(self._asides, [lambda: self._perform_all(steps)], files, 1)
+        pending = self._submit_steps(self._asides, steps, files)
         return cast("Pending[list[File]]", pending)
 
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
@@ -290,12 +296,20 @@ class OsDisk:
                 os.close(fd)
         self._null = self._spare = -1
 
+    def _submit_steps(
+        self, threads: _Threads, steps: Sequence[Step], files: Sequence[File]
+    ) -> Pending[object]:
+        created: list[File] = []
+        call = partial(self._perform_one, steps, created)
+        return self._submit(threads, [call], files, 1, created)
+
     def _submit(
         self,
         threads: _Threads,
         calls: Sequence[Callable[[], object]],
         files: Sequence[File],
         parts: int,
+        created: Sequence[File] = (),
     ) -> Pending[object]:
         if self._closed:
             refused: Pending[object] = Pending()
@@ -305,6 +319,7 @@ class OsDisk:
         for file in files:
             file.retain()
         job = _Job(calls, files, parts)
+        job.created = created
         threads.submit(job, parts)
         return job.pending
 
@@ -315,10 +330,14 @@ class OsDisk:
         for file in job.files:
             file.release()
         self.open_files.trim()
-        if job.error is not None:
-            job.pending.fail(job.error)
-        else:
-            job.pending.complete(job.value)
+        try:
+            if job.error is not None:
+                job.pending.fail(job.error)
+            else:
+                job.pending.complete(job.value)
+        finally:
+            for file in job.created:
+                file.release()  # by now whoever needs it longer has said so
 
     def _sync_ahead(self, files: list[OsFile]) -> None:
         def done() -> None:
@@ -357,11 +376,13 @@ class OsDisk:
 
     def _open(self, action: str, path: str, flags: int) -> OsFile:
         file = OsFile(path, self.open_files, nowait=not self._portable)
+        file.retain()  # before it is known to `open_files`, which the loop trims meanwhile
         file.open(action, flags)
         return file
 
     def _open_renamed(self, path: str, becomes: str) -> OsFile:
         file = OsFile(becomes, self.open_files, nowait=not self._portable)
+        file.retain()
         _attempt("open", path, lambda: self.open_files.opened(path, file, os.O_RDWR))
         return file
 
@@ -374,7 +395,7 @@ class OsDisk:
             if self._durable:
                 _attempt("sync", aside, lambda: _sync_whole(file.fileno()))
         finally:
-            file.close()
+            _throw_away([file])
         _attempt("rename", aside, lambda: os.replace(aside, path))
         if sync_directory:
             self._sync_directory(os.path.dirname(path) or ".")
@@ -439,6 +460,12 @@ class OsDisk:
         if self._portable:
             return len(os.pread(file.fileno(), min(length, _WARM_CHUNK), position))
         return os.sendfile(self._null, file.fileno(), position, length)
+
+
+def _throw_away(files: Iterable[File]) -> None:
+    for file in files:
+        file.close()
+        file.release()
 
 
 def _read_whole(fd: int) -> bytes:

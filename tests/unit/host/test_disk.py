@@ -5,6 +5,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -23,7 +24,7 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
-from ottla.host import linux
+from ottla.host import files, linux
 from ottla.host.disk import OsDisk
 
 
@@ -372,3 +373,30 @@ def test_a_directory_is_synced_also_when_no_descriptor_is_left(disk, tmp_path):
         for fd in taken:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_is_being_made_keeps_its_descriptor_while_the_loop_closes_those_of_others(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = OsDisk(loop.wake, files_max=0)
+    write = os.pwrite
+
+    def written(fd: int, data: bytes, position: int) -> int:
+        for _ in range(2):  # what was used lately has a second chance
+            monkeypatch.setattr(disk.open_files, "_thread", threading.get_ident())
+            disk.open_files.trim()
+        return write(fd, data, position)
+
+    monkeypatch.setattr(files.os, "pwrite", written)
+    made, replaced = f"{tmp_path}/made", f"{tmp_path}/replaced"
+    steps = [CreateFile(made, b"made"), ReplaceFile(replaced, b"replaced")]
+    [early] = disk.perform_now(steps)
+    [file] = loop.until(disk.perform(steps))
+    assert (disk.read_file(made), disk.read_file(replaced)) == (b"made", b"replaced")
+    file.write(b"more", 4)
+    assert disk.read_file(made) == b"mademore"
+    disk.close()
+    for one in (early, file):
+        assert one.users == 0
+        one.close()
+    assert len(disk.open_files) == 0
