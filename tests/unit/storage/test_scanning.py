@@ -1,0 +1,67 @@
+"""Headers read through a log's file: all of them, and no more of what lies between than is cheap."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from ottla.core.ports import File
+from ottla.records.batch import HEADER_SIZE, BatchView
+from ottla.records.builder import build_batch
+from ottla.records.reader import Record
+from ottla.storage.scanning import HEADERS_CHUNK, batches
+
+
+class Counted:
+    """A file in memory that counts what is read of it."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.bytes_read = 0
+
+    def read(self, position: int, length: int) -> bytes:
+        found = self.content[position : position + length]
+        self.bytes_read += len(found)
+        return found
+
+
+def log_of(sizes: list[int]) -> tuple[Counted, list[int]]:
+    """A log of batches with values of these sizes, and where each begins."""
+    content, begins = bytearray(), []
+    for size in sizes:
+        batch = build_batch([Record(None, bytes(size), 1000)])
+        begins.append(len(content))
+        content += batch
+    return Counted(bytes(content)), begins
+
+
+def found_in(file: Counted, whole: bool) -> list[int]:
+    places = []
+    for batch, at in batches(cast("File", file), 0, len(file.content), whole=whole):
+        assert BatchView(memoryview(file.content), at).crc == batch.crc
+        assert not whole or len(batch.view) == batch.length
+        places.append(at)
+    return places
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "sizes", [[10] * 2000, [20_000] * 20, [10, 20_000, 10, 10, 70_000, 10, 9000, 10], [10], []]
+)
+def test_every_batch_is_found_where_it_begins(sizes: list[int], whole: bool) -> None:
+    file, begins = log_of(sizes)
+    assert found_in(file, whole) == begins
+
+
+def test_of_large_batches_nothing_but_headers_is_read() -> None:
+    file, begins = log_of([20_000] * 100)
+    found_in(file, whole=False)
+    assert file.bytes_read <= HEADERS_CHUNK + HEADER_SIZE * len(begins)
+
+
+def test_small_batches_are_not_read_one_by_one() -> None:
+    file, begins = log_of([10] * 2000)
+    found_in(file, whole=False)
+    assert file.bytes_read < 2 * len(file.content)
+    assert len(begins) == 2000
