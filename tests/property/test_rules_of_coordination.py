@@ -80,7 +80,10 @@ RULES = {
         "if False:",
     ),
     "I38 no marker before the decision is on disk": Rule(
-        f"{PACKAGE}.shard", "TransactionShard._when_durable", "durable.then(look)", "call()"
+        f"{PACKAGE}.shard",
+        "TransactionShard._prepare",
+        "WhenCommitted(partial(self._send, [found]))",
+        "Do(partial(self._send, [found]))",
     ),
     "I38 every partition gets its marker": Rule(
         f"{PACKAGE}.sending", "Sending._written", "if error not in _OVER", "if False"
@@ -132,7 +135,7 @@ RULES = {
     ),
     "a batch waits for the end of the transaction before": Rule(
         f"{PACKAGE}.coordinator",
-        "Transactions._add",
+        "Transactions._added",
         "told is not ErrorCode.CONCURRENT_TRANSACTIONS or adding.is_late",
         "True",
     ),
