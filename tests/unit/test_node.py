@@ -50,7 +50,7 @@ def test_a_bug_in_what_the_loop_calls_is_logged_once_and_named_as_a_fault_of_ott
     node.timers.after(0.02, loop.stop)
     loop.run_forever()
     (record,) = caplog.records
-    assert record.name == "ottla.node"
+    assert record.name == "ottla.server"
     assert record.levelno == logging.ERROR
     assert "a fault of ottla's" in record.getMessage()
     assert record.exc_info is not None
