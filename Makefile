@@ -51,7 +51,7 @@ bench: dev ## What requests cost the broker, beside a bare loop; ARGS="fetch --r
 bench-check: dev ## Whether the hot path is dearer than recorded; only says so
 	$(BIN)/ottla bench check docs/bench-ratios.json $(ARGS)
 
-bench-page: dev ## Measure everything (under 20 minutes) and write the tables of docs/performance.md; ARGS="--peer …"
+bench-page: dev ## Measure everything (under 25 minutes) and write the tables of docs/performance.md; ARGS="--peer …"
 	$(BIN)/ottla bench page docs/performance.md $(ARGS)
 
 techniques: dev ## Each technique with and without (under 5 minutes), as docs/techniques.html; on a quiet machine

@@ -1,6 +1,6 @@
 """The whole measurement, written into a page between its markers, and beside it as JSON.
 
-Owns the sections and how long each takes: under twenty minutes in all. Text outside the markers is
+Owns the sections and how long each takes: under 25 minutes in all. Text outside the markers is
 the reader's and is never touched.
 """
 
@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from ottla.bench import (
     idle,
     plot,
     pump,
+    recover,
+    recover_figures,
     report,
     run,
     start,
@@ -56,6 +58,7 @@ class Plan:
     partitions: int = 10_000
     connections: int = 5_000
     plots: Path = field(default_factory=lambda: Path("plots"))
+    recover_whole: bool = False
 
     @property
     def main(self) -> Settings:
@@ -171,6 +174,16 @@ def _cold(plan: Plan, say: Say) -> Body:
     return stats.markdown(cold.rows(found)), cold.as_json(found)
 
 
+def _recover(plan: Plan, say: Say) -> Body:
+    wanted = recover.Wanted(rounds=plan.rounds)
+    if not plan.recover_whole:
+        wanted = recover.Wanted(wanted.partitions // 10, wanted.gib / 10, plan.rounds)
+    found = recover.measure(wanted, say)
+    table = stats.markdown(recover_figures.rows(found))
+    said = [f"- {line}" for line in recover_figures.conditions(found)]
+    return [*table, "", *said], recover_figures.as_json(found)
+
+
 def _compare(plan: Plan, say: Say) -> Body:
     body: list[str] = []
     found: list[dict[str, Any]] = []
@@ -209,6 +222,7 @@ SECTIONS: dict[str, Callable[[Plan, Say], Body]] = {
     "groups": _groups,
     "transactions": _transactions,
     "cold": _cold,
+    "recover": _recover,
     "compare": _compare,
     "growth-batches": _grown("batches"),
     "growth-connections": _grown("connections"),
@@ -249,10 +263,7 @@ def write(file: str, names: Sequence[str], plan: Plan, say: Say) -> Iterator[Don
             raise ValueError(f"{file} has no section {name!r}; it has: {fitting or 'none'}")
     figures = path.with_suffix(".json")
     results = json.loads(figures.read_text()) if figures.exists() else {}
-    plan = Plan(
-        plan.peers, plan.rounds, plan.seconds, plan.log_mib, plan.partitions, plan.connections,
-        path.parent / "plots",
-    )  # fmt: skip
+    plan = replace(plan, plots=path.parent / "plots")
     for number, name in enumerate(wanted, 1):
         begun, ticks = time.perf_counter(), _ticks()
         try:

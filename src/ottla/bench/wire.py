@@ -20,8 +20,12 @@ _CLIENT = b"load"
 
 
 def _frame(key: int, version: int, body: bytes, *, flexible: bool) -> bytes:
+    return _head(key, version, len(body), flexible=flexible) + body
+
+
+def _head(key: int, version: int, body_bytes: int, *, flexible: bool) -> bytes:
     head = _HEAD.pack(key, version, 0, len(_CLIENT)) + _CLIENT + (b"\0" if flexible else b"")
-    return struct.pack(">i", len(head) + len(body)) + head + body
+    return struct.pack(">i", len(head) + body_bytes) + head
 
 
 def _string(text: str) -> bytes:
@@ -30,12 +34,16 @@ def _string(text: str) -> bytes:
 
 def _compact(content: bytes) -> bytes:
     """A compact string or bytes: an unsigned varint of its length plus one, then itself."""
-    length, size = len(content) + 1, bytearray()
-    while length > 0x7F:
-        size.append(length & 0x7F | 0x80)
-        length >>= 7
-    size.append(length)
-    return bytes(size) + content
+    return _varint(len(content) + 1) + content
+
+
+def _varint(value: int) -> bytes:
+    size = bytearray()
+    while value > 0x7F:
+        size.append(value & 0x7F | 0x80)
+        value >>= 7
+    size.append(value)
+    return bytes(size)
 
 
 def batch(
@@ -54,6 +62,21 @@ def produce(topic: str, partition: int, records: bytes, acks: int) -> bytes:
     body += b"\2" + _compact(topic.encode())
     body += b"\2" + struct.pack(">i", partition) + _compact(records) + b"\0\0\0"
     return _frame(0, 9, body, flexible=True)
+
+
+def produce_to_many(topic: str, partitions: range, records: bytes, acks: int) -> list[bytes]:
+    """Produce, version 9: the same batch to each of some partitions.
+
+    In pieces, most of which are the one batch: joined, each request would take a copy of them all.
+    """
+    begin = b"\0" + struct.pack(">hi", acks, 30_000) + b"\2" + _compact(topic.encode())
+    begin += _varint(len(partitions) + 1)
+    length = _varint(len(records) + 1)
+    pieces = [begin]
+    for partition in partitions:
+        pieces += (struct.pack(">i", partition) + length, records, b"\0")
+    pieces.append(b"\0\0")
+    return [_head(0, 9, sum(map(len, pieces)), flexible=True), *pieces]
 
 
 def produce_error_at(topic: str) -> int:

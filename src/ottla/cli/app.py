@@ -431,6 +431,14 @@ def bench_cold(options: bench_arguments.BenchCold) -> int:
     return command_bench.cold(options)
 
 
+@command(bench, "recover")
+def bench_recover(options: bench_arguments.BenchRecover) -> int:
+    """Starts after a clean stop and after kill -9, from memory and from the disk."""
+    from ottla.cli import bench as command_bench
+
+    return command_bench.recover(options)
+
+
 @command(bench, "check")
 def bench_check(options: bench_arguments.BenchCheck) -> int:
     """Compare the hot path with a recorded ratio to the bare loop. Fails nothing."""
@@ -441,7 +449,7 @@ def bench_check(options: bench_arguments.BenchCheck) -> int:
 
 @command(bench, "page")
 def bench_page(options: bench_arguments.BenchPage) -> int:
-    """Measure everything, in under twenty minutes, and write the tables into a page."""
+    """Measure everything, in under 25 minutes, and write the tables into a page."""
     from ottla.cli import bench as command_bench
 
     return command_bench.page(options)

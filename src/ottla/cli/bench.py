@@ -379,6 +379,27 @@ def cold(options: arguments.BenchCold) -> int:
     return 0
 
 
+def recover(options: arguments.BenchRecover) -> int:
+    """`ottla bench recover`."""
+    from ottla.bench import recover as measured
+    from ottla.bench import recover_figures as figures
+    from ottla.bench import usage
+
+    saying = Saying()
+    with explained():
+        wanted = measured.Wanted(options.partitions, options.gib, options.rounds)
+        found = measured.measure(wanted, saying)
+    saying.clear()
+    if options.json:
+        for fields in figures.as_json(found):
+            sys.stdout.write(object_line({**fields, "machine": usage.machine()}))
+        return 0
+    sys.stdout.write(f"{usage.machine()}\n")
+    said = "\n".join((*figures.conditions(found), figures.EXPLANATION))
+    _print_table(figures.rows(found), said)
+    return 0
+
+
 def check(options: arguments.BenchCheck) -> int:
     """`ottla bench check`: informs, and fails nothing by the clock."""
     from ottla.bench import guard
@@ -408,6 +429,7 @@ def page(options: arguments.BenchPage) -> int:
             rounds=options.rounds,
             seconds=options.seconds,
             log_mib=options.log_mib,
+            recover_whole=options.recover_whole,
         )
         failed = False
         for done in measured.write(options.file, options.section, plan, saying):

@@ -195,6 +195,24 @@ class BenchGrowth:
 
 
 @dataclass(kw_only=True)
+class BenchRecover:
+    partitions: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many there are; budgets are for 2,000.")
+    ] = 2000
+    gib: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="GIB",
+            help="Size of all logs; budgets are for 20. Of the disk up to twice that is used while "
+            "it is measured, and freed.",
+        ),
+    ] = 20.0
+    rounds: Rounds = 3
+    json: AsJson = False
+
+
+@dataclass(kw_only=True)
 class BenchCheck:
     file: Annotated[
         str,
@@ -230,6 +248,14 @@ class BenchPage:
     log_mib: Annotated[
         int, typer.Option(min=10, metavar="MIB", help="The largest log; 10240 is 10 GiB.")
     ] = 10_240
+    recover_whole: Annotated[
+        bool,
+        typer.Option(
+            "--recover-whole",
+            help="Starts with the 2,000 partitions and 20 GiB of the budgets, not a tenth of them; "
+            "takes some minutes more.",
+        ),
+    ] = False
 
 
 @dataclass(kw_only=True)
