@@ -92,10 +92,18 @@ def touch_directory(log: Log, tail_bytes: int = _END_BYTES) -> None:
             if not name.endswith(".log"):
                 _touch(f"{path}/{name}", None, _PAGE)
         logs = [name for name in names if name.endswith(".log")]
-        begins = will_read(path, logs, certain)
+        begins = will_read(path, logs, since_snapshot(names, certain))
         for name in logs:
             begin = begins.get(name)
             _touch(f"{path}/{name}", begin, _END_BYTES if begin is None else tail_bytes)
+
+
+def since_snapshot(names: Sequence[str], certain: Offset | None) -> Offset | None:
+    """From where a log is read if what its producers did since their snapshot is read, too."""
+    if certain is None:
+        return None
+    snapshots = [_base_offset(name) for name in names if name.endswith(".snapshot")]
+    return Offset(min(certain, max(snapshots, default=0)))
 
 
 def will_read(path: str, logs: Sequence[str], certain: Offset | None) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ottla.core.model import Offset
-from ottla.host.ahead import COLD_S, Log, read_ahead, touch_directory, will_read
+from ottla.host.ahead import COLD_S, Log, read_ahead, since_snapshot, touch_directory, will_read
 from ottla.storage.index import OFFSET_ENTRY
 
 
@@ -76,3 +76,11 @@ def test_an_index_that_is_lost_or_makes_no_sense_leads_to_the_beginning(tmp_path
     assert will_read(str(tmp_path), [name, "x.log"], Offset(9)) == {"x.log": 0}
     (tmp_path / f"{0:020d}.index").unlink()
     assert will_read(str(tmp_path), [name], Offset(9)) == {name: 0}
+
+
+def test_what_producers_did_is_read_since_their_newest_snapshot() -> None:
+    names = ["00000000000000000050.snapshot", "00000000000000000070.snapshot", "x.log"]
+    assert since_snapshot(names, Offset(90)) == 70
+    assert since_snapshot(names, Offset(60)) == 60
+    assert since_snapshot(["x.log"], Offset(60)) == 0
+    assert since_snapshot(names, None) is None
