@@ -230,7 +230,8 @@ class Config:
 
     def __getitem__(self, option: Option[T]) -> T:
         """The value in force. For a topic option: the broker's default for it."""
-        return cast(T, self._values.get(option.name, option.default))
+        value: T = self._values.get(option.name, option.default)
+        return value
 
     @property
     def texts(self) -> dict[str, str]:
