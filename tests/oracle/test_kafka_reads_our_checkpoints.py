@@ -19,7 +19,7 @@ from tests.clients.clients import create_topic
 from tests.clients.transactors import Confluent
 from tests.oracle.kafka_directory import produce, read
 from tests.oracle.test_starts_on_kafkas_directory import Kafka
-from tests.processes import Broker
+from tests.processes import Broker, wait_until
 
 pytestmark = pytest.mark.reference
 
@@ -76,8 +76,10 @@ def test_kafka_goes_on_with_its_directory_after_ottla_has_had_it(tmp_path: Path)
         transactor.flush()
         transactor.abort()
         transactor.close()
+        # Markers come after the answer to who ends a transaction, in either broker.
+        index = kafka.data / "t-1" / f"{0:020}.txnindex"
+        wait_until(lambda: index.exists() and index.stat().st_size == 34, "Kafka's marker")
         kafka.end(signal.SIGTERM)
-        (index,) = (kafka.data / "t-1").glob("*.txnindex")
         index.unlink()  # what it said is found in the batches
         with Broker(kafka.data) as ours:
             produce(ours.bootstrap, "t", 0, 60, {})
@@ -89,6 +91,7 @@ def test_kafka_goes_on_with_its_directory_after_ottla_has_had_it(tmp_path: Path)
                 transactor.flush()
                 end()
             transactor.close()
+            wait_until(lambda: len(read(ours.bootstrap, "t", 1)) == 8, "the marker of the commit")
             assert index.stat().st_size == 2 * 34
             ends = [read(ours.bootstrap, "t", partition) for partition in (0, 1)]
             assert [len(one) for one in ends] == [110, 8]

@@ -179,6 +179,17 @@ def values(bootstrap: str) -> list[str]:
     return [one[3] for one in kafka_directory.read(bootstrap, "transactions", 0)]
 
 
+def await_values(bootstrap: str, expected: list[str]) -> None:
+    """A commit is answered before its markers are there."""
+    found: list[list[str]] = [[]]
+
+    def is_there() -> bool:
+        found[:] = [values(bootstrap)]
+        return found[0] == expected
+
+    wait_until(is_there, f"{expected}", or_say=lambda: f"found {found[0]}")
+
+
 @pytest.mark.parametrize("how", ["killed", "clean"])
 def test_everything_in_a_copy_of_kafkas_directory_is_there_and_goes_on(
     left: Left, how: str, tmp_path: Path
@@ -192,7 +203,7 @@ def test_everything_in_a_copy_of_kafkas_directory_is_there_and_goes_on(
         following.send("transactions", 0, b"of another")
         following.commit()
         following.close()
-        assert values(broker.bootstrap) == ["transaction 0", "transaction 2", "of another"]
+        await_values(broker.bootstrap, ["transaction 0", "transaction 2", "of another"])
         broker.kill()
         broker.restart()
         assert values(broker.bootstrap)[-1] == "of another"
@@ -209,5 +220,5 @@ def test_a_client_with_an_open_transaction_does_not_notice_who_answers_now(
     with broker:
         left.transactor.send("transactions", 0, b"still of the same")
         left.transactor.commit()
-        found = values(broker.bootstrap)
-        assert found == ["transaction 0", "transaction 2", "never ended", "still of the same"]
+        expected = ["transaction 0", "transaction 2", "never ended", "still of the same"]
+        await_values(broker.bootstrap, expected)
