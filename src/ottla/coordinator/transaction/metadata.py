@@ -7,6 +7,7 @@ judge who may ask for a step.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
@@ -32,6 +33,37 @@ _STATES = tuple(TransactionState)
 Partitions: TypeAlias = frozenset[TopicPartition]
 _NONE: Partitions = frozenset()
 _NOWHERE: list[PartitionsSchema] = []
+
+
+class _Ordered(list[PartitionsSchema]):
+    """Partitions by topic, both in order, and the same as a set: what the next ones are added to.
+
+    With thousands that come one by one, to order and to name all of them each time would take
+    seconds of the loop in the end."""
+
+    __slots__ = ("partitions",)
+
+    def __init__(self, named: Iterable[PartitionsSchema], partitions: Partitions) -> None:
+        list.__init__(self, named)
+        self.partitions = partitions
+
+    def with_more(self, more: Collection[TopicPartition]) -> _Ordered:
+        """These and `more`. What both have is shared, and stays as it is."""
+        new = frozenset(more) - self.partitions
+        found = _Ordered(self, self.partitions | new)
+        for added in schemas(new):
+            at = bisect_left(found, added.topic, key=_topic_of)
+            if at == len(found) or found[at].topic != added.topic:
+                found.insert(at, added)
+            else:
+                # Two runs in order: sorted merges them in one pass.
+                numbers = sorted([*found[at].partition_ids, *added.partition_ids])
+                found[at] = PartitionsSchema(topic=added.topic, partition_ids=numbers)
+        return found
+
+
+def _topic_of(one: PartitionsSchema) -> str:
+    return one.topic
 
 
 class Transaction:
@@ -84,9 +116,12 @@ class Transaction:
         named = value.transaction_partitions or _NOWHERE
         if named is not self._named:
             self._named = named
-            self.partitions = frozenset(
-                [TopicPartition(one.topic, number) for one in named for number in one.partition_ids]
-            )
+            if type(named) is _Ordered:
+                self.partitions = named.partitions
+            else:
+                self.partitions = frozenset(
+                    [TopicPartition(one.topic, n) for one in named for n in one.partition_ids]
+                )
         self.update_ms = value.transaction_last_update_timestamp_ms
         self.start_ms = value.transaction_start_timestamp_ms
         self.version = value.client_transaction_version
@@ -131,14 +166,20 @@ class Transaction:
         )
 
     def with_partitions(
-        self, more: Iterable[TopicPartition], now_ms: int, version: int
+        self, more: Collection[TopicPartition], now_ms: int, version: int
     ) -> TransactionLogValue:
         """Ongoing, these partitions in it."""
         begun = self.state is _S.ONGOING
+        before = self._named
+        if type(before) is _Ordered:
+            named = before.with_more(more)
+        else:  # none yet, or nobody knows in which order the log has them
+            partitions = self.partitions.union(more)
+            named = _Ordered(schemas(partitions), partitions)
         return self._moved(
             _S.ONGOING,
             now_ms,
-            named=schemas(self.partitions.union(more)),
+            named=named,
             start_ms=self.start_ms if begun else now_ms,
             version=version,
         )
