@@ -288,6 +288,7 @@ class OsDisk:
         if self._closed:
             return
         self._closed = True
+        self.open_files.sync = None  # it would be refused, and asked for again, without end
         for threads in (self._steps, self._asides, self._syncs, self._warms):
             threads.close()
         self._mailbox.drain()

@@ -145,6 +145,14 @@ def test_where_all_were_written_the_oldest_are_synced_ahead_and_closed(loop, dis
     assert all(file.read(0, 1) == b"x" for file in files)
 
 
+def test_a_disk_that_closes_while_it_syncs_ahead_leaves_what_is_unsynced_to_its_logs(disk, files):
+    for file in files:
+        file.write(b"x", 0)
+    disk.close()
+    assert len(disk.open_files) > FILES_MAX
+    assert all(file.read(0, 1) == b"x" for file in files)
+
+
 def test_a_sync_ahead_that_fails_is_told_to_whoever_asks_next(loop, disk, files, monkeypatch):
     def refuse(fd: int) -> None:
         raise OSError(errno.EIO, "bad")
