@@ -23,7 +23,7 @@ BATCH = filling.SMALL
 """16 KiB."""
 _AT_ONCE = 64  # batches in a request: about a MiB
 _IN_FLIGHT = 4
-_SECONDS_MAX = 60.0
+_SECONDS_MAX = 300.0
 _LATEST = -1
 _BEGUN_AGO_MS = 3_600_000
 

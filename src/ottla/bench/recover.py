@@ -7,6 +7,7 @@ the broker before it left. Figures and their budgets are in `recover_figures`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -160,6 +161,8 @@ class _Bench:
                 growing.grow(process.address, growing.batches_for(size))
             if line is Line.UNSYNCED_COLD:
                 self._chill(directory)
+            else:
+                os.sync()  # or the start would wait for the disk to write: here reading counts
             with self._broker(directory, _NEVER) as process:
                 self._start(line, process, growing)
             self.found.unsynced_bytes = growing.size_bytes

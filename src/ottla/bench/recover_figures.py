@@ -184,9 +184,10 @@ def _gib(sizes: Sequence[int]) -> str:
 EXPLANATION = """\
 Medians of the rounds, from the process being started to its first answer (ApiVersions) and until
 ListOffsets gives the right end for every partition; CPU until then. By the clock, so what else the
-machine does counts. 'all unsynced' takes a start without logs off, and so do GB/s and s/GiB; the
-plain read is of the same files in the same round, 1 MiB at a time: what the disk itself allows. The
-program is in memory in any case."""
+machine does counts. GB/s and s/GiB are of the time beyond a start without logs; in memory, what is
+read has been written to the disk before, of which no recovery point tells. After kill -9 it was
+not, and the start waits until it is. The plain read is of the same files in the same round, 1 MiB
+at a time: what the disk itself allows. The program is in memory in any case."""
 
 
 def as_json(found: Found) -> list[dict[str, Any]]:
