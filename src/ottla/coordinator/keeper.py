@@ -157,6 +157,14 @@ class Keeper(Generic[S]):
         else:
             operation.refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is under way, and all is committed: what the shard says now holds."""
+        journal = self.journal
+        if self._busy or self.failure or journal.state():
+            return False
+        return journal.is_committed(journal.end)
+
     def when_loaded(self, call: Callable[[], None]) -> None:
         """Call once all is replayed, or once it is known that it never will be."""
         if self.is_loaded or self.failure:

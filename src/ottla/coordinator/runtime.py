@@ -83,6 +83,15 @@ class Runtime(Generic[S]):
             operation.refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
         return result
 
+    def settled(self, key: str) -> S | None:
+        """The key's shard, where nothing is under way in it and all that it has written is
+        committed: what it says at once is what `submit` would be told. Else None: submit."""
+        count = self._journals.count()
+        keeper = self._keepers.get(java_hash(key) % count) if count else None
+        if keeper is None or self._stopped or not keeper.is_settled:
+            return None
+        return keeper.shard
+
     def submit_to(
         self, partition: int, decide: Callable[[S], Decision[R]]
     ) -> Pending[R | ErrorCode]:

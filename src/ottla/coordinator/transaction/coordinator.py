@@ -184,9 +184,11 @@ class Transactions:
             adding = _Adding(transactional_id, producer, partitions)
             self._add(adding)
             return adding.result
-        asked = self.verify(transactional_id, producer, partitions)
-        if asked.done:
-            return completed(_for_each(partitions, asked.result()))
+        asks = transactional_id, producer, partitions
+        shard = self.runtime.settled(transactional_id)
+        if shard is not None:  # each batch that begins a transaction asks: the short way
+            return completed(_for_each(partitions, shard.verified(*asks)))
+        asked = self.verify(*asks)
         result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
         asked.then(lambda: result.complete(_for_each(partitions, asked.result())))
         return result

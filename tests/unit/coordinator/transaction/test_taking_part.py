@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ottla.coordinator.transaction.ending import Identity
-from ottla.coordinator.transaction.metadata import BUMPING, EXHAUSTED_EPOCH
+from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EXHAUSTED_EPOCH
 from ottla.core.model import TopicPartition
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
@@ -53,6 +53,29 @@ def test_partitions_that_are_in_it_cost_no_entry(world: World) -> None:
     before = len(world.entries())
     assert world.add(producer, P1) is NONE
     assert len(world.entries()) == before
+
+
+def test_who_only_looks_is_told_of_nothing_that_is_not_committed(world: World) -> None:
+    producer = world.begun()
+    world.journal.commits_at_once = False
+    added = world.transactions.add_partitions("x", producer, (P0,), CLASSIC)
+    looked = admit(world, producer, P0, P1, add=False)
+    assert not added.done
+    assert not looked.done
+    world.journal.commit()
+    assert looked.result() == {P0: NONE, P1: ErrorCode.TRANSACTION_ABORTABLE}
+    assert admit(world, producer, P0, add=False).result() == {P0: NONE}
+
+
+def test_who_only_looks_waits_for_what_was_asked_before(world: World) -> None:
+    producer = world.begun()
+    files: Pending[None] = Pending()
+    world.journal.files = files
+    world.transactions.add_partitions("x", producer, (P0,), CLASSIC)
+    looked = admit(world, producer, add=False)
+    assert not looked.done
+    files.complete(None)
+    assert looked.result() == {P0: NONE}
 
 
 def test_h113_only_its_producer_may_add(world: World) -> None:
