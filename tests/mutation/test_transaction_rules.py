@@ -150,6 +150,13 @@ MUTANTS = [
     ),
     # the coordinator
     _rule(
+        "what is not committed is told to nobody who only looks",
+        "coordinator.keeper",
+        "return journal.is_committed(journal.end)",
+        "return True",
+        *COORDINATOR,
+    ),
+    _rule(
         "a producer that begins waits for the end of the one before",
         _SHARD,
         "        if found.is_prepared:\n            return Decision(ErrorCode.CONCURRENT_TRANSACTIONS)\n"
