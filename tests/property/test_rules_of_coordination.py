@@ -93,7 +93,7 @@ RULES = {
     ),
     "I41 a partition that is not in the transaction is not let in": Rule(
         f"{PACKAGE}.shard",
-        "TransactionShard.verify",
+        "TransactionShard.verified",
         "ErrorCode.NONE if one in there else ErrorCode.TRANSACTION_ABORTABLE",
         "ErrorCode.NONE",
     ),
