@@ -27,7 +27,8 @@ THREADS = 16
 COLD_S = 0.0005
 """A directory that takes longer than this was not in memory, or the machine is busy."""
 _END_BYTES = 256 << 10  # of a log: what its index doesn't lead into yet after a crash, and more
-_TOGETHER_BYTES = 1 << 30  # of logs that are read again: more at a time might not stay in memory
+_TAIL_BYTES = 1 << 20
+"""Of what is read again of a log: the rest is read through, which the kernel sees by itself."""
 _WHOLE_BYTES_MAX = 256 << 10
 _PAGE = 4096
 _ENTRIES_MAX = 1 << 18  # of an index that is looked into
@@ -42,12 +43,7 @@ def read_ahead(
 
     Returns what waits until it has been done.
     """
-    if touch is None:
-        tail_bytes = _TOGETHER_BYTES // max(len(logs), 1)
-
-        def touch(log: Log) -> None:
-            touch_directory(log, tail_bytes)
-
+    touch = touch or touch_directory
     cold = False
     for at in {0, len(logs) // 2, len(logs) - 1} if logs else ():
         begun = now()
@@ -80,7 +76,7 @@ def _shared_out(logs: Sequence[Log], touch: Callable[[Log], None]) -> list[threa
     return threads
 
 
-def touch_directory(log: Log, tail_bytes: int = _END_BYTES) -> None:
+def touch_directory(log: Log, tail_bytes: int = _TAIL_BYTES) -> None:
     """Have the kernel read the ends of the files in a log's directory, and the small ones whole.
 
     And what is read again of its batches, up to `tail_bytes` for each file.
