@@ -165,7 +165,8 @@ def _groups(plan: Plan, say: Say) -> Body:
 def _transactions(plan: Plan, say: Say) -> Body:
     measured = transactions.measure(plan.rounds, plan.seconds, plan.peers, say)
     found = [figure for figures in measured for figure in figures]
-    table = group_figures.rows(found, [peer.name for peer in plan.peers])
+    others = [transactions.SYNCED, *(peer.name for peer in plan.peers)]
+    table = group_figures.rows(found, others)
     return stats.markdown(table), [figure.as_json() for figure in found]
 
 

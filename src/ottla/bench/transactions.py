@@ -40,7 +40,10 @@ answer. ratio: the one over the other in the same round. least-most: the best an
 new: the first produce adds its partitions, EndTxn 5 ends it and raises the epoch (KIP-890).
 old: AddPartitionsToTxn 3, Produce 9, EndTxn 3, as clients before Kafka 4 do it; a transaction that
   comes while the markers of the one before are written is tried again after 20 ms, as Java does.
-flush.policy=os, which is what Kafka does."""
+ottla runs with flush.policy=os, which is what Kafka does; "ottla, synced" is a second one with
+  flush.policy=commit, its default: each append is on disk before what follows from it."""
+
+SYNCED = "ottla, synced"
 
 _PRODUCERS = 16
 _VALUE_BYTES = 100
@@ -221,8 +224,11 @@ def measure(rounds: int, seconds: float, peers: Sequence[Peer], say: Say) -> Ite
     """The figures of one size after the other. Raises LoadFailed, Unmeasurable."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ottla-transactions-"))
-        running = stack.enter_context(contenders.own_broker(f"{folder}/data"))
-        brokers = [Contender(OURS, running.address, running.pid)]
+        brokers = []
+        for name, policy in ((OURS, "os"), (SYNCED, "commit")):
+            own = contenders.own_broker(f"{folder}/{policy}", (f"flush.policy={policy}",))
+            running = stack.enter_context(own)
+            brokers.append(Contender(name, running.address, running.pid))
         brokers += [one for peer in peers if (one := peer.contender()).pid is not None]
         for size in SIZES:
             yield _measure_size(size, brokers, (rounds, seconds), say)
@@ -244,7 +250,7 @@ def _measure_size(
             find = fc.FindCoordinatorRequest(key=topic, key_type=_TRANSACTION)
             while asking.ask(broker.address, find, _FIND, fc.FindCoordinatorResponse).error_code:
                 time.sleep(_AGAIN_S)
-            warm_up_s = _WARM_UP_S if broker.name == OURS else _WARM_UP_PEER_S
+            warm_up_s = _WARM_UP_S if broker.name in (OURS, SYNCED) else _WARM_UP_PEER_S
             for kind in found:
                 say(f"transactions: {broker.name} warms up, {size.name}, {kind}")
                 _cpu_us(broker, kind, topic, size, warm_up_s)

@@ -230,7 +230,7 @@ def transactions(options: arguments.BenchTransactions) -> int:
                 sys.stdout.write("".join(object_line(one.as_json()) for one in figures))
                 sys.stdout.flush()
     if not options.json:
-        names = [peer.name for peer in others]
+        names = [measured.SYNCED, *(peer.name for peer in others)]
         _print_table(group_figures.rows(found, names), measured.EXPLANATION)
     return 0
 
