@@ -141,6 +141,13 @@ MUTANTS = [
         PRODUCERS,
     ),
     _rule(
+        "a coordinator that has been asked is not asked again",
+        "handlers.produce",
+        "is not _NO_ERROR:\n            return go_on",
+        "is not _NO_ERROR:\n            return None",
+        PRODUCE,
+    ),
+    _rule(
         "readers of committed records stop where a transaction is open",
         "replication.partition",
         "if first is None or first.first_offset > high.offset:",

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from ottla.handlers.context import ConnectionState, Context
 
     Handler = Callable[[Context, Request[Any]], Reply | Parked]
-    Quick = Callable[[Context, int, Any], bytes | list[bytes | FileSlice] | None]
+    Quick = Callable[[Context, int, Any], bytes | list[bytes | FileSlice] | Handler | None]
     """A handler's way for its usual request: from version and body to the body of the answer,
-    encoded. None means that nothing has been done, and that the handler is to be asked. A list
-    begins with bytes."""
+    encoded. None means that nothing has been done, and that the handler is to be asked; another
+    handler, that something has, with which that one goes on. A list begins with bytes."""
     Stopwatch = Callable[[bool], tuple[float, float]]
     """Seconds that pass, and if it is asked for those of CPU of this thread (else 0)."""
 
@@ -105,17 +105,17 @@ class Dispatch:
                 connection.peer,
                 f"{API_NAMES[key]} version {version} ends {len(frame) - end} bytes too early",
             )
-        answer: Answer
-        quick = route.quick
-        if quick is not None and (done := quick(self._context, version, body)) is not None:
+        handle, quick = route.handle, route.quick
+        if quick is not None:
+            done = quick(self._context, version, body)
+            if isinstance(done, bytes):
+                return [route.pack_head(route.head_size + len(done), correlation_id) + done]
             if isinstance(done, list):
-                answer = response_frame(correlation_id, route.flexible_header, done)
-            else:
-                answer = [route.pack_head(route.head_size + len(done), correlation_id) + done]
-        else:
-            request = Request(key, version, correlation_id, client_id, body, connection)
-            answer = self._finish(route, request, route.handle(self._context, request))
-        return answer
+                return response_frame(correlation_id, route.flexible_header, done)
+            if done is not None:
+                handle = done
+        request = Request(key, version, correlation_id, client_id, body, connection)
+        return self._finish(route, request, handle(self._context, request))
 
     def _timed(self, route: Route, connection: ConnectionState, frame: memoryview) -> Answer:
         """The same with a stopwatch; the request is counted by who asks for this."""

@@ -37,11 +37,16 @@ from ottla.records.opening import Opened, Opening, open_batch
 from ottla.records.validate import Rejected, check_header
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from ottla.core.model import Offset, TopicPartition
     from ottla.handlers.context import Context, Request
     from ottla.records.batch import BatchView
-    from ottla.replication.partition import Partition
+    from ottla.replication.partition import Appended, Partition
     from ottla.storage.producers import Verification
+
+    _Admitted: TypeAlias = Pending[dict[TopicPartition, ErrorCode]]
+    _GoOn: TypeAlias = partial[Reply | Parked]
 
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
 ABORTABLE_SINCE, ADDS_SINCE = 11, 12
@@ -97,16 +102,18 @@ def handle(context: Context, request: Request[ProduceRequest]) -> Reply | Parked
     return produce.admit() if produce.transactional else produce.proceed()
 
 
+_NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
 # What differs in the answers for one partition: error, base offset, append time, log start.
 _pack_outcome = Struct(">hqqq").pack
 _ANYTHING = _pack_outcome(-2, -2, -2, -2)
 
 
-def quick(context: Context, version: int, body: ProduceRequest) -> bytes | None:
+def quick(context: Context, version: int, body: ProduceRequest) -> bytes | _GoOn | None:
     """The usual request: one batch for one partition, which has to wait for nothing.
 
     Does what `handle` does with it, and knows nothing else: whatever is refused before its batch
-    is appended, or could be waited for, is left to that.
+    is appended, or could be waited for, is left to that. A transaction's coordinator is asked
+    once, since that may have an effect: what follows on another answer goes on with that one.
     """
     topics = body.topic_data
     if len(topics) != 1 or len(topics[0].partition_data) != 1 or version < START_SINCE:
@@ -124,13 +131,17 @@ def quick(context: Context, version: int, body: ProduceRequest) -> bytes | None:
     if acks != ACKS_LEADER and (acks != ACKS_ALL or partition.committed_by_sync):
         return None
     batch = check_header(part.records, partition.rules, context.clock.wall_ms(), version)
-    if (
-        type(batch) is Rejected
-        or batch.attributes & TRANSACTIONAL_BIT
-        or partition.prepare(batch) is not None
-    ):
+    if type(batch) is Rejected:
         return None
-    outcome = partition.append_as_leader(batch)
+    outcome: Appended | ErrorCode | _GoOn | None
+    if batch.attributes & TRANSACTIONAL_BIT:
+        outcome = _in_transaction(context, version, body.transactional_id, partition, batch)
+        if outcome is None or isinstance(outcome, partial):
+            return outcome
+    elif partition.prepare(batch) is not None:
+        return None
+    else:
+        outcome = partition.append_as_leader(batch)
     start = partition.log.start
     if type(outcome) is ErrorCode:
         told = _pack_outcome(outcome, -1, -1, start if outcome in _TELL_START else -1)
@@ -138,6 +149,44 @@ def quick(context: Context, version: int, body: ProduceRequest) -> bytes | None:
         told = _pack_outcome(0, outcome.base_offset, outcome.log_append_time_ms, start)
     before, behind = (partition.produce_answers or {}).get(version) or _around(partition, version)
     return before + told + behind
+
+
+def _in_transaction(
+    context: Context,
+    version: int,
+    transactional_id: str | None,
+    partition: Partition,
+    batch: BatchView,
+) -> Appended | ErrorCode | _GoOn | None:
+    """As `quick`, of a transaction's batch: what became of it, or how to go on."""
+    if transactional_id is None:
+        return None
+    producer_id, epoch, adds = batch.producer_id, batch.producer_epoch, version >= ADDS_SINCE
+    verification = partition.verify(producer_id, epoch, batch.base_sequence, bumps=adds)
+    go_on = None
+    if verification is not None:
+        keys = [partition.key]
+        admit = context.transactions.admit
+        admitted = admit(transactional_id, producer_id, epoch, keys, add=adds)
+        go_on = partial(_go_on, verification, admitted)
+        if not admitted.done or admitted.result().get(partition.key) is not _NO_ERROR:
+            return go_on
+    if partition.prepare(batch) is not None:
+        return go_on
+    return partition.append_as_leader(batch, verification)
+
+
+def _go_on(
+    verification: Verification,
+    admitted: _Admitted,
+    context: Context,
+    request: Request[ProduceRequest],
+) -> Reply | Parked:
+    """As `handle`, where `quick` has asked the coordinator already."""
+    produce = Produce(context, request)
+    produce.judge()
+    produce.items[0].verification = verification
+    return produce.admitting(produce.items, admitted)
 
 
 def _around(partition: Partition, version: int) -> tuple[bytes, bytes]:
@@ -345,15 +394,17 @@ class Produce:
             [item.partition.key for item in asked if item.partition is not None],
             add=adds,
         )
+        return self.admitting(asked, admitted)
+
+    def admitting(self, asked: list[Item], admitted: _Admitted) -> Reply | Parked:
+        """Go on when the coordinator has answered."""
         if admitted.done:
             return self._admitted(asked, admitted)
         deadline_s = max(self.request.body.timeout_ms / 1000, _PREPARE_S_MIN)
         resume = partial(self._admitted, asked, admitted)
         return Parked(admitted, resume, deadline_s, before_effect=True)
 
-    def _admitted(
-        self, asked: list[Item], admitted: Pending[dict[TopicPartition, ErrorCode]]
-    ) -> Reply | Parked:
+    def _admitted(self, asked: list[Item], admitted: _Admitted) -> Reply | Parked:
         """Refuse what the coordinator has refused, in codes that the client's version knows."""
         results = admitted.result() if admitted.done else {}
         for item in asked:

@@ -152,6 +152,23 @@ def test_a_marker_that_comes_while_the_coordinator_is_asked_makes_its_answer_wor
     assert node.partition("t").last_stable == node.partition("t").high_watermark == 3
 
 
+@pytest.mark.parametrize("version", [11, 12])
+@pytest.mark.parametrize("said", [E.NONE, E.CONCURRENT_TRANSACTIONS, None])
+def test_the_coordinator_is_asked_once_for_a_batch(node, admission, version, said):
+    """Also where the log's files are still to be made, or where it takes time to answer."""
+    admission.holds, admission.error = said is None, said or E.NONE
+    body = produce({("t", 0): of(0)}, acks=1)
+    body.transactional_id = "mine"
+    call = node.connect().ask(body, version)
+    if said is None:
+        node.settle()
+        assert admission.held is not None
+        admission.held.complete({TopicPartition("t", 0): E.NONE})
+    node.settle()
+    assert (produced(call).error_code == E.NONE) is (said is not E.CONCURRENT_TRANSACTIONS)
+    assert len(admission.asked) == 1
+
+
 def test_later_requests_of_the_connection_wait_until_the_coordinator_has_answered(node, admission):
     admission.holds = True
     connection = node.connect()

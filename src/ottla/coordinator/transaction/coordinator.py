@@ -181,8 +181,11 @@ class Transactions:
     ) -> Pending[dict[TopicPartition, ErrorCode]]:
         producer = Identity(producer_id, producer_epoch)
         if add:
+            added = self.add_partitions(transactional_id, producer, partitions, BUMPING)
+            if added.done and added.result() is not ErrorCode.CONCURRENT_TRANSACTIONS:
+                return completed(_for_each(partitions, added.result()))
             adding = _Adding(transactional_id, producer, partitions)
-            self._add(adding)
+            added.then(partial(self._added, adding, added))
             return adding.result
         asks = transactional_id, producer, partitions
         shard = self.runtime.settled(transactional_id)

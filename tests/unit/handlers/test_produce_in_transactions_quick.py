@@ -1,0 +1,228 @@
+"""The usual request of a transaction, which has a way of its own: it must be told by nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ottla.handlers import produce as handler
+from ottla.protocol.messages.add_partitions_to_txn import (
+    AddPartitionsToTxnRequest,
+    AddPartitionsToTxnTopic,
+)
+from ottla.protocol.messages.end_txn import EndTxnRequest
+from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
+from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
+from ottla.records.batch import TRANSACTIONAL_BIT
+from ottla.records.builder import Producer
+from ottla.testing.simnode import Call, SimConnection, SimNode
+from tests.asking import batch
+
+_OLD = 11
+"""The last version whose partitions are added by AddPartitionsToTxn."""
+
+
+class Session:
+    """A producer of transactions at a node of its own, and all that it was told."""
+
+    def __init__(self, version: int, acks: int, policy: str) -> None:
+        self.version = version
+        self.acks = acks
+        self.node = SimNode(flush_policy=policy)
+        self.topic_id = self.node.create_topic("t", 3)
+        self.id, self.epoch = 0, 0
+        self.calls: list[tuple[str, Call, SimConnection]] = []
+
+    def ask(self, name: str, body: Any, version: int, *, answered: bool = True) -> Call:
+        connection = self.node.connect()
+        call = connection.ask(body, version, answered=answered)
+        self.calls.append((name, call, connection))
+        return call
+
+    def begin(self, name: str = "mine") -> None:
+        request = InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=60_000)
+        answer = self.node.answer(self.ask("init", request, 4))
+        self.id, self.epoch = answer.producer_id, answer.producer_epoch
+
+    def add(self, *partitions: int) -> None:
+        if self.version > _OLD:
+            return
+        topics = [AddPartitionsToTxnTopic(name="t", partitions=list(partitions))]
+        request = AddPartitionsToTxnRequest(
+            v3_and_below_transactional_id="mine",
+            v3_and_below_producer_id=self.id,
+            v3_and_below_producer_epoch=self.epoch,
+            v3_and_below_topics=topics,
+        )
+        self.node.answer(self.ask("add", request, 3))
+
+    def put(
+        self,
+        name: str,
+        sequence: int,
+        *,
+        to: int = 0,
+        by: str | None = "mine",
+        later: int = 0,
+        attributes: int = TRANSACTIONAL_BIT,
+    ) -> None:
+        """Without waiting for the answer. `later`: how many epochs after its own."""
+        producer = Producer(self.id, self.epoch + later, sequence)
+        records = batch(name.encode(), producer=producer, attributes=attributes)
+        part = PartitionProduceData(index=to, records=records)
+        topic = TopicProduceData(name="t", topic_id=self.topic_id, partition_data=[part])
+        body = ProduceRequest(
+            transactional_id=by, acks=self.acks, timeout_ms=1000, topic_data=[topic]
+        )
+        self.ask(name, body, self.version, answered=self.acks != 0)
+
+    def end(self, *, commit: bool = True) -> None:
+        """Without waiting until it has ended."""
+        request = EndTxnRequest(
+            transactional_id="mine",
+            producer_id=self.id,
+            producer_epoch=self.epoch,
+            committed=commit,
+        )
+        call = self.ask("end", request, 5 if self.version > _OLD else 3)
+        while not call.done:
+            assert self.node.step()
+        if self.version > _OLD:
+            self.id, self.epoch = call.answer.producer_id, call.answer.producer_epoch
+
+    def whole(self) -> list[tuple[Any, ...]]:
+        """Every answer, and every byte of every log."""
+        self.node.settle()
+        told: list[tuple[Any, ...]] = []
+        for name, call, connection in self.calls:
+            answer = call.answer if call.done else None
+            told.append((name, answer, connection.closed))
+        for partition in self.node.table:
+            segments = partition.log.segments
+            told += [(partition.key, one.log.read_nowait(0, one.size)) for one in segments]
+        return told
+
+
+def _first(session: Session) -> None:
+    session.put("before there is a coordinator", 0)
+    session.node.settle()
+    session.begin()
+    session.begin()  # so that there is an earlier epoch
+    session.put("not added, but by those that add", 0)
+    session.node.settle()
+    session.add(0)
+    for name, sequence in (("first", 0), ("again", 0), ("a gap", 5), ("next", 1)):
+        session.put(name, sequence)
+        session.node.settle()
+    session.put("a gap at first", 3, to=1)
+    session.put("outside", 0, attributes=0)
+    session.put("without an id", 2, by=None)
+    session.put("of another id", 0, to=2, by="another")
+    session.put("of an earlier epoch", 0, later=-1)
+    session.put("of a later epoch", 0, to=2, later=1)
+    session.node.settle()
+
+
+def _ended(session: Session) -> None:
+    session.begin()
+    session.add(0, 1)
+    session.put("first", 0)
+    session.put("first of another partition", 0, to=1)
+    session.node.settle()
+    earlier = session.epoch
+    session.end()
+    session.put("while the one before is being ended", 0 if session.epoch > earlier else 1)
+    session.node.settle()
+    session.add(0)
+    session.put("after it", 1)
+    session.node.settle()
+    session.put("as before the end", 1, later=earlier - session.epoch)
+    session.node.settle()
+    session.end(commit=False)
+    session.node.settle()
+    session.put("plain, after an abort", 0, to=1, later=1, attributes=0)
+
+
+def _fenced(session: Session) -> None:
+    session.begin()
+    session.add(0)
+    session.put("first", 0)
+    session.node.settle()
+    own = session.id, session.epoch
+    session.begin()
+    session.node.settle()
+    session.begin()
+    session.id, session.epoch = own
+    session.put("fenced", 1)
+    session.put("fenced, elsewhere", 0, to=1)
+
+
+def _restarted(session: Session) -> None:
+    session.begin()
+    session.add(0, 1)
+    session.put("first", 0)
+    session.node.settle()
+    session.calls.clear()
+    session.node.kill()
+    session.put("open here", 1)
+    session.put("while the coordinator is loading", 0, to=1)
+    session.put("never added", 0, to=2)
+    session.node.settle()
+    session.put("once it is there", 1, to=1)
+
+
+def _without_room(session: Session) -> None:
+    session.begin()
+    session.add(0)
+    session.put("first", 0)
+    session.node.settle()
+    session.node.table.little_room = True
+    session.put("without room", 1)
+    session.node.settle()
+
+
+STORIES = (_first, _ended, _fenced, _restarted, _without_room)
+
+
+@pytest.mark.parametrize("version", [5, 11, 12, 13])
+@pytest.mark.parametrize("acks", [-1, 0, 1])
+@pytest.mark.parametrize("policy", ["os", "commit"])
+@pytest.mark.parametrize("story", STORIES)
+def test_a_transactions_usual_request_is_answered_as_if_it_had_no_way_of_its_own(
+    version, acks, policy, story, monkeypatch
+):
+    seen = []
+    for has_one in (True, False):
+        if not has_one:
+            monkeypatch.delattr("ottla.handlers.produce.quick")
+        session = Session(version, acks, policy)
+        story(session)
+        seen.append(session.whole())
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("version", [9, 12])
+@pytest.mark.parametrize("acks", [-1, 1])
+def test_most_requests_of_transactions_go_the_quick_way(version, acks, monkeypatch):
+    ways: list[bool] = []
+    quick = handler.quick
+
+    def spied(*asked: Any) -> Any:
+        done = quick(*asked)
+        ways.append(isinstance(done, bytes))
+        return done
+
+    monkeypatch.setattr("ottla.handlers.produce.quick", spied)
+    session = Session(version, acks, "os")
+    session.begin()
+    for turn in range(3):
+        session.add(0)
+        session.put("begins", 0 if version > _OLD else 2 * turn)
+        session.node.settle()
+        session.put("goes on", 1 if version > _OLD else 2 * turn + 1)
+        session.end()
+        session.node.settle()
+    assert ways[1:] == [True] * 5, "the first waits for its log's files"
+    codes = [call.answer for name, call, _ in session.calls if name in ("begins", "goes on")]
+    assert not any(one.responses[0].partition_responses[0].error_code for one in codes)
