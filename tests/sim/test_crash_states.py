@@ -54,6 +54,8 @@ class Stepwise(History):
     def __init__(self, seed: int) -> None:
         self.deleting: set[bytes] = set()
         self.gone: set[bytes] = set()
+        self.left: dict[TopicPartition, int] = {}
+        """Starts of deleted logs. A namesake that has nothing yet may be found with one of them."""
         super().__init__(seed)
 
     def start(self) -> None:
@@ -119,7 +121,10 @@ class Stepwise(History):
         if not names:
             return "nothing"
         name = self.random.choice(names)
-        topic_id = bytes(self.models.pop(name).topic_id)
+        model = self.models.pop(name)
+        topic_id = bytes(model.topic_id)
+        if isinstance(model, Asked):
+            self.left[name] = max(self.left.get(name, 0), model.start_asked)
         self.deleting.add(topic_id)
         gone = self.directory.delete(name)
 
@@ -133,10 +138,13 @@ class Stepwise(History):
 
     # -- one state
 
-    def probe(self, files: dict[str, bytes], *, again: bool) -> Counter[str]:
-        """Open a state and see that all holds; `again` with another cut during recovery."""
+    def probe(self, files: dict[str, bytes], name: str, *, again: bool) -> Counter[str]:
+        """Open a state and see that all holds; `again` with another cut during recovery.
+
+        Its dice go by its `name`: which states were tried before must not change the history.
+        """
         other = object.__new__(Stepwise)
-        other.random = random.Random(self.random.random())
+        other.random = random.Random(name)
         other.disk = SimDisk(other.random.randrange(1 << 30))
         other.disk.root = folder_of(files)
         other.policy, other.epoch, other.ids = self.policy, self.epoch, self.ids
@@ -145,7 +153,7 @@ class Stepwise(History):
             for name, model in self.models.items()
         }
         other.given, other.seen = set(), Counter()
-        other.deleting, other.gone = self.deleting, self.gone
+        other.deleting, other.gone, other.left = self.deleting, self.gone, self.left
         if again:
             action = other.random.choice(RECOVERY_ACTIONS)
             other.disk.faults = [Fault(action, skip=other.random.randrange(4))]
@@ -163,6 +171,8 @@ class Stepwise(History):
         durable, asked = 0, 0
         if isinstance(model, Asked):
             durable, asked = model.start_durable, model.start_asked
+        if not model.flushed:
+            asked = max(asked, self.left.get(name, 0))
         if not log.start:
             assert durable == 0, f"{name}: deleted records are back"
             return super().state(name, log)
@@ -181,8 +191,22 @@ class Stepwise(History):
             if at >= log.end:
                 break
             assert log.epochs.epoch_at(Offset(at)) == batch.leader_epoch
-        self.check_indexes(log, model)
+        self.check_indexes(log, replace(model, batches=self.below_start(log) + seen.batches))
         return content, log.epochs.entries(), log.start, log.end, log.failed
+
+    def below_start(self, log: Log) -> list[bytes]:
+        """What the files hold that nobody reads any more: what was refused may be among it."""
+        found = []
+        blocked, self.disk.on_loop = self.disk.on_loop, False
+        for segment in log.segments:
+            raw, at = segment.log.read(0, segment.size), 0
+            while at < len(raw):
+                batch = BatchView(memoryview(raw), at)
+                if batch.last_offset < log.start:
+                    found.append(raw[at : at + batch.length])
+                at += batch.length
+        self.disk.on_loop = blocked
+        return found
 
 
 def _last(raw: bytes) -> int:
@@ -211,7 +235,7 @@ def try_history(seed: int, tried: set[int], seen: Counter[str]) -> None:
                 continue
             tried.add(key)
             try:
-                seen += history.probe(files, again=at % 8 == 0)
+                seen += history.probe(files, f"{seed} {number} {at}", again=at % 8 == 0)
             except BaseException:
                 print(f"\nstep {number} ({what}), state {at}")
                 raise

@@ -63,17 +63,26 @@ class Model:
         return BatchView(memoryview(self.batches[-1])).last_offset + 1 if self.batches else 0
 
     def accept(self, content: bytes) -> bool:
-        """Whether this is a prefix of what was written, with a refused batch for its last."""
+        """Whether this is a prefix of what was written.
+
+        Where nothing is flushed a refused batch may stand for the one that was written over it:
+        the medium may have kept the one and lost the other, whatever came after them.
+        """
         if b"".join(self.batches).startswith(content):
             return True
-        for raw in self.refused:
-            if content.endswith(raw):
-                base = BatchView(memoryview(raw)).base_offset
-                before = [b for b in self.batches if BatchView(memoryview(b)).base_offset < base]
-                if b"".join([*before, raw]) == content:
-                    self.batches = [*before, raw]
-                    return True
-        return False
+        found: list[bytes] = []
+        at, expected = 0, BatchView(memoryview((*self.batches, *self.refused)[0])).base_offset
+        while at < len(content):
+            batch = BatchView(memoryview(content), at)
+            raw = content[at : at + batch.length]
+            if batch.base_offset != expected:
+                return False
+            if raw not in self.batches and (expected < self.flushed or raw not in self.refused):
+                return False
+            found.append(raw)
+            at, expected = at + batch.length, batch.last_offset + 1
+        self.batches = found
+        return True
 
     def cut(self, end: int) -> None:
         while self.batches and BatchView(memoryview(self.batches[-1])).base_offset >= end:
@@ -124,6 +133,8 @@ class History:
         for name, log in self.directory.logs.items():
             model = self.models[name]
             flushed = log.flushed if self.policy == "commit" else log.recovery_point
+            if flushed <= log.start:
+                continue  # it may have moved with the start: there is nothing to recover below
             model.flushed = max(model.flushed, flushed)
 
     def crash(self) -> None:
@@ -356,7 +367,7 @@ class History:
                 continue
             if piece is ErrorCode.KAFKA_STORAGE_ERROR:
                 assert log.failed
-                assert offset == log.damaged_at
+                assert offset == max(log.damaged_at, log.start)
                 break
             assert isinstance(piece, FileSlice), piece
             blocked, self.disk.on_loop = self.disk.on_loop, False

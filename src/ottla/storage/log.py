@@ -253,8 +253,7 @@ class Log(Readable):
             try:
                 files = done.result()
             except DiskError as error:
-                self._unmake(steps)
-                self._made(error)
+                self._unmake(steps, error)
                 return
             assert not self.closed, "closed while files were being made: see when_made"
             if files:
@@ -270,13 +269,22 @@ class Log(Readable):
 
         done.then(finish)
 
-    def _unmake(self, steps: list[Step]) -> None:
+    def _unmake(self, steps: list[Step], error: DiskError) -> None:
         """Remove what a refused roll has made: the next one may begin at another offset.
 
-        As well as it goes; what stays is empty, and recovery removes it.
+        As well as it goes; what stays is empty, and recovery removes it. What is synced next syncs
+        that, too: an empty segment that came back would stand where this one has gone on.
         """
         paths = [step.path for step in steps if isinstance(step, CreateFile)]
-        self.disk.perform([UnlinkFile(path) for path in paths])
+        removed = self.disk.perform([UnlinkFile(path) for path in paths])
+
+        def finish() -> None:
+            with suppress(DiskError):
+                removed.result()
+            self._new_names.append(self.directory)
+            self._made(error)
+
+        removed.then(finish)
 
     def _begin_segment(self, files: list[File]) -> None:
         self._new_files += files[:-3]

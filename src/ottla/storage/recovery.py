@@ -349,8 +349,13 @@ def _verify(work: Recovery, segments: list[Segment]) -> bool:
         begins = segment.base_offset
         if expected is not None and begins != expected and not work.may_skip(expected, begins):
             return _end_log(work, segments, at, expected, 0)
-        # The round that got past the next one's base has also synced this one's indexes.
-        if at + 1 < len(segments) and segments[at + 1].base_offset < certain:
+        # The round that got past the next one's base has also synced this one's indexes. An empty
+        # one proves nothing: a refused roll may have left it, and this one have been gone on with.
+        if (
+            at + 1 < len(segments)
+            and segments[at + 1].base_offset < certain
+            and segments[at + 1].log.size()
+        ):
             expected = segments[at + 1].base_offset
             _learn(work, segment, expected)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from errno import EIO, ENOSPC
 
 import pytest
@@ -14,11 +15,14 @@ from ottla.storage.checked import Cold
 from ottla.storage.checkpoints import encode_epochs
 from ottla.storage.log import Log
 from ottla.storage.reading import LogPosition
+from ottla.storage.recovery import Hints, open_log
 from ottla.storage.segment import Damaged
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simcrash import crash_states
+from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simimage import folder_of
 
-from .conftest import Bench, make_batch
+from .conftest import TOPIC_ID, Bench, make_batch
 
 E1 = LeaderEpoch(1)
 
@@ -212,6 +216,31 @@ def test_a_refused_roll_leaves_no_files_behind():
     bench.settle()
     assert not [name for name in bench.disk.names("/data/t-0") if name.startswith(f"{2:020d}")]
     assert bench.append(make_batch()) == 2
+
+
+@pytest.mark.parametrize("recovery_point", [0, 1, 2])
+def test_what_is_synced_after_a_refused_roll_survives_the_files_that_it_had_made(recovery_point):
+    settings = LogSettings(segment_bytes=400)
+    bench = Bench(settings=settings)
+    bench.append(make_batch())
+    bench.settle()
+    bench.disk.faults = [Fault("create", ENOSPC, path=".timeindex")]
+    refused = bench.log.prepare(make_batch(size=350).length, E1, 0)
+    bench.settle()
+    with pytest.raises(DiskError):
+        refused.result()
+    assert bench.append(make_batch()) == 1  # there is room for a small one where that began
+    bench.settle()
+    assert bench.log.flushed == 2
+    states = list(crash_states(bench.disk.root, random.Random(1), 20))
+    for files in states:
+        disk = SimDisk(1)
+        disk.root = folder_of(files)
+        hints = Hints(False, Offset(recovery_point))
+        opened, _ = open_log(disk, "/data/t-0", TOPIC_ID, settings, hints)
+        assert [(one.base_offset, one.end) for one in opened.segments] == [(0, 2)]
+        assert not opened.failed
+    assert not any("00000000000000000001.log" in path for files in states for path in files)
 
 
 def test_space_is_asked_for_in_steps_that_double():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ottla.core.model import Offset
-from ottla.core.ports import UnlinkFile
+from ottla.core.ports import CreateFile, UnlinkFile
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.checkpoints import encode_epochs
 from ottla.storage.findings import Case, Finding
@@ -72,6 +72,26 @@ def test_after_a_clean_stop_nothing_is_read_but_the_end(bench):
     assert bench.log.end == 30
     assert len([path for path in reads if path.endswith(".log")]) <= len(opened.segments) + 1
     assert opened.producers.get(7) is not None
+
+
+@pytest.mark.parametrize("recovery_point", [0, 29, 30])
+def test_an_empty_segment_hides_nothing_where_the_one_before_goes_on(bench, recovery_point):
+    base = int(bench.log.segments[-1].base_offset) + 1
+    assert base < 29
+    bench.disk.perform_now([CreateFile(f"/data/t-0/{base:020d}.log")])
+    opened, findings = reopen(bench, recovery_point=recovery_point)
+    assert not opened.failed
+    assert bench.log.end == 30
+    assert Case.DAMAGED not in cases(findings)
+    assert f"{base:020d}.log" not in bench.disk.names("/data/t-0")
+
+
+def test_an_empty_segment_at_the_end_is_damage_where_more_was_synced(bench):
+    base = int(bench.log.end)
+    bench.disk.perform_now([CreateFile(f"/data/t-0/{base:020d}.log")])
+    opened, findings = reopen(bench, recovery_point=base + 2)
+    assert opened.failed
+    assert Case.DAMAGED in cases(findings)
 
 
 def test_a_log_shorter_than_at_its_clean_stop_is_not_believed(bench):
