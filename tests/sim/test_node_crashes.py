@@ -270,6 +270,8 @@ class History:
                 call = connection.ask(fetch(Want(offset, partition=number)), 12)
                 self.node.settle()
                 (part,) = fetched(call)
+                if part.error_code == ErrorCode.KAFKA_STORAGE_ERROR and number in self.damaged:
+                    break  # judge() knows what must be there below
                 assert part.error_code == 0, part
                 for one in batches(part):
                     assert one.base_offset == offset, "offsets have no gaps"
