@@ -165,7 +165,7 @@ class Driver:
         self._connection.park(waiting)
         if parked.before_effect:
             self._lent_to = waiting
-        waiting.wait(self.service)
+        waiting.wait(self.service.timers)
         return not (parked.before_effect or self._connection.full)
 
     def resume(self, waiting: Waiting) -> None:
@@ -179,7 +179,7 @@ class Driver:
             if isinstance(answer, Parked):
                 waiting.parked = answer
                 self._lend(waiting, answer.before_effect)
-                waiting.wait(self.service)
+                waiting.wait(self.service.timers)
             else:
                 self._lend(waiting, False)
                 self._fill(waiting, answer)

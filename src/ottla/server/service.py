@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from ottla.core.complaints import Complaints
 from ottla.core.metrics import SentTally
-from ottla.core.ports import Clock, Timer, Timers
+from ottla.core.ports import Clock, Timers
+from ottla.handlers import waiting
 from ottla.handlers.reply import Dispatcher, Parked
-from ottla.protocol.connection import ConnectionLimits, ReceiveMemory, Slot
+from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
 from ottla.server.poller import Readiness
 from ottla.server.transfer import COPYING
 
@@ -58,9 +59,9 @@ class Service:
         self._again: list[Driver] = []
         self._scheduled = False
 
-    def ready(self, waiting: Waiting) -> None:
+    def ready(self, one: Waiting) -> None:
         """Have a parked request resumed soon."""
-        self._ready.append(waiting)
+        self._ready.append(one)
         self._schedule()
 
     def again(self, driver: Driver) -> None:
@@ -78,56 +79,22 @@ class Service:
         ready, self._ready = self._ready, []
         again, self._again = self._again, []
         drivers = dict.fromkeys(again)
-        for waiting in ready:
-            driver = waiting.driver
-            driver.resume(waiting)
+        for one in ready:
+            driver = one.driver
+            driver.resume(one)
             drivers[driver] = None
         for driver in drivers:
             driver.proceed()
 
 
-class Waiting(Slot):
-    """A parked request, in its place among the answers."""
+class Waiting(waiting.Waiting):
+    """A parked request of a driver's."""
 
-    __slots__ = ("driver", "is_ready", "parked", "timer")
+    __slots__ = ("driver",)
 
     def __init__(self, driver: Driver, parked: Parked) -> None:
-        super().__init__()
+        super().__init__(parked)
         self.driver = driver
-        self.parked = parked
-        self.timer: Timer | None = None
-        self.is_ready = False
 
-    def wait(self, service: Service) -> None:
-        """Be called on completion or deadline, whichever comes first."""
-        self.is_ready = False
-        parked = self.parked
-        if parked.deadline_s is not None:
-            self.timer = service.timers.after(parked.deadline_s, self._expired)
-        parked.pending.then(self._completed)
-
-    def abandon(self) -> None:
-        """The connection is gone: nobody waits any more."""
-        self._stop_timer()
-        self.parked.pending.abandon()
-        if self.parked.abandon is not None:
-            self.parked.abandon()
-
-    def _completed(self) -> None:
-        self._now()
-
-    def _expired(self) -> None:
-        self.timer = None
-        self.parked.pending.abandon()
-        self._now()
-
-    def _now(self) -> None:
-        assert not self.is_ready, "a parked request becomes ready once"
-        self.is_ready = True
-        self._stop_timer()
+    def ready(self) -> None:
         self.driver.service.ready(self)
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None

@@ -24,13 +24,14 @@ from ottla.core import options
 from ottla.core.endpoints import Endpoint
 from ottla.core.model import FileSlice, NodeId
 from ottla.core.pending import Pending
-from ottla.core.ports import DiskError, File, OffloadError, Timer
+from ottla.core.ports import DiskError, File, OffloadError
 from ottla.handlers.context import ConnectionState, Context
 from ottla.handlers.dispatch import Dispatch
 from ottla.handlers.internal_topics import group_runtime, transactions
 from ottla.handlers.markers import PartitionMarkers
 from ottla.handlers.registry import API
 from ottla.handlers.reply import Answer, Closing, Parked
+from ottla.handlers.waiting import Waiting
 from ottla.protocol.apis import FIRST_FLEXIBLE
 from ottla.protocol.codec import CodecError, decoder, encoder
 from ottla.protocol.connection import (
@@ -149,46 +150,17 @@ class Call:
         assert end == len(frame), "an answer is as long as it says"
 
 
-class _Waiting(Slot):
-    """A parked request in its place among the answers: the driver's Waiting."""
+class _Waiting(Waiting):
+    """A parked request of a connection's: as the driver's."""
 
-    __slots__ = ("connection", "is_ready", "parked", "timer")
+    __slots__ = ("connection",)
 
     def __init__(self, connection: SimConnection, parked: Parked) -> None:
-        super().__init__()
+        super().__init__(parked)
         self.connection = connection
-        self.parked = parked
-        self.timer: Timer | None = None
-        self.is_ready = False
 
-    def wait(self) -> None:
-        self.is_ready = False
-        if self.parked.deadline_s is not None:
-            loop = self.connection.node.loop
-            self.timer = loop.after(self.parked.deadline_s, self._expired)
-        self.parked.pending.then(self._now)
-
-    def abandon(self) -> None:
-        self._stop_timer()
-        self.parked.pending.abandon()
-        if self.parked.abandon is not None:
-            self.parked.abandon()
-
-    def _expired(self) -> None:
-        self.timer = None
-        self.parked.pending.abandon()
-        self._now()
-
-    def _now(self) -> None:
-        assert not self.is_ready, "a parked request becomes ready once"
-        self.is_ready = True
-        self._stop_timer()
+    def ready(self) -> None:
         self.connection.node.ready(self)
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class SimConnection:
@@ -276,7 +248,7 @@ class SimConnection:
         connection.park(waiting)
         if answer.before_effect:
             self._lent_to = waiting
-        waiting.wait()
+        waiting.wait(self.node.loop)
         return not (answer.before_effect or connection.full)
 
     def resume(self, waiting: _Waiting) -> None:
@@ -288,7 +260,7 @@ class SimConnection:
             waiting.parked = answer
             assert not answer.before_effect or self._lent_to is waiting, "an effect can't be undone"
             self._lend(waiting, answer.before_effect)
-            waiting.wait()
+            waiting.wait(self.node.loop)
             return
         self._lend(waiting, False)
         last = isinstance(answer, Closing)
