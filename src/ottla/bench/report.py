@@ -31,8 +31,8 @@ How to read this. Each load ran on all of the above in turn, round after round; 
    system
   × bare      µs/req over that of the bare loop: 150 lines that receive the same bytes, checksum
               and write them to a file (or sendfile them back) and know nothing of Kafka. No broker
-              can do without that, so 1.0 is the floor. Tiny requests cost most in the protocol: 3
-              is good for one at a time, 8 for many at a time. At 1 MiB it should be near 1.
+              can do without that, so 1.0 is the floor. Tiny requests cost most in the protocol: 2
+              is good for one at a time, 4 for many at a time. At 1 MiB it should be near 1.
   s/GB        CPU seconds for 10⁹ bytes of requests, or of answers where those are larger.
   s/M rec     CPU seconds for a million records.
   req/CPU s   requests that one second of CPU is enough for.
