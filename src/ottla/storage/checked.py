@@ -24,6 +24,7 @@ from ottla.core.pending import Pending
 from ottla.core.ports import Disk, DiskError, File
 from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC
 from ottla.records.crc import crc32c
+from ottla.storage.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from ottla.storage.segment import Segment
@@ -156,6 +157,23 @@ class Cold:
     def bring(self, disk: Disk) -> Pending[None]:
         """Do what the answer waits for; ask again when it is done. Fails with DiskError."""
         return disk.warm(self.slice)
+
+
+class Absent(Cold):
+    """An answer of which the memory lacks pages, or may lack them in a moment."""
+
+    __slots__ = ("_segment",)
+
+    def __init__(self, segment: Segment, piece: FileSlice) -> None:
+        super().__init__(piece)
+        self._segment = segment
+
+    def bring(self, disk: Disk) -> Pending[None]:
+        """Bring it in and what lies behind it: who reads old records will want that next."""
+        segment = self._segment
+        if segment.ahead is None:
+            segment.ahead = ReadAhead()
+        return segment.ahead.bring(disk, self.slice, segment.size)
 
 
 class Unchecked(Cold):

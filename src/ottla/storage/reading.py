@@ -141,7 +141,7 @@ class Readable:
                 if piece is not None:
                     return piece
         except NotResident as missing:
-            return Cold(missing.slice())
+            return segment.lacking(missing, max_bytes)
         return None
 
     def _past(

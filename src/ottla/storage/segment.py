@@ -17,8 +17,9 @@ from ottla.core.model import FileSlice, Offset
 from ottla.core.ports import CreateFile, DiskError, File, Step
 from ottla.records.batch import HEADER_SIZE, MAGIC, BatchView
 from ottla.storage.aborted import AbortedIndex
-from ottla.storage.checked import Cold, Region, Seen, Spans, Unchecked, region_for
+from ottla.storage.checked import Absent, Cold, Region, Seen, Spans, Unchecked, region_for
 from ottla.storage.index import OFFSET_ENTRY, TIME_ENTRY, Entry, NotResident, SparseIndex
+from ottla.storage.read_ahead import ReadAhead
 
 POSITION_MAX: Final = (1 << 31) - 1
 """Positions and relative offsets are int32 in Kafka's indexes."""
@@ -29,6 +30,9 @@ _SCAN = struct.Struct(">qiibIhiqq")
 _CHUNK = 8192  # read at once by a scan: about two index intervals
 _PAGE = 4096
 _PROBE_EVERY = 128 << 10  # pages come and go in the kernel in pieces of about this size
+_PROBE_EVERY_KNOWN = 1 << 20
+"""Of what was brought in a moment ago. In a virtual machine the first look at a page that the disk
+has filled takes some 70 µs, which sendfile alone never spends."""
 _TAIL_BYTES = 8 << 20
 _RECENT_MAX = 64
 _RESERVE_FROM = 1 << 20
@@ -87,6 +91,7 @@ class Segment:
         "_since_entry",
         "_written_from",
         "aborted",
+        "ahead",
         "base_offset",
         "checked_end",
         "checked_from",
@@ -128,6 +133,8 @@ class Segment:
         self.checked_end = base_offset
         self.holes_until = 0
         self.spans = Spans()
+        self.ahead: ReadAhead | None = None
+        """Once something had to be brought in from the disk."""
         self.damage: int | None = None
         """Where a look found bytes that are not sound; nothing from there on is served."""
         self.on_damage: Callable[[Segment, Offset], None] | None = None
@@ -267,6 +274,10 @@ class Segment:
             self._remember(offset, position)
         elif position >= limit:
             return None
+        if self.ahead is not None and not self._is_fresh(position):
+            touched = min(position + max_bytes + _CHUNK, limit)  # a scan looks for the last's end
+            if self.ahead.at_edge(position, touched):
+                return Absent(self, FileSlice(self.log, position, touched - position))
         if position + max_bytes >= limit:
             end = limit
             self._remember(limit_offset, end)
@@ -284,7 +295,14 @@ class Segment:
             if unchecked is not None:
                 return unchecked
         piece = FileSlice(self.log, position, end - position)
-        return Cold(piece) if self._absent(position, end) else piece
+        return Absent(self, piece) if self._absent(position, end) else piece
+
+    def lacking(self, missing: NotResident, max_bytes: int) -> Cold:
+        """What a search for `max_bytes` bytes has to wait for."""
+        if missing.file is not self.log:
+            return Cold(missing.slice())
+        length = min(max(missing.length, max_bytes), self.size - missing.position)
+        return Absent(self, FileSlice(self.log, missing.position, length))
 
     def check(self, position: int, end: int) -> Unchecked | None:
         """What must be looked at before these batches are served; None: they are known."""
@@ -435,16 +453,20 @@ class Segment:
             del recent[next(iter(recent))]
         recent[offset] = position
 
-    def _absent(self, position: int, end: int) -> bool:
-        """Whether some pages are probably not in memory (a heuristic, 0.8 µs a probe).
+    def _is_fresh(self, position: int) -> bool:
+        """Whether it lies in the last 8 MiB of what this process itself wrote.
 
-        Not asked for the last 8 MiB of what this process itself wrote: those pages were dirty a
-        moment ago, and most fetches are for them.
+        Those pages were dirty a moment ago, and most fetches are for them: nobody asks for them.
         """
-        if position >= self._written_from and self.size - position <= _TAIL_BYTES:
+        return position >= self._written_from and self.size - position <= _TAIL_BYTES
+
+    def _absent(self, position: int, end: int) -> bool:
+        """Whether some pages are probably not in memory (a heuristic, 0.8 µs a probe)."""
+        if self._is_fresh(position):
             return False
+        known = self.ahead is not None and self.ahead.holds(position, end)
         read = self.log.read_nowait
-        for at in range(position, end - 1, _PROBE_EVERY):
+        for at in range(position, end - 1, _PROBE_EVERY_KNOWN if known else _PROBE_EVERY):
             if read(at, 1) is None:
                 return True
         in_one_page = position // _PAGE == (end - 1) // _PAGE

@@ -1,0 +1,87 @@
+"""How far a segment has been read ahead of those who read old records, and reading on.
+
+Owns one range of one file: what the disk's threads have brought in, and what they are at. Must not
+read: a thread of the disk does, and the kernel keeps the pages.
+
+The kernel reads ahead by itself, but in the thread that comes upon the edge of what it has: there
+that takes 0.4 to 0.7 ms for 8 MiB, and a page that is on its way is waited for. So the loop stays
+away from the edge. What reaches past it is given to a thread, which reads the same and several
+times as much behind it; what lies within is there, and is sent by sendfile as ever.
+"""
+
+from __future__ import annotations
+
+from ottla.core.model import FileSlice
+from ottla.core.pending import Pending
+from ottla.core.ports import Disk, DiskError, File
+
+_TIMES = 8
+"""How much is brought in for what one read wants, so that one of so many goes to a thread."""
+_BYTES_MAX = 8 << 20
+"""Of what nobody has asked for yet."""
+
+
+class ReadAhead:
+    """What was read last by a thread: [`_begin`, `_through`) is in, up to `_until` on its way.
+
+    Of several who read different places of a segment the last counts. The others lose nothing but
+    the reading ahead: whether a page is in memory is asked for each read.
+    """
+
+    __slots__ = ("_begin", "_through", "_until")
+
+    def __init__(self) -> None:
+        self._begin = self._through = self._until = -1
+
+    def at_edge(self, start: int, end: int) -> bool:
+        """Whether bytes begin in what is known to be in, or behind it, and reach past it."""
+        return end > self._through and self._begin <= start <= self._until
+
+    def holds(self, start: int, end: int) -> bool:
+        """Whether all was brought in; it may have been pushed out again since."""
+        return self._begin <= start and end <= self._through
+
+    def bring(self, disk: Disk, piece: FileSlice, limit: int) -> Pending[None]:
+        """Bring a piece in, and then what lies behind it, up to `limit`. Fails with DiskError."""
+        start, end = piece.position, piece.position + piece.length
+        if not self._begin <= start <= self._until:
+            self._begin = self._through = self._until = start
+        result: Pending[None] = Pending()
+        bringing = disk.warm(piece)
+
+        def brought() -> None:
+            try:
+                bringing.result()
+            except DiskError as error:
+                result.fail(error)
+            else:
+                self._reached(start, end)
+                result.complete(None)
+
+        bringing.then(brought)
+        if end > self._until:
+            self._until = end
+            more = min((_TIMES - 1) * piece.length, _BYTES_MAX)
+            self._go_on(disk, piece.file, end, min(end + more, limit))
+        return result
+
+    def _go_on(self, disk: Disk, file: File, start: int, end: int) -> None:
+        if end <= start:
+            return
+        self._until = end
+        ahead = FileSlice(file, start, end - start)
+        bringing = disk.warm(ahead)
+
+        def brought() -> None:
+            ahead.release()
+            try:
+                bringing.result()
+            except DiskError:
+                return  # whoever wants it learns of it by its own reading
+            self._reached(start, end)
+
+        bringing.then(brought)
+
+    def _reached(self, start: int, end: int) -> None:
+        if self._begin <= start <= self._until:
+            self._through = max(self._through, end)
