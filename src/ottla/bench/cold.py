@@ -36,10 +36,10 @@ _SEGMENT_BYTES = 128 << 20
 EXPLANATION = """\
 A producer sends 10 records every 5 ms, whether the last request was answered or not, and a consumer
 reads them at the end of the log; p99 in milliseconds, from send to answer and from send to arrival.
-Meanwhile another consumer reads the whole old log at a fixed rate: in one round out of the page
-cache, in the next from the disk, its pages having been dropped. 'cached' is how much of the old log
-was in the page cache when the reading began. ratio: disk over page cache, round by round; at most
-1.2 is allowed."""
+Meanwhile another consumer reads the whole old log at a fixed rate, and throws it away unseen: in
+one round out of the page cache, in the next from the disk, its pages having been dropped. 'cached'
+is how much of the old log was in the page cache when the reading began. ratio: disk over page
+cache, round by round; at most 1.2 is allowed."""
 
 
 @dataclass(slots=True)
