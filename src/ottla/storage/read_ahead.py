@@ -24,8 +24,9 @@ _BYTES_MAX = 8 << 20
 class ReadAhead:
     """What was read last by a thread: [`_begin`, `_through`) is in, up to `_until` on its way.
 
-    Of several who read different places of a segment the last counts. The others lose nothing but
-    the reading ahead: whether a page is in memory is asked for each read.
+    A hint: of several who read different places of a segment the last counts, one of two in the
+    same place may get ahead of what is on its way, and the kernel may have pushed pages out again.
+    So each read asks for some of its pages besides; who is mistaken waits for a disk once.
     """
 
     __slots__ = ("_begin", "_through", "_until")
