@@ -166,7 +166,8 @@ class SqliteStore:
         except OSError as error:
             self._connection.close()
             raise StoreError(f"{path}{MARK} cannot be used: {error.strerror}") from error
-        if was_marked and self._known is None:
+        # Of no transaction there is no mark: a start that failed before the first leaves it empty.
+        if was_marked and self._known is None and self._last_revision():
             _log.warning("%s%s could not be believed; made anew", path, MARK)
         self._note()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()

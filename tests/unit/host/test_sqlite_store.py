@@ -418,6 +418,12 @@ def test_a_mark_that_is_missing_or_damaged_is_made_anew(path, store, content, ca
     assert ("made anew" in caplog.text) == (content is not None)
 
 
+def test_a_store_that_never_had_a_transaction_is_opened_again_without_a_word(path, store, caplog):
+    store.close()
+    SqliteStore(path).close()
+    assert caplog.messages == []
+
+
 def test_a_mark_that_cannot_be_written_is_named_once_and_holds_up_nobody(path, store, caplog):
     transact(store, [], [Put("/a", b"1")])
     fd, store._mark._fd = store._mark._fd, -1
