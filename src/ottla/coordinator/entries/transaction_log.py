@@ -26,6 +26,15 @@ class PartitionsSchema(t.Struct):
     partition_ids: list[int] = t.array(t.int32)
 
 
+class Named(list[PartitionsSchema]):
+    """Partitions by topic, that two or three entries in turn hold: nobody changes it once it is
+    in one. So what it is as bytes is worked out once."""
+
+    __slots__ = ("packed",)
+
+    packed: bytes | None
+
+
 class TransactionLogValue(t.Message, key=0, kind="value", versions=(0, 1), flexible=1):
     """Written in version 1, as Kafka does once `transaction.version` is 1 or more (KIP-890).
 
@@ -102,10 +111,17 @@ def _value(value: TransactionLogValue) -> bytes:
 
 
 def _topics(topics: list[PartitionsSchema] | None) -> bytes:
-    if topics is None:
-        return b"\0"
     if not topics:
-        return b"\1"
+        return b"\0" if topics is None else b"\1"
+    if not isinstance(topics, Named):
+        return _packed(topics)
+    packed = topics.packed
+    if packed is None:
+        packed = topics.packed = _packed(topics)
+    return packed
+
+
+def _packed(topics: list[PartitionsSchema]) -> bytes:
     chunks = [_length(len(topics))]
     for one in topics:
         numbers = one.partition_ids

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from ottla.coordinator.entries.transaction_log import (
+    Named,
     PartitionsSchema,
     TransactionLogKey,
     TransactionLogValue,
@@ -35,7 +37,7 @@ _NONE: Partitions = frozenset()
 _NOWHERE: list[PartitionsSchema] = []
 
 
-class _Ordered(list[PartitionsSchema]):
+class _Ordered(Named):
     """Partitions by topic, both in order, and the same as a set: what the next ones are added to.
 
     With thousands that come one by one, to order and to name all of them each time would take
@@ -45,6 +47,7 @@ class _Ordered(list[PartitionsSchema]):
 
     def __init__(self, named: Iterable[PartitionsSchema], partitions: Partitions) -> None:
         list.__init__(self, named)
+        self.packed = None
         self.partitions = partitions
 
     def with_more(self, more: Collection[TopicPartition]) -> _Ordered:
@@ -64,6 +67,17 @@ class _Ordered(list[PartitionsSchema]):
 
 def _topic_of(one: PartitionsSchema) -> str:
     return one.topic
+
+
+_FEW = 16
+"""Partitions that are worth being remembered together."""
+
+
+@lru_cache(maxsize=1024)
+def _begun_with(partitions: tuple[TopicPartition, ...]) -> _Ordered:
+    """What a transaction begins with. A producer begins one after the other with the same ones."""
+    together = frozenset(partitions)
+    return _Ordered(schemas(together), together)
 
 
 class Transaction:
@@ -155,14 +169,9 @@ class Transaction:
         self, epoch: int, timeout_ms: int, now_ms: int, producer_id: int
     ) -> TransactionLogValue:
         """Empty, with this epoch: what InitProducerId ends with."""
+        begun = None, -1, self.version
         return self._moved(
-            _S.EMPTY,
-            now_ms,
-            producer_id=producer_id,
-            epoch=epoch,
-            timeout_ms=timeout_ms,
-            start_ms=-1,
-            named=None,
+            _S.EMPTY, now_ms, *begun, producer_id=producer_id, epoch=epoch, timeout_ms=timeout_ms
         )
 
     def with_partitions(
@@ -171,18 +180,14 @@ class Transaction:
         """Ongoing, these partitions in it."""
         begun = self.state is _S.ONGOING
         before = self._named
-        if type(before) is _Ordered:
+        if not before and len(more) <= _FEW:
+            named = _begun_with(tuple(more))
+        elif type(before) is _Ordered:
             named = before.with_more(more)
         else:  # none yet, or nobody knows in which order the log has them
             partitions = self.partitions.union(more)
             named = _Ordered(schemas(partitions), partitions)
-        return self._moved(
-            _S.ONGOING,
-            now_ms,
-            named=named,
-            start_ms=self.start_ms if begun else now_ms,
-            version=version,
-        )
+        return self._moved(_S.ONGOING, now_ms, named, self.start_ms if begun else now_ms, version)
 
     def prepared(
         self, committed: bool, now_ms: int, version: int, next_producer_id: int
@@ -195,11 +200,11 @@ class Transaction:
         return self._moved(
             _S.PREPARE_COMMIT if committed else _S.PREPARE_ABORT,
             now_ms,
+            self._named,
+            self.start_ms if self.state is _S.ONGOING else now_ms,
+            version,
             epoch=epoch,
             next_producer_id=next_producer_id,
-            named=self._named,
-            start_ms=self.start_ms if self.state is _S.ONGOING else now_ms,
-            version=version,
         )
 
     def completed(self, now_ms: int) -> TransactionLogValue:
@@ -208,22 +213,25 @@ class Transaction:
         return self._moved(
             _S.COMPLETE_COMMIT if self.state is _S.PREPARE_COMMIT else _S.COMPLETE_ABORT,
             now_ms,
+            _NOWHERE,
+            self.start_ms,
+            self.version,
             producer_id=producer_id,
             epoch=epoch,
         )
 
-    def _moved(  # noqa: PLR0913  # the fields of a record that a step may set
+    def _moved(  # noqa: PLR0913  # the fields of a record, those first that every step has
         self,
         state: TransactionState,
         now_ms: int,
+        named: list[PartitionsSchema] | None,
+        start_ms: int,
+        version: int,
         *,
         producer_id: int | None = None,
         epoch: int | None = None,
         next_producer_id: int = NO_ID,
         timeout_ms: int | None = None,
-        named: list[PartitionsSchema] | None = _NOWHERE,
-        start_ms: int | None = None,
-        version: int | None = None,
     ) -> TransactionLogValue:
         assert state in MOVES[self.state], f"{self.id}: {self.state.name} -> {state.name}"
         return TransactionLogValue(
@@ -235,8 +243,8 @@ class Transaction:
             transaction_status=state,
             transaction_partitions=named,
             transaction_last_update_timestamp_ms=now_ms,
-            transaction_start_timestamp_ms=self.start_ms if start_ms is None else start_ms,
-            client_transaction_version=self.version if version is None else version,
+            transaction_start_timestamp_ms=start_ms,
+            client_transaction_version=version,
         )
 
 
