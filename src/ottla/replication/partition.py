@@ -303,7 +303,7 @@ class Partition:
         """
         log = self.log
         producers = log.producers
-        if not log.usable:
+        if log.failed or log.closed:  # not log.usable, without the call
             return self._gone()
         fault = producers.check_marker(
             producer_id, producer_epoch, marker.coordinator_epoch, transaction_version
@@ -312,18 +312,21 @@ class Partition:
             return fault
         now_ms = self.clock.wall_ms()
         batch = BatchView(memoryview(build_end_marker(marker, producer_id, producer_epoch, now_ms)))
-        state = producers.get(ProducerId(producer_id))
-        aborts = marker.type is ControlType.ABORT and state is not None and state.transaction
+        aborts = False
+        if marker.type is ControlType.ABORT:
+            state = producers.get(ProducerId(producer_id))
+            aborts = state is not None and state.transaction is not None
         prepare = log.prepare_abort if aborts else log.prepare
         pending = prepare(batch.length, self.leader_epoch, now_ms)
         if pending is not None:
             return pending
-        if not log.usable:
+        if log.failed or log.closed:
             return self._gone()
         if self.stamps_time:
             batch.stamp_log_append_time(now_ms)
+        append = log.append_marker if aborts else log.append
         try:
-            base_offset = log.append_marker(batch, self.leader_epoch)
+            base_offset = append(batch, self.leader_epoch)
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
