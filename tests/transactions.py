@@ -6,6 +6,7 @@ Owns what tests of transactions share. Must not know what is right.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from ottla.cluster.store import StoreError
 from ottla.coordinator.decision import Ending, Entry
@@ -20,13 +21,14 @@ from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, Transaction
 from ottla.coordinator.transaction.shard import TransactionShard
 from ottla.core.model import ProducerId, TopicPartition
 from ottla.core.options import broker_config
-from ottla.core.pending import Pending, completed
+from ottla.core.pending import Pending, Soon, completed
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.records.reader import pairs_of
 from ottla.testing.simloop import SimLoop
 from tests.journals import MemoryJournals
 
+R = TypeVar("R")
 TIMEOUT_MS = 60_000
 EPOCH = 5
 """The coordinator's, which its markers bear."""
@@ -152,12 +154,15 @@ class World:
 
     # --- what clients do
 
+    def told(self, asked: Soon[R]) -> R:
+        """The answer, once nothing is to be done any more."""
+        self.loop.run()
+        return asked.result() if isinstance(asked, Pending) else asked
+
     def init(
         self, name: str = "x", expected: Identity | None = None, timeout_ms: int = TIMEOUT_MS
     ) -> Identity | ErrorCode:
-        asked = self.transactions.init_producer_id(name, timeout_ms, expected)
-        self.loop.run()
-        return asked.result()
+        return self.told(self.transactions.init_producer_id(name, timeout_ms, expected))
 
     def begun(self, name: str = "x", **more: int) -> Identity:
         producer = self.init(name, **more)
@@ -171,16 +176,14 @@ class World:
         name: str = "x",
         version: int = CLASSIC,
     ) -> ErrorCode:
-        asked = self.transactions.add_partitions(name, producer, partitions or (P0,), version)
-        self.loop.run()
-        return asked.result()
+        return self.told(
+            self.transactions.add_partitions(name, producer, partitions or (P0,), version)
+        )
 
     def end(
         self, producer: Identity, committed: bool = True, *, name: str = "x", version: int = BUMPING
     ) -> Identity | ErrorCode:
-        asked = self.transactions.end(name, producer, committed, version)
-        self.loop.run()
-        return asked.result()
+        return self.told(self.transactions.end(name, producer, committed, version))
 
     def ongoing(self, name: str = "x", **more: int) -> Identity:
         """A producer in a transaction with one partition."""

@@ -97,6 +97,13 @@ MUTANTS = [
         LOADING,
         *COPIERS,
     ),
+    _rule(
+        "a reply waits for the commit of what it tells, however it is asked for",
+        "coordinator.keeper",
+        "isinstance(reply, Pending) or not journal.is_committed(journal.end)",
+        "isinstance(reply, Pending)",
+        KEEPER,
+    ),
     # what a partition takes
     _rule(
         "the first batch of a transaction must be verified",
@@ -143,8 +150,8 @@ MUTANTS = [
     _rule(
         "a coordinator that has been asked is not asked again",
         "handlers.produce",
-        "is not _NO_ERROR:\n            return go_on",
-        "is not _NO_ERROR:\n            return None",
+        "is not _NO_ERROR:\n        return go_on",
+        "is not _NO_ERROR:\n        return None",
         PRODUCE,
     ),
     _rule(

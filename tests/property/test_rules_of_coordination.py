@@ -136,7 +136,7 @@ RULES = {
     "a batch waits for the end of the transaction before": Rule(
         f"{PACKAGE}.coordinator",
         "Transactions._added",
-        "told is not ErrorCode.CONCURRENT_TRANSACTIONS or adding.is_late",
+        "told is not ErrorCode.CONCURRENT_TRANSACTIONS or joining.is_late",
         "True",
     ),
 }

@@ -29,7 +29,7 @@ from ottla.coordinator.decision import (
 )
 from ottla.coordinator.loading import Loading
 from ottla.core.model import Offset
-from ottla.core.pending import Pending
+from ottla.core.pending import Pending, Soon
 from ottla.core.ports import Clock, DiskError, Timer, Timers
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
@@ -66,6 +66,7 @@ class Shard(Protocol):
         """Called when all is replayed and before anything is asked: timers, what to mend."""
 
 
+R = TypeVar("R")
 S = TypeVar("S", bound=Shard)
 
 
@@ -157,6 +158,33 @@ class Keeper(Generic[S]):
         else:
             operation.refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
 
+    def ask(self, decide: Callable[[S], Decision[R]]) -> Soon[R | ErrorCode]:
+        """As `submit` of an operation that is refused by its result; but a reply that leaves at
+        once is returned as it is: a transaction asks three times, and under flush.policy=os
+        nothing of it waits."""
+        journal = self.journal
+        if self._busy or self.failure or journal.state():
+            result: Pending[Any] = Pending()
+            self.submit(Operation(decide, result))
+            return result
+        decision, outcome = self._decide(decide)
+        if outcome is _DONE:
+            for effect in decision.effects:
+                self._effect(effect)
+            reply = decision.reply
+            if isinstance(reply, Pending) or not journal.is_committed(journal.end):
+                result = Pending()
+                self._reply(result, reply)
+                reply = result
+        elif isinstance(outcome, ErrorCode):
+            reply = outcome
+        else:
+            reply = result = Pending()
+            self._begin_to_wait(Operation(decide, result), decision, outcome)
+        if self._queue:
+            self._next()
+        return reply
+
     @property
     def is_settled(self) -> bool:
         """Whether nothing is under way, and all is committed: what the shard says now holds."""
@@ -228,22 +256,41 @@ class Keeper(Generic[S]):
 
     def _run(self, operation: Operation[S]) -> None:
         """Decide; and unless files must be made first, also all that follows."""
+        decision, outcome = self._decide(operation.decide)
+        if outcome is _DONE:
+            self._conclude(operation, decision)
+        elif isinstance(outcome, ErrorCode):
+            operation.refused(outcome)
+        else:
+            self._begin_to_wait(operation, decision, outcome)
+
+    def _decide(
+        self, decide: Callable[[S], Decision[Any]]
+    ) -> tuple[Decision[Any], ErrorCode | Iterator[Pending[None] | ErrorCode]]:
+        """What is decided, and what became of its entries; where that must still be waited for,
+        nothing else is done meanwhile."""
         assert not self._busy, "one operation at a time"
         self._busy = True
         try:
-            decision = operation.decide(self.shard)
+            decision = decide(self.shard)
             if decision.ending is None and decision.atomic:
                 outcome = self._write_whole(decision) if decision.entries else _DONE
             else:
                 outcome = self._writing(decision)
-            if type(outcome) is not ErrorCode:
-                self._proceed(operation, decision, outcome)
-                return
+        except BaseException:
             self._busy = False
-            if outcome is _DONE:
-                self._conclude(operation, decision)
-            else:
-                operation.refused(outcome)
+            raise
+        self._busy = type(outcome) is not ErrorCode
+        return decision, outcome
+
+    def _begin_to_wait(
+        self,
+        operation: Operation[S],
+        decision: Decision[Any],
+        writing: Iterator[Pending[None] | ErrorCode],
+    ) -> None:
+        try:
+            self._proceed(operation, decision, writing)
         except BaseException:
             self._busy = False
             raise
@@ -415,7 +462,9 @@ class Keeper(Generic[S]):
     def _conclude(self, operation: Operation[S], decision: Decision[Any]) -> None:
         for effect in decision.effects:
             self._effect(effect)
-        result, reply = operation.result, decision.reply
+        self._reply(operation.result, decision.reply)
+
+    def _reply(self, result: Pending[Any], reply: Any) -> None:
         if isinstance(reply, Pending) and not reply.done:
             self._parked[id(result)] = result
             reply.then(partial(self._unpark, result, reply))

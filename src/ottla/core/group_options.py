@@ -288,8 +288,8 @@ TRANSACTION_2PC = Option(
 ADD_PARTITIONS_WAIT_MS = Option(
     "add.partitions.to.txn.retry.backoff.max.ms",
     100,
-    "How long a produce request that begins a transaction waits for the one before it to have "
-    "ended; then it is told to try again.",
+    "How long a request that begins a transaction, or a batch that does, waits for the one before "
+    "it to have ended; then it is told to try again.",
     at_least=0,
     at_most=INT_MAX,
 )

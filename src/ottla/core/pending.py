@@ -7,7 +7,7 @@ loop's thread; has at most one continuation. Must not know any loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -60,6 +60,11 @@ class Pending(Generic[T]):
         continuation, self._continuation = self._continuation, None
         if continuation is not None:
             continuation()
+
+
+Soon: TypeAlias = T | Pending[T]
+"""A result that needs no Pending around it where it is there at once: on the paths where it nearly
+always is, what costs would be the Pending."""
 
 
 def completed(value: T) -> Pending[T]:

@@ -46,7 +46,7 @@ def _add(
     error = made.result() if made.done else ErrorCode.COORDINATOR_NOT_AVAILABLE
     if error:
         return _answer(request.api_version, error)
-    asked = context.transactions.add_partitions(
+    asked = context.transactions.join(
         body.transactional_id,
         Identity(body.producer_id, body.producer_epoch),
         [TopicPartition(OFFSETS_TOPIC, context.groups.partition_for(body.group_id))],

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC
+from ottla.core import options
 from ottla.core.model import TopicPartition
-from ottla.core.pending import Pending, when_all
+from ottla.core.pending import Pending, Soon, when_all
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.transacting import DEADLINE_S, note_full, understood
@@ -32,7 +33,12 @@ from ottla.protocol.messages.add_partitions_to_txn import (
 )
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from ottla.handlers.context import Context, Request
+
+    _GoOn: TypeAlias = partial[Reply | Parked]
+    _Outcome: TypeAlias = ErrorCode | Mapping[TopicPartition, ErrorCode]
 
 FENCED_SINCE, SEVERAL_SINCE = 2, 4
 _FEW = 16
@@ -48,14 +54,49 @@ def handle(context: Context, request: Request[AddPartitionsToTxnRequest]) -> Rep
             places = one.places()
             one.found = _missing(context, places)
             if not one.found:
-                asked = one.asked = _ask(context, request.api_version, one.wanted, places)
-                if not asked.done:
-                    waiting.append(asked)
+                one.ask(context, request.api_version, places)
+                if one.asked is not None and not one.asked.done:
+                    waiting.append(one.asked)
     if not waiting:
         return _answer(context, request, told)
     together = waiting[0] if len(waiting) == 1 else when_all(waiting)
     answer = partial(_answer, context, request, told)
     return Parked(together, answer, DEADLINE_S, abandon=together.abandon)
+
+
+def quick(context: Context, version: int, body: AddPartitionsToTxnRequest) -> bytes | _GoOn | None:
+    """The usual request: a few partitions of one topic, all there, of one transaction.
+
+    As `handle` has it; what that would say something else of than one code is left to it.
+    """
+    places = _usual(body.v3_and_below_topics) if version < SEVERAL_SINCE else None
+    if places is None or len(places) >= context.config[options.REQUEST_PARTITIONS_MAX]:
+        return None
+    if _missing(context, places):
+        return None
+    asked = context.transactions.join(
+        body.v3_and_below_transactional_id,
+        Identity(body.v3_and_below_producer_id, body.v3_and_below_producer_epoch),
+        places,
+        CLASSIC,
+    )
+    if isinstance(asked, Pending) or asked is ErrorCode.POLICY_VIOLATION:
+        return partial(_go_on, asked)
+    return _alike(version, places, asked)
+
+
+def _go_on(
+    asked: Soon[ErrorCode], context: Context, request: Request[AddPartitionsToTxnRequest]
+) -> Reply | Parked:
+    """As `handle`, where `quick` has asked the coordinator already."""
+    [one] = _transactions(request)
+    told = _Told(one)
+    if not isinstance(asked, Pending):
+        told.found = asked
+        return _answer(context, request, [told])
+    told.asked = asked
+    answer = partial(_answer, context, request, [told])
+    return Parked(asked, answer, DEADLINE_S, abandon=asked.abandon)
 
 
 def _transactions(
@@ -89,20 +130,6 @@ def _missing(context: Context, places: Sequence[TopicPartition]) -> dict[TopicPa
     return errors
 
 
-def _ask(
-    context: Context,
-    version: int,
-    wanted: AddPartitionsToTxnTransaction,
-    places: Sequence[TopicPartition],
-) -> Pending[Any]:
-    producer = Identity(wanted.producer_id, wanted.producer_epoch)
-    name = wanted.transactional_id
-    if wanted.verify_only:
-        return context.transactions.verify(name, producer, places)
-    kind = BUMPING if version >= SEVERAL_SINCE else CLASSIC
-    return context.transactions.add_partitions(name, producer, places, kind)
-
-
 class _Told:
     """What becomes of one transaction: known at once, or asked for."""
 
@@ -110,7 +137,7 @@ class _Told:
 
     def __init__(self, wanted: AddPartitionsToTxnTransaction) -> None:
         self.wanted = wanted
-        self.found: ErrorCode | Mapping[TopicPartition, ErrorCode] = ErrorCode.INVALID_REQUEST
+        self.found: _Outcome = ErrorCode.INVALID_REQUEST
         self.asked: Pending[Any] | None = None
 
     def count(self) -> int:
@@ -123,12 +150,29 @@ class _Told:
             for number in topic.partitions
         ]
 
-    def outcome(self) -> ErrorCode | Mapping[TopicPartition, ErrorCode]:
+    def ask(self, context: Context, version: int, places: Sequence[TopicPartition]) -> None:
+        """The coordinator."""
+        wanted = self.wanted
+        producer = Identity(wanted.producer_id, wanted.producer_epoch)
+        name = wanted.transactional_id
+        asked: Soon[Any]
+        if wanted.verify_only:
+            asked = context.transactions.verify(name, producer, places)
+        elif version >= SEVERAL_SINCE:  # from brokers, which wait for their clients themselves
+            asked = context.transactions.add_partitions(name, producer, places, BUMPING)
+        else:
+            asked = context.transactions.join(name, producer, places, CLASSIC)
+        if isinstance(asked, Pending):
+            self.asked = asked
+        else:
+            self.found = asked
+
+    def outcome(self) -> _Outcome:
         if self.asked is None:
             return self.found
         if not self.asked.done:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        outcome: ErrorCode | Mapping[TopicPartition, ErrorCode] = self.asked.result()
+        outcome: _Outcome = self.asked.result()
         return outcome
 
 
@@ -140,10 +184,10 @@ def _answer(
     for said in told:
         wanted, outcome = said.wanted, said.outcome()
         note_full(context, request.connection.peer, wanted.transactional_id, outcome)
-        if type(outcome) is ErrorCode and version < SEVERAL_SINCE and len(wanted.topics) == 1:
-            [topic] = wanted.topics
-            if len(topic.partitions) <= _FEW:
-                return Reply(_alike(version, topic.name, tuple(topic.partitions), outcome))
+        if type(outcome) is ErrorCode and version < SEVERAL_SINCE:
+            places = _usual(wanted.topics)
+            if places is not None:
+                return Reply(_alike(version, places, outcome))
         results.append(_topics(wanted.topics, outcome, version))
     if version < SEVERAL_SINCE:
         return Reply(AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results[0]))
@@ -159,11 +203,25 @@ def _answer(
     )
 
 
+def _usual(topics: Sequence[AddPartitionsToTxnTopic]) -> tuple[TopicPartition, ...] | None:
+    """What most requests name: a few partitions of one topic. None where it is anything else."""
+    if len(topics) != 1:
+        return None
+    [topic] = topics
+    return _places(topic.name, tuple(topic.partitions)) if len(topic.partitions) <= _FEW else None
+
+
 @lru_cache(maxsize=1024)
-def _alike(version: int, name: str, partitions: tuple[int, ...], outcome: ErrorCode) -> bytes:
+def _places(name: str, partitions: tuple[int, ...]) -> tuple[TopicPartition, ...] | None:
+    return tuple([TopicPartition(name, number) for number in partitions]) or None
+
+
+@lru_cache(maxsize=1024)
+def _alike(version: int, places: tuple[TopicPartition, ...], outcome: ErrorCode) -> bytes:
     """The answer that it is the same for these partitions. A producer asks for the same ones in
     one transaction after the other."""
-    topic = AddPartitionsToTxnTopic(name=name, partitions=list(partitions))
+    partitions = [place.partition for place in places]
+    topic = AddPartitionsToTxnTopic(name=places[0].topic, partitions=partitions)
     results = _topics([topic], outcome, version)
     answer = AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results)
     (body,) = encoder(AddPartitionsToTxnResponse, version)(answer)

@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ottla.coordinator.group.caller import Caller
 from ottla.core import group_options
-from ottla.core.pending import when_all
+from ottla.core.pending import Pending, Soon, when_all
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from ottla.core.pending import Pending
     from ottla.handlers.context import Context, Request
 
 R = TypeVar("R")
 
 
 def when_replied(
-    asked: Pending[R | ErrorCode],
+    asked: Soon[R | ErrorCode],
     answer: Callable[[R | ErrorCode], Reply],
     deadline_s: float | None = None,
 ) -> Reply | Parked:
     """`answer` what the shard replies; past the deadline COORDINATOR_NOT_AVAILABLE, though it may
     still be done, as in Kafka."""
+    if not isinstance(asked, Pending):
+        return answer(asked)
     if asked.done:
         return answer(asked.result())
     return Parked(

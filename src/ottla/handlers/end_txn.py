@@ -10,10 +10,12 @@ after it has ended a transaction by v4 or less, and gives it that producer's epo
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC
+from ottla.core.pending import Pending, Soon
 from ottla.handlers.asking import when_replied
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.transacting import DEADLINE_S, understood
@@ -22,34 +24,61 @@ from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.end_txn import EndTxnRequest, EndTxnResponse
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from ottla.handlers.context import Context, Request
+
+    _GoOn: TypeAlias = partial[Reply | Parked]
 
 FENCED_SINCE, BUMPING_SINCE = 2, 5
 
 
 def handle(context: Context, request: Request[EndTxnRequest]) -> Reply | Parked:
     """As whom the producer goes on, or why it may not end its transaction so."""
-    body = request.body
-    asked = context.transactions.end(
+    return _when_ended(_end(context, request.api_version, request.body), context, request)
+
+
+def quick(context: Context, version: int, body: EndTxnRequest) -> bytes | _GoOn:
+    """The same where the answer is there at once; else how to wait for it."""
+    asked = _end(context, version, body)
+    if isinstance(asked, Pending):
+        return partial(_when_ended, asked)
+    return _answer(version, asked)
+
+
+def _end(context: Context, version: int, body: EndTxnRequest) -> Soon[Identity | ErrorCode]:
+    return context.transactions.end(
         body.transactional_id,
         Identity(body.producer_id, body.producer_epoch),
         body.committed,
-        BUMPING if request.api_version >= BUMPING_SINCE else CLASSIC,
+        BUMPING if version >= BUMPING_SINCE else CLASSIC,
     )
-    return when_replied(asked, partial(_answer, request.api_version), DEADLINE_S)
 
 
-def _answer(version: int, told: Identity | ErrorCode) -> Reply:
-    if type(told) is ErrorCode:
-        return Reply(_encoded(version, understood(told, version, FENCED_SINCE)))
-    if version < BUMPING_SINCE:
-        return Reply(_encoded(version, ErrorCode.NONE))
-    return Reply(EndTxnResponse(producer_id=told.producer_id, producer_epoch=told.epoch))
+def _when_ended(
+    asked: Soon[Identity | ErrorCode],
+    context: Context,  # noqa: ARG001  # as any handler
+    request: Request[EndTxnRequest],
+) -> Reply | Parked:
+    version = request.api_version
+    return when_replied(asked, lambda told: Reply(_answer(version, told)), DEADLINE_S)
+
+
+_pack_identity = Struct(">ihqhB").pack
+"""The answer of version 5: throttle time, error, producer id, epoch, no tagged fields."""
+
+
+def _answer(version: int, told: Identity | ErrorCode) -> bytes:
+    if isinstance(told, Identity):
+        if version >= BUMPING_SINCE:
+            return _pack_identity(0, 0, *told, 0)
+        told = ErrorCode.NONE
+    return _encoded(version, understood(told, version, FENCED_SINCE))
 
 
 @lru_cache(maxsize=256)
 def _encoded(version: int, error: ErrorCode) -> bytes:
-    """The answer that says no more than this; every transaction ends with the same one."""
+    """The answer that says no more than this; most transactions of old clients end with one."""
     (body,) = encoder(EndTxnResponse, version)(EndTxnResponse(error_code=error))
     assert type(body) is bytes, "there are no slices of files in it"
     return body

@@ -53,6 +53,10 @@ class PartitionJournal:
     def __init__(self, of: Partition, disk: Disk) -> None:
         self._partition = of
         self._disk = disk
+        # The partition's own, without a frame of ours around them: each entry asks all three.
+        self.prepare = of.prepare
+        self.committed = of.committed
+        self.is_committed = of.is_committed
 
     @property
     def batch_bytes_max(self) -> int:
@@ -65,9 +69,6 @@ class PartitionJournal:
     @property
     def end(self) -> Offset:
         return self._partition.log.end
-
-    def prepare(self, batch: BatchView) -> Pending[None] | None:
-        return self._partition.prepare(batch)
 
     def append(self, batch: BatchView, verification: object | None = None) -> Offset | ErrorCode:
         assert verification is None or isinstance(verification, Verification), "not a log's own"
@@ -83,12 +84,6 @@ class PartitionJournal:
             ending.version,
         )
         return outcome.end if isinstance(outcome, Appended) else outcome
-
-    def committed(self, end: Offset) -> Pending[None] | None:
-        return self._partition.committed(end)
-
-    def is_committed(self, end: Offset) -> bool:
-        return self._partition.is_committed(end)
 
     def state(self) -> ErrorCode:
         log = self._partition.log

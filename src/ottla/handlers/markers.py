@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ottla.core.pending import Pending
+from ottla.core.pending import Pending, Soon
 from ottla.core.ports import DiskError
 from ottla.handlers.internal_topics import OFFSETS_TOPIC
 from ottla.protocol.errors import ErrorCode
@@ -44,15 +44,19 @@ class PartitionMarkers:
 
     def write(
         self, ending: Ending, partitions: Sequence[TopicPartition]
-    ) -> Pending[dict[TopicPartition, ErrorCode]]:
+    ) -> Soon[dict[TopicPartition, ErrorCode]]:
         """Write the marker to each partition; done once each is on disk, or can't be."""
-        return _Writing(self._context, ending, partitions).result
+        writing = _Writing(self._context, ending, partitions)
+        if not writing.left:
+            return writing.results
+        writing.all_done = Pending()
+        return writing.all_done
 
 
 class _Writing:
     """One marker on its way to its partitions, each on its own."""
 
-    __slots__ = ("_context", "_ending", "_left", "_marker", "_results", "result")
+    __slots__ = ("_context", "_ending", "_marker", "all_done", "left", "results")
 
     def __init__(
         self, context: Context, ending: Ending, partitions: Sequence[TopicPartition]
@@ -61,15 +65,15 @@ class _Writing:
         self._ending = ending
         kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
         self._marker = EndMarker(kind, ending.coordinator_epoch)
-        self._results = dict.fromkeys(partitions, ErrorCode.NONE)
-        self._left = len(self._results)
-        self.result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
-        if self._left == 1:
-            self._begin(*self._results)
-        elif self._left:
-            self._begin_next(list(self._results))
+        self.results = dict.fromkeys(partitions, ErrorCode.NONE)
+        self.left = len(self.results)
+        """How many partitions it is not in yet."""
+        self.all_done: Pending[dict[TopicPartition, ErrorCode]] | None = None
+        """For who waits: where nothing needs to be waited for, nobody does."""
+        if self.left == 1:
+            self._begin(*self.results)
         else:
-            self.result.complete(self._results)
+            self._begin_next(list(self.results))
 
     def _begin_next(self, places: Sequence[TopicPartition]) -> None:
         for place in places[:AT_ONCE]:
@@ -126,7 +130,7 @@ class _Writing:
             self._done(place, ErrorCode.KAFKA_STORAGE_ERROR)
 
     def _done(self, place: TopicPartition, error: ErrorCode) -> None:
-        self._results[place] = error
-        self._left -= 1
-        if not self._left:
-            self.result.complete(self._results)
+        self.results[place] = error
+        self.left -= 1
+        if not self.left and self.all_done is not None:
+            self.all_done.complete(self.results)

@@ -19,6 +19,7 @@ from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
+from ottla.coordinator.transaction.ports import said_of
 from ottla.core.pending import Pending, when_all
 from ottla.core.ports import DiskError, OffloadError
 from ottla.handlers.limits import too_many
@@ -39,13 +40,14 @@ from ottla.records.validate import Rejected, check_header
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from ottla.core.model import Offset, TopicPartition
+    from ottla.coordinator.transaction.ports import Admitted
+    from ottla.core.model import Offset
+    from ottla.core.pending import Soon
     from ottla.handlers.context import Context, Request
     from ottla.records.batch import BatchView
     from ottla.replication.partition import Appended, Partition
     from ottla.storage.producers import Verification
 
-    _Admitted: TypeAlias = Pending[dict[TopicPartition, ErrorCode]]
     _GoOn: TypeAlias = partial[Reply | Parked]
 
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
@@ -163,14 +165,16 @@ def _in_transaction(
         return None
     producer_id, epoch, adds = batch.producer_id, batch.producer_epoch, version >= ADDS_SINCE
     verification = partition.verify(producer_id, epoch, batch.base_sequence, bumps=adds)
-    go_on = None
-    if verification is not None:
-        keys = [partition.key]
-        admit = context.transactions.admit
-        admitted = admit(transactional_id, producer_id, epoch, keys, add=adds)
-        go_on = partial(_go_on, verification, admitted)
-        if not admitted.done or admitted.result().get(partition.key) is not _NO_ERROR:
-            return go_on
+    if verification is None:
+        if partition.prepare(batch) is not None:
+            return None
+        return partition.append_as_leader(batch)
+    key = partition.key
+    admit = context.transactions.admit
+    admitted = admit(transactional_id, producer_id, epoch, (key,), add=adds)
+    go_on = partial(_go_on, verification, admitted)
+    if isinstance(admitted, Pending) or said_of(key, admitted) is not _NO_ERROR:
+        return go_on
     if partition.prepare(batch) is not None:
         return go_on
     return partition.append_as_leader(batch, verification)
@@ -178,7 +182,7 @@ def _in_transaction(
 
 def _go_on(
     verification: Verification,
-    admitted: _Admitted,
+    admitted: Soon[Admitted],
     context: Context,
     request: Request[ProduceRequest],
 ) -> Reply | Parked:
@@ -396,21 +400,26 @@ class Produce:
         )
         return self.admitting(asked, admitted)
 
-    def admitting(self, asked: list[Item], admitted: _Admitted) -> Reply | Parked:
+    def admitting(self, asked: list[Item], admitted: Soon[Admitted]) -> Reply | Parked:
         """Go on when the coordinator has answered."""
-        if admitted.done:
+        if not isinstance(admitted, Pending):
             return self._admitted(asked, admitted)
+        if admitted.done:
+            return self._admitted(asked, admitted.result())
         deadline_s = max(self.request.body.timeout_ms / 1000, _PREPARE_S_MIN)
-        resume = partial(self._admitted, asked, admitted)
+
+        def resume() -> Reply | Parked:
+            # Too late is what Kafka makes of a connection that breaks.
+            late = ErrorCode.NETWORK_EXCEPTION
+            return self._admitted(asked, admitted.result() if admitted.done else late)
+
         return Parked(admitted, resume, deadline_s, before_effect=True)
 
-    def _admitted(self, asked: list[Item], admitted: _Admitted) -> Reply | Parked:
+    def _admitted(self, asked: list[Item], admitted: Admitted) -> Reply | Parked:
         """Refuse what the coordinator has refused, in codes that the client's version knows."""
-        results = admitted.result() if admitted.done else {}
         for item in asked:
             assert item.partition is not None, "only what has a partition was asked about"
-            # Too late is what Kafka makes of a connection that breaks.
-            error = results.get(item.partition.key, ErrorCode.NETWORK_EXCEPTION)
+            error = said_of(item.partition.key, admitted)
             if error:
                 item.refuted(error)
                 refused = _refusal(error, self.request.api_version)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.coordinator.group.shard import Commit, Member
+from ottla.coordinator.transaction.ports import said_of
 from ottla.core.model import TopicPartition
 from ottla.core.pending import Pending
 from ottla.handlers.asking import when_replied, write_deadline_s
@@ -32,6 +33,7 @@ from ottla.records.builder import Producer
 if TYPE_CHECKING:
     from ottla.coordinator.decision import Decision
     from ottla.coordinator.group.shard import GroupShard
+    from ottla.coordinator.transaction.ports import Admitted
     from ottla.handlers.context import Context, Request
     from ottla.replication.partition import Partition
     from ottla.storage.producers import Verification
@@ -122,15 +124,18 @@ class _Committing:
         admitted = context.transactions.admit(
             body.transactional_id, body.producer_id, body.producer_epoch, [place], add=adds
         )
-        admitted.then(partial(self._admitted, partition, admitted, verification))
+        if isinstance(admitted, Pending):
+            admitted.then(lambda: self._admitted(partition, admitted.result(), verification))
+        else:
+            self._admitted(partition, admitted, verification)
 
     def _admitted(
         self,
         partition: Partition,
-        admitted: Pending[dict[TopicPartition, ErrorCode]],
+        admitted: Admitted,
         verification: Verification,
     ) -> None:
-        if error := admitted.result()[partition.key]:
+        if error := said_of(partition.key, admitted):
             partition.refuted(self._request.body.producer_id, verification, error)
             self.result.complete(_known(error, self._request.api_version))
         else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ottla.coordinator.decision import Ending
 from ottla.core.model import TopicPartition
-from ottla.core.pending import Pending, when_all
+from ottla.core.pending import Pending, Soon, when_all
 from ottla.handlers.asking import write_deadline_s
 from ottla.handlers.limits import too_many
 from ottla.handlers.markers import PartitionMarkers
@@ -46,15 +46,9 @@ def handle(context: Context, request: Request[WriteTxnMarkersRequest]) -> Reply 
     writing = [(one, _write(writer, one)) for one in markers]
 
     def answer() -> Reply:
-        late = ErrorCode.REQUEST_TIMED_OUT
-        return _reply(
-            [
-                (one, each.result() if each.done else dict.fromkeys(_places(one), late))
-                for one, each in writing
-            ]
-        )
+        return _reply([(one, _outcome(one, each)) for one, each in writing])
 
-    left = [each for _, each in writing if not each.done]
+    left = [each for _, each in writing if isinstance(each, Pending) and not each.done]
     if not left:
         return answer()
     together = when_all(left)
@@ -63,12 +57,10 @@ def handle(context: Context, request: Request[WriteTxnMarkersRequest]) -> Reply 
 
 def _write(
     writer: PartitionMarkers, marker: WritableTxnMarker
-) -> Pending[dict[TopicPartition, ErrorCode]]:
+) -> Soon[dict[TopicPartition, ErrorCode]]:
     places = _places(marker)
     if marker.producer_id < 0 or marker.producer_epoch < 0:
-        refused: Pending[dict[TopicPartition, ErrorCode]] = Pending()
-        refused.complete(dict.fromkeys(places, ErrorCode.INVALID_REQUEST))
-        return refused
+        return dict.fromkeys(places, ErrorCode.INVALID_REQUEST)
     ending = Ending(
         marker.producer_id,
         marker.producer_epoch,
@@ -77,6 +69,16 @@ def _write(
         marker.transaction_version,
     )
     return writer.write(ending, places)
+
+
+def _outcome(
+    marker: WritableTxnMarker, writing: Soon[dict[TopicPartition, ErrorCode]]
+) -> dict[TopicPartition, ErrorCode]:
+    if not isinstance(writing, Pending):
+        return writing
+    if writing.done:
+        return writing.result()
+    return dict.fromkeys(_places(marker), ErrorCode.REQUEST_TIMED_OUT)
 
 
 def _places(marker: WritableTxnMarker) -> list[TopicPartition]:

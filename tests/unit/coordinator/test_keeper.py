@@ -18,11 +18,16 @@ from ottla.testing.simloop import SimLoop
 from tests.journals import Codec, MemoryJournal
 from tests.unit.coordinator.counting import CountingShard, add, look, put
 
+WAYS = ("submit", "ask")
+
 
 class World:
-    """A keeper with all that is around it."""
+    """A keeper with all that is around it, asked in one of the two ways."""
 
-    def __init__(self, journal: MemoryJournal | None = None, shard: Any = None) -> None:
+    def __init__(
+        self, journal: MemoryJournal | None = None, shard: Any = None, way: str = "submit"
+    ) -> None:
+        self.way = way
         self.journal = journal or MemoryJournal()
         self.loop = SimLoop()
         self.shard = shard or CountingShard()
@@ -30,20 +35,39 @@ class World:
         self.keeper.load()
 
     def ask(self, decide: Any) -> Pending[Any]:
+        if self.way == "ask":
+            told = self.keeper.ask(decide)
+            return told if isinstance(told, Pending) else completed(told)
         result: Pending[Any] = Pending()
         self.keeper.submit(Operation(decide, result))
         return result
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
+@pytest.fixture(params=WAYS)
+def world(request: pytest.FixtureRequest) -> World:
+    return World(way=request.param)
 
 
-@pytest.fixture
-def slow() -> World:
+@pytest.fixture(params=WAYS)
+def slow(request: pytest.FixtureRequest) -> World:
     """Nothing is committed before a test says so."""
-    return World(MemoryJournal(commits_at_once=False))
+    return World(MemoryJournal(commits_at_once=False), way=request.param)
+
+
+def test_what_needs_not_be_waited_for_is_told_without_a_pending(world: World) -> None:
+    assert world.keeper.ask(add("a")) == 1
+    assert world.keeper.ask(look("a")) == 1
+    world.journal.append_error = ErrorCode.KAFKA_STORAGE_ERROR
+    assert world.keeper.ask(add("a")) is ErrorCode.COORDINATOR_NOT_AVAILABLE
+
+
+def test_who_asks_in_an_operations_effect_has_his_turn_before_its_reply(world: World) -> None:
+    """So the end of a transaction, asked for by the decision's effect, comes before the answer."""
+    nested: list[Any] = []
+    effect = Do(lambda: nested.append(world.keeper.ask(add("a", 10))))
+    assert world.ask(add("a", 1, effect)).result() == 1
+    assert nested == [11]
+    assert world.journal.entries() == [put("a", 1), put("a", 11)]
 
 
 def test_what_is_decided_is_appended_replayed_and_replied(world: World) -> None:

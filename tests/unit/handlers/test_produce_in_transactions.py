@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from ottla.core.model import TopicPartition
-from ottla.core.pending import Pending, completed
+from ottla.core.pending import Pending, Soon
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.write_txn_markers import (
     WritableTxnMarker,
@@ -41,11 +41,11 @@ class Admission:
         partitions: Sequence[TopicPartition],
         *,
         add: bool,
-    ) -> Pending[Results]:
+    ) -> Soon[Results]:
         self.asked.append((transactional_id, producer_id, producer_epoch, list(partitions), add))
         results = {one: self.errors.get(one, self.error) for one in partitions}
         if not self.holds:
-            return completed(results)
+            return results
         self.held = Pending()
         return self.held
 

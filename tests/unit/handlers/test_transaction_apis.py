@@ -127,6 +127,32 @@ def test_one_transaction_is_answered_by_topic_however_many_topics_it_names(
             } == {name: [(number, code) for number in of] for name, of in named.items()}
 
 
+@pytest.mark.parametrize("version", range(4))
+def test_the_next_transaction_of_an_old_client_waits_for_the_markers_of_the_one_before(
+    node: SimNode, version: int
+) -> None:
+    producer_id = begun(node, "a")
+    add = AddPartitionsToTxnRequest(
+        v3_and_below_transactional_id="a",
+        v3_and_below_producer_id=producer_id,
+        v3_and_below_topics=[AddPartitionsToTxnTopic(name="t", partitions=[0, 1])],
+    )
+    end = EndTxnRequest(transactional_id="a", producer_id=producer_id, committed=True)
+    connections = node.connect(), node.connect()
+    added = connections[0].ask(add, version)
+    for _ in range(3):
+        node.settle()
+        ended = connections[0].ask(end, version)
+        added = connections[1].ask(add, version)
+        assert not added.done
+        assert node.answer(ended).error_code == 0
+        [topic] = node.answer(added).results_by_topic_v3_and_below
+        assert [one.partition_error_code for one in topic.results_by_partition] == [0, 0]
+    shard = node.context.transactions.runtime.settled("a")
+    assert shard is not None
+    assert shard.transactions["a"].state.title == "Ongoing"
+
+
 @pytest.mark.parametrize("count", [20, 21])
 def test_h28_so_many_partitions_and_no_more(node: SimNode, count: int) -> None:
     one = transaction("a", begun(node, "a"), *([0] * (count - 1)))

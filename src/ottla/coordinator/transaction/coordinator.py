@@ -20,14 +20,14 @@ from ottla.coordinator.transaction.metadata import BUMPING
 from ottla.coordinator.transaction.sending import Sending
 from ottla.coordinator.transaction.shard import Needs, TransactionShard
 from ottla.core import group_options as options
-from ottla.core.pending import Pending, completed
+from ottla.core.pending import Pending, Soon
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from ottla.coordinator.journal import Journals
     from ottla.coordinator.keeper import Codec
     from ottla.coordinator.transaction.metadata import Transaction
-    from ottla.coordinator.transaction.ports import Markers
+    from ottla.coordinator.transaction.ports import Admitted, Markers
     from ottla.core.config import Config
     from ottla.core.model import ProducerId, TopicPartition
     from ottla.core.ports import Clock, Timer, Timers
@@ -79,7 +79,8 @@ class Parts:
 
 
 class Transactions:
-    """Every method asks and answers by a Pending that never fails; errors are ErrorCodes."""
+    """Every method asks and answers at once, or by a Pending that never fails; errors are
+    ErrorCodes."""
 
     def __init__(self, parts: Parts) -> None:
         self._config = parts.config
@@ -96,7 +97,7 @@ class Transactions:
             parts.clock,
             parts.timers,
         )
-        self._sending = Sending(parts.markers, parts.timers, self.runtime.submit)
+        self._sending = Sending(parts.markers, parts.timers, self.runtime.ask)
 
     def start(self) -> None:
         """Load what there is: what was prepared is ended, what is open may time out."""
@@ -109,43 +110,58 @@ class Transactions:
 
     def init_producer_id(
         self, name: str, timeout_ms: int, expected: Identity | None
-    ) -> Pending[Identity | ErrorCode]:
+    ) -> Soon[Identity | ErrorCode]:
         return self._ask(name, lambda shard: shard.init_producer_id(name, timeout_ms, expected))
 
     def add_partitions(
         self, name: str, producer: Identity, partitions: Sequence[TopicPartition], version: int
-    ) -> Pending[ErrorCode]:
-        return self.runtime.submit(
+    ) -> Soon[ErrorCode]:
+        """CONCURRENT_TRANSACTIONS while the transaction before is being ended."""
+        return self.runtime.ask(
             name, lambda shard: shard.add_partitions(name, producer, partitions, version)
         )
 
+    def join(
+        self, name: str, producer: Identity, partitions: Sequence[TopicPartition], version: int
+    ) -> Soon[ErrorCode]:
+        """As `add_partitions`; but the end of the transaction before is waited for, for a short
+        while: who is told to come again does so after 20 ms, and it takes a fraction of that."""
+        added = self.add_partitions(name, producer, partitions, version)
+        if not isinstance(added, Pending) and added is not ErrorCode.CONCURRENT_TRANSACTIONS:
+            return added
+        joining = _Joining(name, producer, partitions, version)
+        self._when_added(joining, added)
+        return joining.result
+
     def verify(
         self, name: str, producer: Identity, partitions: Sequence[TopicPartition]
-    ) -> Pending[dict[TopicPartition, ErrorCode] | ErrorCode]:
-        return self.runtime.submit(name, lambda shard: shard.verify(name, producer, partitions))
+    ) -> Soon[Admitted]:
+        return self.runtime.ask(name, lambda shard: shard.verify(name, producer, partitions))
 
     def end(
         self, name: str, producer: Identity, committed: bool, version: int
-    ) -> Pending[Identity | ErrorCode]:
+    ) -> Soon[Identity | ErrorCode]:
         return self._ask(name, lambda shard: shard.end(name, producer, committed, version))
 
-    def _ask(self, name: str, decide: Callable[[TransactionShard], Decision[Any]]) -> Pending[Any]:
+    def _ask(self, name: str, decide: Callable[[TransactionShard], Decision[Any]]) -> Soon[Any]:
         """Have the shard decide; again, with a producer id at hand, where it needs one."""
-        asked = self.runtime.submit(name, decide)
-        if asked.done and asked.result() is not Needs.PRODUCER_ID:
+        asked = self.runtime.ask(name, decide)
+        if not isinstance(asked, Pending) and asked is not Needs.PRODUCER_ID:
             return asked
         result: Pending[Any] = Pending()
-        asked.then(partial(self._answered, name, decide, asked, result))
+        if isinstance(asked, Pending):
+            asked.then(lambda: self._answered(name, decide, asked.result(), result))
+        else:
+            self._fetch_id(name, decide, result)
         return result
 
     def _answered(
         self,
         name: str,
         decide: Callable[[TransactionShard], Decision[Any]],
-        asked: Pending[Any],
+        told: Any,
         result: Pending[Any],
     ) -> None:
-        told = asked.result()
         if told is Needs.PRODUCER_ID:
             self._fetch_id(name, decide, result)
         else:
@@ -164,7 +180,7 @@ class Transactions:
                 result.complete(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
                 return
             asked = self.runtime.submit(name, decide)
-            asked.then(partial(self._answered, name, decide, asked, result))
+            asked.then(lambda: self._answered(name, decide, asked.result(), result))
 
         fetched.then(there)
 
@@ -178,62 +194,60 @@ class Transactions:
         partitions: Sequence[TopicPartition],
         *,
         add: bool,
-    ) -> Pending[dict[TopicPartition, ErrorCode]]:
+    ) -> Soon[Admitted]:
         producer = Identity(producer_id, producer_epoch)
         if add:
-            added = self.add_partitions(transactional_id, producer, partitions, BUMPING)
-            if added.done and added.result() is not ErrorCode.CONCURRENT_TRANSACTIONS:
-                return completed(_for_each(partitions, added.result()))
-            adding = _Adding(transactional_id, producer, partitions)
-            added.then(partial(self._added, adding, added))
-            return adding.result
-        asks = transactional_id, producer, partitions
+            joined: Soon[Any] = self.join(transactional_id, producer, partitions, BUMPING)
+            return joined
         shard = self.runtime.settled(transactional_id)
         if shard is not None:  # each batch that begins a transaction asks: the short way
-            return completed(_for_each(partitions, shard.verified(*asks)))
-        asked = self.verify(*asks)
-        result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
-        asked.then(lambda: result.complete(_for_each(partitions, asked.result())))
-        return result
+            return shard.verified(transactional_id, producer, partitions)
+        return self.verify(transactional_id, producer, partitions)
 
-    def _add(self, adding: _Adding) -> None:
-        asked = self.add_partitions(adding.name, adding.producer, adding.partitions, BUMPING)
-        asked.then(partial(self._added, adding, asked))
+    # --- joining, once the transaction before has ended ------------------------------------
 
-    def _added(self, adding: _Adding, asked: Pending[ErrorCode]) -> None:
-        told = asked.result()
-        if told is not ErrorCode.CONCURRENT_TRANSACTIONS or adding.is_late:
-            adding.finish(told)
+    def _add(self, joining: _Joining) -> None:
+        self._when_added(joining, self.add_partitions(*joining.asks))
+
+    def _when_added(self, joining: _Joining, asked: Soon[ErrorCode]) -> None:
+        if isinstance(asked, Pending):
+            asked.then(lambda: self._added(joining, asked.result()))
         else:
-            self._wait(adding)
+            self._added(joining, asked)
 
-    def _wait(self, adding: _Adding) -> None:
+    def _added(self, joining: _Joining, told: ErrorCode) -> None:
+        if told is not ErrorCode.CONCURRENT_TRANSACTIONS or joining.is_late:
+            joining.finish(told)
+        else:
+            self._wait(joining)
+
+    def _wait(self, joining: _Joining) -> None:
         """Until the transaction before has ended, or it takes too long."""
-        if not self._is_ending(adding.name):
+        if not self._is_ending(joining.name):
             # It has ended since: the answer waited for what others had on their way to the disk.
-            self._timers.soon(partial(self._add, adding))
+            self._timers.soon(partial(self._add, joining))
             return
-        if adding.timer is None:
+        if joining.timer is None:
             wait_s = self._config[options.ADD_PARTITIONS_WAIT_MS] / 1000
-            adding.timer = self._timers.after(wait_s, partial(self._late, adding))
-        again = partial(self._add, adding)
-        adding.waits = again
-        self._waiting.setdefault(adding.name, []).append(again)
+            joining.timer = self._timers.after(wait_s, partial(self._late, joining))
+        again = partial(self._add, joining)
+        joining.waits = again
+        self._waiting.setdefault(joining.name, []).append(again)
 
     def _is_ending(self, name: str) -> bool:
         """Whether a transaction is prepared: then `completed` is still to come."""
         found = (shard.transactions.get(name) for shard in self.runtime.loaded_shards())
         return any(one is not None and one.is_prepared for one in found)
 
-    def _late(self, adding: _Adding) -> None:
-        adding.is_late = True
-        waiting = self._waiting.get(adding.name)
-        if waiting is None or adding.waits not in waiting:
+    def _late(self, joining: _Joining) -> None:
+        joining.is_late = True
+        waiting = self._waiting.get(joining.name)
+        if waiting is None or joining.waits not in waiting:
             return  # it is being tried just now, for the last time
-        waiting.remove(adding.waits)
+        waiting.remove(joining.waits)
         if not waiting:
-            del self._waiting[adding.name]
-        adding.finish(ErrorCode.CONCURRENT_TRANSACTIONS)
+            del self._waiting[joining.name]
+        joining.finish(ErrorCode.CONCURRENT_TRANSACTIONS)
 
     # --- what shards ask (the port shard.Node) ---------------------------------------------
 
@@ -272,38 +286,29 @@ class Transactions:
             self._timers.soon(again)
 
 
-class _Adding:
-    """Partitions on their way into a transaction, for the data path."""
+class _Joining:
+    """Partitions on their way into a transaction."""
 
-    __slots__ = ("is_late", "name", "partitions", "producer", "result", "timer", "waits")
+    __slots__ = ("asks", "is_late", "result", "timer", "waits")
 
     def __init__(
-        self,
-        name: str,
-        producer: Identity,
-        partitions: Sequence[TopicPartition],
+        self, name: str, producer: Identity, partitions: Sequence[TopicPartition], version: int
     ) -> None:
-        self.name = name
-        self.producer = producer
-        self.partitions = partitions
-        self.result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
+        self.asks = name, producer, partitions, version
+        self.result: Pending[ErrorCode] = Pending()
         self.timer: Timer | None = None
         self.waits: Callable[[], None] | None = None
         self.is_late = False
 
+    @property
+    def name(self) -> str:
+        return self.asks[0]
+
     def finish(self, told: ErrorCode) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        self.result.complete(_for_each(self.partitions, told))
+        self.result.complete(told)
 
 
 def _abort(name: str, producer: Identity, shard: TransactionShard) -> Decision[Any]:
     return shard.abort_expired(name, producer)
-
-
-def _for_each(
-    partitions: Sequence[TopicPartition], told: dict[TopicPartition, ErrorCode] | ErrorCode
-) -> dict[TopicPartition, ErrorCode]:
-    if type(told) is ErrorCode:
-        return dict.fromkeys(partitions, told)
-    return told

@@ -7,13 +7,22 @@ module, as Journal is; `Admission` by `coordinator.Transactions`. Must not know 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from ottla.core.model import TopicPartition
+from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from ottla.coordinator.decision import Ending
-    from ottla.core.model import TopicPartition
-    from ottla.core.pending import Pending
-    from ottla.protocol.errors import ErrorCode
+    from ottla.core.pending import Soon
+
+Admitted: TypeAlias = ErrorCode | dict[TopicPartition, ErrorCode]
+"""What a coordinator says of partitions: the same of all, or something of each."""
+
+
+def said_of(place: TopicPartition, admitted: Admitted) -> ErrorCode:
+    """What it says of this one."""
+    return admitted if type(admitted) is ErrorCode else admitted[place]
 
 
 class Markers(Protocol):
@@ -21,7 +30,7 @@ class Markers(Protocol):
 
     def write(
         self, ending: Ending, partitions: Sequence[TopicPartition]
-    ) -> Pending[dict[TopicPartition, ErrorCode]]:
+    ) -> Soon[dict[TopicPartition, ErrorCode]]:
         """Write the marker to each partition; done once each is on disk, or can't be.
 
         Writing it again is harmless (I43). UNKNOWN_TOPIC_OR_PARTITION: the partition is gone for
@@ -41,8 +50,8 @@ class Admission(Protocol):
         partitions: Sequence[TopicPartition],
         *,
         add: bool,
-    ) -> Pending[dict[TopicPartition, ErrorCode]]:
-        """Whether batches of this producer belong to the transaction, for each partition.
+    ) -> Soon[Admitted]:
+        """Whether batches of this producer belong to the transaction, in these partitions.
 
         With `add` the partitions become part of it, durably, and a transaction begins where none
         is (Produce 12 and later, TxnOffsetCommit 5 and later); a transaction before it that is

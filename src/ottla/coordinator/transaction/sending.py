@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ottla.coordinator.decision import Decision, Ending
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.states import TransactionState
+from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ottla.coordinator.transaction.ports import Markers
     from ottla.coordinator.transaction.shard import TransactionShard
     from ottla.core.model import TopicPartition
-    from ottla.core.pending import Pending
+    from ottla.core.pending import Soon
     from ottla.core.ports import Timers
 
 _log = logging.getLogger("ottla.coordinator")
@@ -46,26 +47,26 @@ _OVER = frozenset(
 
 
 class Sending:
-    """`submit` is the runtime's: it has a transactional id's shard decide."""
+    """`ask` is the runtime's: it has a transactional id's shard decide."""
 
     def __init__(
         self,
         markers: Markers,
         timers: Timers,
-        submit: Callable[[str, Callable[[TransactionShard], Decision[Any]]], Pending[Any]],
+        ask: Callable[[str, Callable[[TransactionShard], Decision[Any]]], Soon[Any]],
     ) -> None:
         self._markers = markers
         self._timers = timers
-        self._submit = submit
+        self._ask = ask
 
     def send(self, prepared: Transaction, coordinator_epoch: int) -> None:
         """Have the markers of a prepared transaction written, and then have it completed."""
         ending = Ending(
-            producer_id=prepared.producer_id,
-            producer_epoch=prepared.epoch,
-            committed=prepared.state is TransactionState.PREPARE_COMMIT,
-            coordinator_epoch=coordinator_epoch,
-            version=prepared.version,
+            prepared.producer_id,
+            prepared.epoch,
+            prepared.state is TransactionState.PREPARE_COMMIT,
+            coordinator_epoch,
+            prepared.version,
         )
         self._write(prepared.id, ending, tuple(prepared.partitions), AGAIN_S)
 
@@ -76,10 +77,10 @@ class Sending:
             self._complete(name, ending)
             return
         written = self._markers.write(ending, partitions)
-        if written.done:
-            self._written(name, ending, written.result(), again_s)
-        else:
+        if isinstance(written, Pending):
             written.then(lambda: self._written(name, ending, written.result(), again_s))
+        else:
+            self._written(name, ending, written, again_s)
 
     def _written(
         self,
@@ -105,32 +106,33 @@ class Sending:
         """Only if the coordinator still wants it. Under version 1 the next transaction has the
         same epoch: a marker that comes too late would end that one (I43)."""
         producer = Identity(ending.producer_id, ending.producer_epoch)
-        asked = self._submit(
+        asked = self._ask(
             name, lambda shard: Decision(shard.is_prepared(name, producer, ending.committed))
         )
 
-        def answered() -> None:
-            wanted = asked.result()
+        def answered(wanted: bool | ErrorCode) -> None:
             if isinstance(wanted, ErrorCode):
                 again = partial(self._write_again, name, ending, left, waited_s)
                 self._unless_gone(wanted, again)
             elif wanted:
                 self._write(name, ending, left, min(2 * waited_s, AGAIN_S_MAX))
 
-        asked.then(answered)
+        if isinstance(asked, Pending):
+            asked.then(lambda: answered(asked.result()))
+        else:
+            answered(asked)
 
     def _complete(self, name: str, ending: Ending) -> None:
         producer = Identity(ending.producer_id, ending.producer_epoch)
-        asked = self._submit(name, lambda shard: shard.complete(name, producer))
+        asked = self._ask(name, lambda shard: shard.complete(name, producer))
+        if isinstance(asked, Pending):
+            asked.then(lambda: self._completed(name, ending, asked.result()))
+        elif asked:
+            self._completed(name, ending, asked)
 
-        if asked.done and not asked.result():
-            return
-
-        def completed() -> None:
-            if error := asked.result():
-                self._unless_gone(error, partial(self._complete, name, ending))
-
-        asked.then(completed)
+    def _completed(self, name: str, ending: Ending, error: ErrorCode) -> None:
+        if error:
+            self._unless_gone(error, partial(self._complete, name, ending))
 
     def _unless_gone(self, error: ErrorCode, again: Callable[[], None]) -> None:
         # Without its shard there is nothing to be completed; one that comes back sends anew.

@@ -28,6 +28,7 @@ from ottla.core import group_options as options
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from ottla.coordinator.transaction.ports import Admitted
     from ottla.core.config import Config
     from ottla.core.model import TopicPartition
     from ottla.core.ports import Clock
@@ -220,13 +221,13 @@ class TransactionShard:
 
     def verify(
         self, name: str, producer: Identity, partitions: Collection[TopicPartition]
-    ) -> Decision[dict[TopicPartition, ErrorCode] | ErrorCode]:
+    ) -> Decision[Admitted]:
         """As `verified`, in the order of what else is asked."""
         return Decision(self.verified(name, producer, partitions))
 
     def verified(
         self, name: str, producer: Identity, partitions: Collection[TopicPartition]
-    ) -> dict[TopicPartition, ErrorCode] | ErrorCode:
+    ) -> Admitted:
         """Whether each partition is part of the producer's transaction (KIP-890)."""
         if not name:
             return ErrorCode.INVALID_REQUEST

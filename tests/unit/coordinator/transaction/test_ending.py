@@ -7,6 +7,7 @@ import pytest
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EXHAUSTED_EPOCH
 from ottla.coordinator.transaction.states import MOVES, TransactionState
+from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 from tests.transactions import EPOCH, P0, P1, World
 
@@ -55,6 +56,7 @@ def test_it_is_answered_once_it_is_on_disk_and_no_marker_is_sent_before(
     producer = world.ongoing()
     world.journal.commits_at_once = False
     asked = world.transactions.end("x", producer, True, version)
+    assert isinstance(asked, Pending)
     assert not asked.done
     assert world.markers.written == []
     world.journal.commit()

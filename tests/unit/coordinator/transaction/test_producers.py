@@ -6,6 +6,7 @@ import pytest
 
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import EXHAUSTED_EPOCH
+from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 from tests.transactions import P0, World
 
@@ -99,6 +100,7 @@ def test_a_reply_waits_until_the_epoch_is_on_disk(world: World) -> None:
     world.begun()
     world.journal.commits_at_once = False
     asked = world.transactions.init_producer_id("x", 1000, None)
+    assert isinstance(asked, Pending)
     assert not asked.done
     world.journal.commit()
     assert asked.result() == Identity(1000, 1)
@@ -149,6 +151,5 @@ def test_h119_an_ongoing_transaction_at_the_last_epoch_is_fenced_with_the_one_th
 
 def test_an_id_that_was_fetched_in_vain_goes_to_the_next_who_needs_one(world: World) -> None:
     waiting = [world.transactions.init_producer_id("a", 1000, None) for _ in range(2)]
-    world.loop.run()
-    assert {one.result() for one in waiting} == {Identity(1000, 0), Identity(1000, 1)}
+    assert {world.told(one) for one in waiting} == {Identity(1000, 0), Identity(1000, 1)}
     assert world.begun("b").producer_id == 1001

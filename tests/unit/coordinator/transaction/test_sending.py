@@ -172,6 +172,5 @@ def test_what_was_prepared_and_never_reached_the_disk_is_not_sent(world: World) 
     world.journal.commits_at_once = False
     asked = world.transactions.end("x", producer, True, CLASSIC)
     world.journal.fail(ErrorCode.COORDINATOR_NOT_AVAILABLE)
-    world.loop.run()
-    assert asked.result() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert world.told(asked) is ErrorCode.COORDINATOR_NOT_AVAILABLE
     assert world.markers.written == []

@@ -6,6 +6,7 @@ import pytest
 
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EXHAUSTED_EPOCH
+from ottla.coordinator.transaction.ports import Admitted, said_of
 from ottla.core.model import TopicPartition
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
@@ -26,7 +27,17 @@ def admit(
 ) -> Pending[dict[TopicPartition, ErrorCode]]:
     asked = world.transactions.admit(name, *producer, partitions or (P0,), add=add)
     world.loop.run()
-    return asked
+    told: Pending[dict[TopicPartition, ErrorCode]] = Pending()
+    places = partitions or (P0,)
+
+    def done(admitted: Admitted) -> None:
+        told.complete({one: said_of(one, admitted) for one in places})
+
+    if isinstance(asked, Pending):
+        asked.then(lambda: done(asked.result()))
+    else:
+        done(asked)
+    return told
 
 
 def test_the_first_partition_begins_a_transaction(world: World) -> None:
@@ -60,6 +71,7 @@ def test_who_only_looks_is_told_of_nothing_that_is_not_committed(world: World) -
     world.journal.commits_at_once = False
     added = world.transactions.add_partitions("x", producer, (P0,), CLASSIC)
     looked = admit(world, producer, P0, P1, add=False)
+    assert isinstance(added, Pending)
     assert not added.done
     assert not looked.done
     world.journal.commit()
@@ -194,6 +206,28 @@ def test_a_batch_waits_for_the_end_of_the_transaction_before(world: World) -> No
     world.loop.run()
     assert [one.result() for one in waiting] == [{P0: NONE}, {P1: NONE}]
     assert world.state() == "Ongoing"
+
+
+def test_a_request_of_version_1_waits_for_it_too_and_is_of_the_next_transaction(
+    world: World,
+) -> None:
+    producer = world.ongoing()
+    world.markers.holds = True
+    assert world.end(producer, version=CLASSIC) == producer
+    waiting = world.transactions.join("x", producer, (P1,), CLASSIC)
+    assert isinstance(waiting, Pending)
+    assert not waiting.done
+    world.markers.release()
+    assert world.told(waiting) is NONE
+    assert (world.state(), world.of().version) == ("Ongoing", CLASSIC)
+    assert world.of().partitions == {P1}
+
+
+def test_who_need_not_wait_to_join_is_told_at_once(world: World) -> None:
+    producer = world.begun()
+    assert world.transactions.join("x", producer, (P0,), CLASSIC) is NONE
+    stranger = Identity(4, 0)
+    assert world.transactions.join("x", stranger, (P0,), CLASSIC) is MAPPING
 
 
 def test_a_batch_misses_no_end_that_came_before_it_was_told_to_wait(world: World) -> None:

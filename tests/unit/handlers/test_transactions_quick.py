@@ -1,0 +1,205 @@
+"""EndTxn and AddPartitionsToTxn have a way of their own for the usual request: told by nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ottla.handlers import add_partitions_to_txn, end_txn
+from ottla.protocol.messages.add_partitions_to_txn import (
+    AddPartitionsToTxnRequest,
+    AddPartitionsToTxnTopic,
+)
+from ottla.protocol.messages.end_txn import EndTxnRequest
+from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
+from ottla.testing.simnode import Call, SimConnection, SimNode
+
+HANDLERS = (add_partitions_to_txn, end_txn)
+
+
+class Session:
+    """A producer of transactions at a node of its own, and all that it was told."""
+
+    def __init__(self, add_version: int, end_version: int, policy: str) -> None:
+        self.versions = add_version, end_version
+        self.node = SimNode(
+            flush_policy=policy, transaction_partitions_max="30", request_partitions_max="35"
+        )
+        self.node.create_topic("t", 40)
+        self.node.create_topic("u", 2)
+        self.id, self.epoch = 0, 0
+        self.calls: list[tuple[Call, SimConnection]] = []
+
+    def ask(self, body: Any, version: int) -> Call:
+        connection = self.node.connect()
+        call = connection.ask(body, version)
+        self.calls.append((call, connection))
+        return call
+
+    def begin(self, name: str = "mine") -> None:
+        request = InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=60_000)
+        answer = self.node.answer(self.ask(request, 4))
+        self.id, self.epoch = answer.producer_id, answer.producer_epoch
+
+    def add(
+        self,
+        *partitions: int,
+        topic: str = "t",
+        beside: str | None = None,
+        name: str = "mine",
+        later: int = 0,
+    ) -> None:
+        """Without waiting. `later`: how many epochs after its own."""
+        topics = [AddPartitionsToTxnTopic(name=topic, partitions=list(partitions))]
+        if beside is not None:
+            topics.append(AddPartitionsToTxnTopic(name=beside, partitions=[0]))
+        request = AddPartitionsToTxnRequest(
+            v3_and_below_transactional_id=name,
+            v3_and_below_producer_id=self.id,
+            v3_and_below_producer_epoch=self.epoch + later,
+            v3_and_below_topics=topics,
+        )
+        self.ask(request, self.versions[0])
+
+    def end(self, *, commit: bool = True, name: str = "mine", later: int = 0) -> Call:
+        """Without waiting until it has ended."""
+        request = EndTxnRequest(
+            transactional_id=name,
+            producer_id=self.id,
+            producer_epoch=self.epoch + later,
+            committed=commit,
+        )
+        return self.ask(request, self.versions[1])
+
+    def ended(self, *, commit: bool = True) -> None:
+        answer = self.node.answer(self.end(commit=commit))
+        if self.versions[1] == 5 and not answer.error_code:
+            self.id, self.epoch = answer.producer_id, answer.producer_epoch
+
+    def whole(self) -> list[tuple[Any, ...]]:
+        """Every answer, every complaint, and every byte of every log."""
+        self.node.settle()
+        told: list[tuple[Any, ...]] = [(call.answer, one.closed) for call, one in self.calls]
+        told += sorted(self.node.context.complaints.counts.items())
+        for partition in self.node.table:
+            segments = partition.log.segments
+            told += [(partition.key, one.log.read_nowait(0, one.size)) for one in segments]
+        return told
+
+
+def _partitions(session: Session) -> None:
+    session.add(0)
+    session.node.settle()
+    session.begin()
+    session.begin()  # so that there is an earlier epoch
+    for named in ((0,), (0,), (1, 0), (3, 2, 3), (), tuple(range(20)), (99,), (-1,)):
+        session.add(*named)
+    session.add(0, topic="missing")
+    session.add(0, beside="u")
+    session.add(0, beside="missing")
+    session.add(4, name="")
+    session.add(4, name="another")
+    session.add(4, later=-1)
+    session.add(4, later=1)
+    session.node.settle()
+    session.add(*range(15), topic="t")
+    session.add(*range(20, 36))
+    session.add(*range(40))
+    session.node.settle()
+
+
+def _ends(session: Session) -> None:
+    session.end()
+    session.node.settle()
+    session.begin()
+    session.end()
+    session.end(commit=False)
+    session.ended(commit=False)
+    for commit in (True, False):
+        session.add(0, 1)
+        session.node.settle()
+        session.end(commit=commit, name="")
+        session.end(commit=commit, name="another")
+        session.end(commit=commit, later=-1)
+        session.end(commit=commit, later=1)
+        session.ended(commit=commit)
+        session.add(0)
+        session.node.settle()
+        session.ended(commit=commit)
+        session.node.settle()
+        session.end(commit=commit, later=-1)
+        session.end(commit=not commit, later=-1)
+
+
+def _in_a_row(session: Session) -> None:
+    session.begin()
+    for turn in range(5):
+        session.add(0)
+        session.add(turn)
+        session.end()
+        session.end()
+        session.add(1)
+        session.node.settle()
+        session.begin()
+
+
+def _restarted(session: Session) -> None:
+    session.begin()
+    session.add(0, 1)
+    session.node.settle()
+    session.node.kill()
+    session.calls.clear()
+    session.add(2)
+    session.end()
+    session.node.settle()
+    session.node.kill()
+    session.calls.clear()
+    session.end()
+
+
+STORIES = (_partitions, _ends, _in_a_row, _restarted)
+
+
+@pytest.mark.parametrize(
+    ("add_version", "end_version"), [(0, 0), (1, 1), (2, 2), (3, 3), (3, 4), (3, 5)]
+)
+@pytest.mark.parametrize("policy", ["os", "commit"])
+@pytest.mark.parametrize("story", STORIES)
+def test_a_usual_request_is_answered_as_if_it_had_no_way_of_its_own(
+    add_version, end_version, policy, story, monkeypatch
+):
+    seen = []
+    for has_one in (True, False):
+        if not has_one:
+            for handler in HANDLERS:
+                monkeypatch.delattr(handler, "quick")
+        session = Session(add_version, end_version, policy)
+        story(session)
+        seen.append(session.whole())
+    assert seen[0] == seen[1]
+
+
+def test_most_requests_of_transactions_go_the_quick_way(monkeypatch):
+    ways: list[bool] = []
+    for handler in HANDLERS:
+        monkeypatch.setattr(handler, "quick", _spied(handler.quick, ways))
+    session = Session(3, 5, "os")
+    session.begin()
+    session.add(0)
+    session.node.settle()
+    ways.clear()  # the first waits for its log's files
+    for commit in (True, False, True):
+        session.add(0, 1)
+        session.node.settle()
+        session.ended(commit=commit)
+    assert ways == [True] * 6
+
+
+def _spied(quick: Any, ways: list[bool]) -> Any:
+    def spied(*asked: Any) -> Any:
+        done = quick(*asked)
+        ways.append(isinstance(done, bytes))
+        return done
+
+    return spied
