@@ -62,7 +62,7 @@ log = typer.Typer(
 
 
 bench = typer.Typer(
-    help="Measure what a broker costs: CPU per request, memory, starts, growth. Starts an ottla of "
+    help="Measure what a broker costs. CPU per request, memory, starts, growth. Starts an ottla of "
     "its own; --peer names other brokers to measure beside it.",
     add_completion=False,
     **_APP,
@@ -184,7 +184,7 @@ def topic_delete(options: arguments.TopicDelete) -> int:
 
 @command(app, "top")
 def top_(options: arguments.Top) -> int:
-    """Watch a running broker: rates, the seven techniques, requests, topics, lag of groups."""
+    """Watch a running broker. Rates, the seven techniques, requests, topics, lag of groups."""
     from ottla.cli import top
 
     return top.show(options)
@@ -232,7 +232,7 @@ def group_describe(options: arguments.GroupDescribe) -> int:
 
 @command(group, "offsets")
 def group_offsets(options: arguments.GroupOffsets) -> int:
-    """Show what a group has committed, and how far behind it is (the end is exclusive)."""
+    """Show what a group has committed, and how far it is behind. The end is exclusive."""
     from ottla.cli import groups
 
     return groups.offsets(options)
@@ -240,7 +240,7 @@ def group_offsets(options: arguments.GroupOffsets) -> int:
 
 @command(group, "reset")
 def group_reset(options: arguments.GroupReset) -> int:
-    """Say what a reset of a group's offsets would do, and with --execute do it."""
+    """Say what a reset of offsets would do; --execute does it."""
     from ottla.cli import groups
 
     return groups.reset(options)
@@ -256,7 +256,7 @@ def group_delete(options: arguments.GroupDelete) -> int:
 
 @command(txn, "list")
 def txn_list(options: arguments.TxnList) -> int:
-    """List transactional ids, their producers and how far their transactions are."""
+    """List transactional ids. Their producers, and how far their transactions are."""
     from ottla.cli import transactions
 
     return transactions.show_list(options)
@@ -264,7 +264,7 @@ def txn_list(options: arguments.TxnList) -> int:
 
 @command(txn, "describe")
 def txn_describe(options: arguments.TxnDescribe) -> int:
-    """Show one transactional id: its producer, since when its transaction is open, and where."""
+    """Show one transactional id. Its producer, since when its transaction is open, and where."""
     from ottla.cli import transactions
 
     return transactions.describe(options)
@@ -272,7 +272,7 @@ def txn_describe(options: arguments.TxnDescribe) -> int:
 
 @command(txn, "abort")
 def txn_abort(options: arguments.TxnAbort) -> int:
-    """Abort a transaction in a partition where it hangs and holds back readers."""
+    """Abort a transaction that hangs. In one partition, where it holds back readers."""
     from ottla.cli import transactions
 
     return transactions.abort(options)
@@ -280,7 +280,7 @@ def txn_abort(options: arguments.TxnAbort) -> int:
 
 @command(log, "dump")
 def log_dump(options: arguments.LogDump) -> int:
-    """Print what the files of a log hold: batches, records, index entries, producers."""
+    """Print what the files of a log hold. Batches, records, index entries, producers."""
     from ottla.cli import log_dump as command_dump
 
     return command_dump.run(options)
@@ -288,7 +288,7 @@ def log_dump(options: arguments.LogDump) -> int:
 
 @command(log, "verify")
 def log_verify(options: arguments.LogVerify) -> int:
-    """Check every batch, record and index entry of a log; exit code 1 if something is wrong.
+    """Check every batch, record and index entry of a log. Exit code 1 if something is wrong.
 
     A torn tail, such as a crash leaves and recovery cuts, is reported but isn't wrong.
     """
@@ -299,7 +299,7 @@ def log_verify(options: arguments.LogVerify) -> int:
 
 @command(log, "repair")
 def log_repair(options: arguments.LogRepair) -> int:
-    """Say what damage costs, and with --cut, --skip or --adopt go on at that price.
+    """Say what damage costs. With --cut, --skip or --adopt go on at that price.
 
     Changes nothing without one of them; what is given up is kept in a directory aside.
     """
@@ -310,7 +310,7 @@ def log_repair(options: arguments.LogRepair) -> int:
 
 @command(log, "compact")
 def log_compact(options: arguments.LogCompact) -> int:
-    """Keep of each key only the latest record, in a directory that no broker has open.
+    """Keep of each key only the latest record. In a directory that no broker has open.
 
     The logs are opened as at a broker's start, and what is compacted becomes smaller for good.
     """
@@ -321,7 +321,7 @@ def log_compact(options: arguments.LogCompact) -> int:
 
 @command(bench, "produce")
 def bench_produce(options: bench_arguments.BenchProduce) -> int:
-    """What it costs to take records, one at a time to 1 MiB at a time."""
+    """What it costs to take records. One at a time to 1 MiB at a time."""
     from ottla.cli import bench as command_bench
 
     return command_bench.produce(options)
@@ -345,7 +345,7 @@ def bench_requests(options: bench_arguments.BenchLoad) -> int:
 
 @command(bench, "codec")
 def bench_codec(options: bench_arguments.BenchCodec) -> int:
-    """What it costs to decode and encode three messages, without a broker."""
+    """What it costs to decode and encode messages. Three of them, without a broker."""
     from ottla.cli import bench as command_bench
 
     return command_bench.codec(options)
@@ -369,7 +369,7 @@ def bench_start(options: bench_arguments.BenchStart) -> int:
 
 @command(bench, "idle")
 def bench_idle(options: bench_arguments.BenchIdle) -> int:
-    """What a broker takes that does nothing, and how fast it recovers a log after kill -9."""
+    """What a broker takes that does nothing. And how fast it recovers a log after kill -9."""
     from ottla.cli import bench as command_bench
 
     return command_bench.idle(options)
@@ -377,7 +377,7 @@ def bench_idle(options: bench_arguments.BenchIdle) -> int:
 
 @command(bench, "groups")
 def bench_groups(options: bench_arguments.BenchGroups) -> int:
-    """What groups cost: first record, commits, a large group, loading after a restart."""
+    """What groups cost. First record, commits, a large group, loading after a restart."""
     from ottla.cli import bench as command_bench
 
     return command_bench.groups(options)
@@ -385,7 +385,7 @@ def bench_groups(options: bench_arguments.BenchGroups) -> int:
 
 @command(bench, "transactions")
 def bench_transactions(options: bench_arguments.BenchTransactions) -> int:
-    """What a transaction costs, new and old, beside a plain produce of the same records."""
+    """What a transaction costs. New and old, beside a plain produce of the same records."""
     from ottla.cli import bench as command_bench
 
     return command_bench.transactions(options)
@@ -393,7 +393,7 @@ def bench_transactions(options: bench_arguments.BenchTransactions) -> int:
 
 @command(bench, "growth")
 def bench_growth(options: bench_arguments.BenchGrowth) -> int:
-    """How cost grows with partitions, connections, records in a batch, bytes in a log."""
+    """How cost grows. With partitions, connections, records in a batch, bytes in a log."""
     from ottla.cli import bench as command_bench
 
     return command_bench.growth(options)
@@ -401,7 +401,7 @@ def bench_growth(options: bench_arguments.BenchGrowth) -> int:
 
 @command(bench, "compare")
 def bench_compare(options: bench_arguments.BenchCompare) -> int:
-    """Run the same loads on ottla and on other brokers, and print figures as ratios."""
+    """Run the same loads on ottla and on other brokers. Figures are ratios to ottla's."""
     from ottla.cli import bench as command_bench
 
     return command_bench.compare(options)
@@ -409,7 +409,7 @@ def bench_compare(options: bench_arguments.BenchCompare) -> int:
 
 @command(bench, "techniques")
 def bench_techniques(options: bench_arguments.BenchTechniques) -> int:
-    """Run each of the seven techniques with and without; a table, and a report as HTML."""
+    """Run each of the seven techniques with and without. A table, and a report as HTML."""
     from ottla.cli import bench as command_bench
 
     return command_bench.techniques(options)
@@ -417,7 +417,7 @@ def bench_techniques(options: bench_arguments.BenchTechniques) -> int:
 
 @command(bench, "counters")
 def bench_counters(options: bench_arguments.BenchCounters) -> int:
-    """What the figures of `ottla top` cost: a broker that counts beside one that does not."""
+    """What the figures of `ottla top` cost. A broker that counts beside one that does not."""
     from ottla.cli import bench as command_bench
 
     return command_bench.counters(options)
@@ -425,7 +425,7 @@ def bench_counters(options: bench_arguments.BenchCounters) -> int:
 
 @command(bench, "cold")
 def bench_cold(options: bench_arguments.BenchCold) -> int:
-    """What a reader of old records does to a producer and a consumer that are in a hurry."""
+    """What a reader of old records does to others. To who is in a hurry: a producer, a consumer."""
     from ottla.cli import bench as command_bench
 
     return command_bench.cold(options)
@@ -433,7 +433,7 @@ def bench_cold(options: bench_arguments.BenchCold) -> int:
 
 @command(bench, "recover")
 def bench_recover(options: bench_arguments.BenchRecover) -> int:
-    """Starts after a clean stop and after kill -9, from memory and from the disk."""
+    """How long starts take. After a clean stop and after kill -9, from memory and from the disk."""
     from ottla.cli import bench as command_bench
 
     return command_bench.recover(options)
@@ -449,7 +449,7 @@ def bench_check(options: bench_arguments.BenchCheck) -> int:
 
 @command(bench, "page")
 def bench_page(options: bench_arguments.BenchPage) -> int:
-    """Measure everything, in under 25 minutes, and write the tables into a page."""
+    """Measure everything, and write the tables into a page. In under 25 minutes."""
     from ottla.cli import bench as command_bench
 
     return command_bench.page(options)
@@ -485,9 +485,9 @@ root.__doc__ = None
 def run(argv: Sequence[str]) -> int:
     """Run a command; return its exit code. Raises CommandError with one sentence."""
     words = list(argv) or ["--help"]
-    if words[-1] in {"topic", "log", "bench"} and len(words) == 1:
-        words.append("--help")
     group: Any = typer.main.get_command(app)
+    if len(words) == 1 and hasattr(group.commands.get(words[0]), "commands"):
+        words.append("--help")
     try:
         return int(group.main(words, prog_name="ottla", standalone_mode=False) or 0)
     except typer.Abort:

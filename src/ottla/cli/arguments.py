@@ -297,7 +297,7 @@ class GroupList(Connection):
 @dataclass(kw_only=True)
 class Top:
     admin: Annotated[
-        str, typer.Argument(metavar="[HOST:PORT]", help="What the broker's --admin says.")
+        str, typer.Argument(metavar="HOST:PORT", help="What the broker's --admin says.")
     ] = "127.0.0.1:9644"
     interval: Annotated[
         float, typer.Option(min=0.1, metavar="S", help="Seconds between two looks.")
@@ -354,7 +354,7 @@ class GroupReset(Connection):
 @dataclass(kw_only=True)
 class GroupDelete(Connection):
     groups: Annotated[
-        list[str], typer.Argument(metavar="GROUP...", help="The groups.", show_default=False)
+        list[str], typer.Argument(metavar="GROUP", help="The groups.", show_default=False)
     ]
     json: AsJson = False
 

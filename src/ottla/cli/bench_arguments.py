@@ -136,7 +136,7 @@ class BenchGroups:
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[WHAT]...",
+            metavar="WHAT",
             help="first, commits, members, loading.",
             show_default="all of them",
         ),
@@ -173,7 +173,7 @@ class BenchGrowth:
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[WHAT]...",
+            metavar="WHAT",
             help="partitions, connections, batches, log.",
             show_default="all of them",
         ),
@@ -263,7 +263,7 @@ class BenchTechniques:
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[WHAT]...",
+            metavar="WHAT",
             help="sequential, zero-copy, page-cache, batching, partitions, offsets.",
             show_default="all of them",
         ),

@@ -27,19 +27,23 @@ Usage: ottla serve [OPTIONS]
 Start a broker, and serve until SIGTERM or Ctrl-C.
 
 Options:
-  --data-dir DIR         Where the log lives; made if missing. [default: {DATA_DIR}]
-  --listen HOST:PORT     Where to listen; may be given several times. Port 0 picks a free
-                         one, HOST 0.0.0.0 or [::] means every address of the machine.
+  --data-dir DIR         Where the log lives; made if missing.
+                         [default: {DATA_DIR}]
+  --listen HOST:PORT     Where to listen; may be given several times. Port 0
+                         picks a free one, HOST 0.0.0.0 or [::] means every
+                         address of the machine.
                          [default: {LISTEN[0]} and {LISTEN[1]}]
   --advertise HOST:PORT  The address that clients are told to connect to.
                          [default: where it listens]
-  --admin HOST:PORT      Where `ottla top`, Prometheus and you find figures, over HTTP; empty:
-                         nowhere. [default: {ADMIN}, without --listen]
+  --admin HOST:PORT      Where `ottla top`, Prometheus and you find figures,
+                         over HTTP; empty: nowhere.
+                         [default: {ADMIN}, without --listen]
   --config FILE          Options from FILE: TOML, or Kafka's own .properties.
-  -o KEY=VALUE           Set one option by Kafka's name, such as -o num.partitions=3; may be
-                         given several times. Sizes are in bytes, times in milliseconds.
-  --log-format FORMAT    How events are logged to stderr: text, or json for an object a line.
-                         [default: text]
+  -o KEY=VALUE           Set one option by Kafka's name, such as
+                         -o num.partitions=3; may be given several times.
+                         Sizes are in bytes, times in milliseconds.
+  --log-format FORMAT    How events are logged to stderr: text, or json for an
+                         object a line. [default: text]
   -v, --verbose          Log connections too, as they come and go.
   --help                 Show this and leave.
 
@@ -183,7 +187,8 @@ def _take(arguments: Arguments, name: str, value: str) -> None:
 
 def _unknown(word: str, name: str) -> str:
     if not word.startswith("-"):
-        return f"serve takes options only, not {word!r}; try: ottla serve --data-dir {word}"
+        meant = "--listen" if word.rpartition(":")[2].isdecimal() else "--data-dir"
+        return f"serve takes options only, not {word!r}; try: ottla serve {meant} {word}"
     if "." in name:  # one of Kafka's names, as an option
         return f"there is no option {name}; try: ottla serve -o {word.lstrip('-')}"
     if meant := nearest(name, [*VALUED, *_FLAGS]):

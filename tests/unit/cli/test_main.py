@@ -53,12 +53,30 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ottla {__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["topic"], ["log"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["--help"], ["topic"], ["group"], ["txn"], ["log"], ["bench"], ["serve", "--help"]]
+)
 def test_help_is_shown_and_is_no_failure(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(argv) == 0
     assert capsys.readouterr().out.startswith("Usage: ottla")
+
+
+@pytest.mark.parametrize("group", [[], ["topic"], ["group"], ["txn"], ["log"], ["bench"]])
+def test_at_80_columns_help_says_whole_sentences_of_every_command(
+    group: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    main([*group, "--help"])
+    listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
+    assert [line for line in listed if line.endswith("...") or len(line) > 80] == []
+    assert len(listed) > 3
+
+
+def test_the_help_of_serve_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["serve", "--help"])
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
 
 
 def test_the_help_of_the_whole_lists_serve_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,7 @@ def test_a_typed_log_dir_wins_over_the_files_log_dirs(monkeypatch: pytest.Monkey
         (["--zzz"], "there is no option --zzz; try: ottla serve --help"),
         (["--num.partitions=3"], "try: ottla serve -o num.partitions=3"),
         (["d"], "serve takes options only, not 'd'; try: ottla serve --data-dir d"),
+        (["h:1"], "serve takes options only, not 'h:1'; try: ottla serve --listen h:1"),
         (["--listen"], "--listen needs a value; try: ottla serve --listen HOST:PORT"),
         (["--listen", "9092"], "try: --listen 127.0.0.1:9092"),
         (["--listen", "host"], "try: --listen host:9092"),
