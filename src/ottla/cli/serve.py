@@ -187,8 +187,8 @@ def _take(arguments: Arguments, name: str, value: str) -> None:
 
 def _unknown(word: str, name: str) -> str:
     if not word.startswith("-"):
-        meant = "--listen" if word.rpartition(":")[2].isdecimal() else "--data-dir"
-        return f"serve takes options only, not {word!r}; try: ottla serve {meant} {word}"
+        option = "--listen" if word.rpartition(":")[2].isdecimal() else "--data-dir"
+        return f"serve takes options only, not {word!r}; try: ottla serve {option} {word}"
     if "." in name:  # one of Kafka's names, as an option
         return f"there is no option {name}; try: ottla serve -o {word.lstrip('-')}"
     if meant := nearest(name, [*VALUED, *_FLAGS]):
