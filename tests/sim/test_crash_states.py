@@ -54,16 +54,14 @@ class Stepwise(History):
     def __init__(self, seed: int) -> None:
         self.deleting: set[bytes] = set()
         self.gone: set[bytes] = set()
-        self.left: dict[TopicPartition, int] = {}
-        """Starts of deleted logs. A namesake that has nothing yet may be found with one of them."""
         super().__init__(seed)
 
-    def start(self) -> None:
-        super().start()
+    def claim(self) -> None:
+        super().claim()
         for name, log in list(self.directory.logs.items()):
             assert log.topic_id not in self.gone, f"{name} was deleted and is back"
             if log.topic_id in self.deleting:
-                self.directory.logs.pop(name).close()
+                self.directory.set_aside([name])
         logs = self.directory.logs
         self.directory.found = [one for one in self.directory.found if one.partition in logs]
 
@@ -123,8 +121,6 @@ class Stepwise(History):
         name = self.random.choice(names)
         model = self.models.pop(name)
         topic_id = bytes(model.topic_id)
-        if isinstance(model, Asked):
-            self.left[name] = max(self.left.get(name, 0), model.start_asked)
         self.deleting.add(topic_id)
         gone = self.directory.delete(name)
 
@@ -153,7 +149,7 @@ class Stepwise(History):
             for name, model in self.models.items()
         }
         other.given, other.seen = set(), Counter()
-        other.deleting, other.gone, other.left = self.deleting, self.gone, self.left
+        other.deleting, other.gone = self.deleting, self.gone
         if again:
             action = other.random.choice(RECOVERY_ACTIONS)
             other.disk.faults = [Fault(action, skip=other.random.randrange(4))]
@@ -171,8 +167,6 @@ class Stepwise(History):
         durable, asked = 0, 0
         if isinstance(model, Asked):
             durable, asked = model.start_durable, model.start_asked
-        if not model.flushed:
-            asked = max(asked, self.left.get(name, 0))
         if not log.start:
             assert durable == 0, f"{name}: deleted records are back"
             return super().state(name, log)

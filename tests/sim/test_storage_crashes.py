@@ -127,7 +127,7 @@ class History:
             if model is not None and (empty or name in self.directory.adoptable):
                 self.directory.adopt(log, model.topic_id)
             else:
-                self.directory.set_aside(name)
+                self.directory.set_aside([name])
 
     def note_flushed(self) -> None:
         for name, log in self.directory.logs.items():

@@ -126,20 +126,22 @@ class PartitionTable:
         A directory whose partition.metadata is damaged or lost is that of the topic so named, and
         so is one that lost everything but its name in a crash.
         """
-        for key, log in list(self.directory.logs.items()):
+        strays = []
+        for key, log in self.directory.logs.items():
             topic = image.topics.get(key.topic)
             empty = not log.segments and not log.failed
             nameless = log.topic_id == NO_TOPIC_ID
             if topic is not None and nameless and (empty or key in self.directory.adoptable):
                 self.directory.adopt(log, topic.id)
             if topic is None or topic.id != log.topic_id or key.partition >= len(topic.partitions):
-                aside = self.directory.set_aside(key)
-                _log.warning(
-                    "%s belongs to no topic that is known; kept as %s. Remove it if its topic was "
-                    "deleted; else bring back the metadata that it belongs to",
-                    key,
-                    aside,
-                )
+                strays.append(key)
+        for key, aside in zip(strays, self.directory.set_aside(strays), strict=True):
+            _log.warning(
+                "%s belongs to no topic that is known; kept as %s. Remove it if its topic was "
+                "deleted; else bring back the metadata that it belongs to",
+                key,
+                aside,
+            )
         for topic in image.topics.values():
             self._add(topic, 0)
 

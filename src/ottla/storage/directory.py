@@ -9,7 +9,7 @@ synced (I32). Offsets that checkpoints name were synced before (I31).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -194,9 +194,8 @@ class LogDirectory:
             self.rebuilt.append(path)
         # Not believed or not there, it costs another compaction. Holes are then no damage anywhere.
         cleaned = self._offsets(checkpoints.CLEANED)
-        self.cleaned = cleaned or {}
         holes = Offset(0 if cleaned is not None else ANYWHERE)
-        self._cleaned_listed = bool(self.cleaned)
+        self._cleaned_listed = bool(cleaned)
         clean = self.was_clean and recovery_points is not None
         now_ms = self.clock.wall_ms()
         later: list[Step] = []
@@ -215,7 +214,7 @@ class LogDirectory:
                 clean,
                 (recovery_points or {}).get(partition, Offset(0)),
                 (starts or {}).get(partition, Offset(0)),
-                self.cleaned.get(partition, holes),
+                (cleaned or {}).get(partition, holes),
                 now_ms,
                 starts_certain,
                 None if seals is None else seals.get(partition, _NO_SEALS),
@@ -230,9 +229,11 @@ class LogDirectory:
                 self._perform_together(later)
                 later.clear()
         self._perform_together(later)
+        self.cleaned = {name: at for name, at in (cleaned or {}).items() if name in self.logs}
+        # What is said of a log that is not here would pass for what is known of its namesake.
+        known = {*(recovery_points or ()), *(starts or ()), *(seals or ()), *(cleaned or ())}
         # A new directory has nothing to tell; its first start is spared four syncs.
-        is_new = not self.logs and recovery_points is None and starts is None
-        if not self.was_clean and not is_new:
+        if not known <= self.logs.keys() or (self.logs and not self.was_clean) or self.rebuilt:
             self.disk.perform_now(self._checkpoint_steps())
 
     def _offsets(self, name: str) -> dict[TopicPartition, Offset] | None:
@@ -326,16 +327,24 @@ class LogDirectory:
             self.disk.perform_now([ReplaceFile(path, content)])
             self.rebuilt.append(path)
 
-    def set_aside(self, partition: TopicPartition) -> str:
-        """Keep a log that nobody owns under a name of its own, as Kafka does; that name.
+    def set_aside(self, partitions: Sequence[TopicPartition]) -> list[str]:
+        """Keep logs that nobody owns under names of their own, as Kafka does; those names.
 
-        At start only: blocks. Raises DiskError.
+        At start only: blocks. Raises DiskError. The checkpoints forget them before a namesake can
+        be made: by what they say of these logs it would be damaged, or begin where they began.
         """
-        log = self.logs.pop(partition)
-        log.close()
-        aside = f"{log.directory}.{log.topic_id.hex()}{_STRAY}"
-        self.disk.perform_now([RenamePath(log.directory, aside), SyncDirectory(self.path)])
-        return aside
+        asides = []
+        steps: list[Step] = []
+        for partition in partitions:
+            log = self.logs.pop(partition)
+            log.close()
+            self.cleaned.pop(partition, None)
+            self.adoptable.discard(partition)
+            asides.append(f"{log.directory}.{log.topic_id.hex()}{_STRAY}")
+            steps.append(RenamePath(log.directory, asides[-1]))
+        if steps:
+            self.disk.perform_now([*steps, SyncDirectory(self.path), *self._checkpoint_steps()])
+        return asides
 
     # -- checkpoints
 
@@ -409,8 +418,7 @@ class LogDirectory:
         waiting, self._moving = self._moving, []
         # What is written now: a start may move on before segments are let go.
         moved, self._moved = {log: log.start for log in self._moved}, {}
-        path = f"{self.path}/{checkpoints.LOG_STARTS}"
-        done = self.disk.perform([ReplaceFile(path, checkpoints.encode_offsets(self._starts()))])
+        done = self.disk.perform([*self._starts_steps(), SyncDirectory(self.path)])
 
         def finish() -> None:
             self._writing_starts = False
@@ -462,10 +470,19 @@ class LogDirectory:
     def _leave_behind(self, error: DiskError) -> None:
         self.left_behind(error)
 
-    def _starts(self) -> dict[TopicPartition, Offset]:
-        """Every start but 0. Kafka leaves out those that are a segment's; but without a recovery
-        point, which is in another file, such a log looks as if it had lost its first segments."""
-        return {name: log.start for name, log in self.logs.items() if log.on_disk and log.start}
+    def _starts_steps(self) -> list[Step]:
+        """Write down every start but 0; the directory is not synced.
+
+        Kafka leaves out those that are a segment's; but without a recovery point, which is in
+        another file, such a log looks as if it had lost its first segments. A directory must say
+        whose it is before its start is kept, or a namesake's would begin there if it is lost.
+        """
+        moved = {name: log for name, log in self.logs.items() if log.on_disk and log.start}
+        steps = [step for log in moved.values() for step in log.naming_steps()]
+        steps += [SyncDirectory(self.path)] if steps else []
+        path = f"{self.path}/{checkpoints.LOG_STARTS}"
+        content = checkpoints.encode_offsets({name: log.start for name, log in moved.items()})
+        return [*steps, ReplaceFile(path, content, False)]
 
     def _checkpoint_steps(self) -> list[Step]:
         """Replace them all; one sync of the directory is enough for them."""
@@ -477,13 +494,13 @@ class LogDirectory:
         }
         contents = {
             checkpoints.RECOVERY_POINTS: {name: log.recovery_point for name, log in here.items()},
-            checkpoints.LOG_STARTS: self._starts(),
             checkpoints.HIGH_WATERMARKS: {name: log.flushed for name, log in here.items()},
         }
         seals = {name: log.aborted_seals() for name, log in here.items()}
         sealed = checkpoints.encode_aborted_seals(seals)
         steps: list[Step] = [
             ReplaceFile(f"{self.path}/{checkpoints.ABORTED}", sealed, False),
+            *self._starts_steps(),
             *(
                 ReplaceFile(f"{self.path}/{name}", checkpoints.encode_offsets(offsets), False)
                 for name, offsets in contents.items()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import pairwise
 from zlib import crc32
 
-from ottla.core.model import LeaderEpoch, Offset, TopicId
+from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, Offset, TopicId
 from ottla.core.pending import Pending
 from ottla.core.ports import (
     Clock,
@@ -82,7 +82,7 @@ class Log(Readable):
         "_bytes_before", "_complete_at", "_flushed_at", "_index_entries_max", "_new_files",
         "_new_names", "_queued", "_rolled", "_segment_bytes_max", "_settings", "_snapshot_behind",
         "_snapshots", "_time_entries_max", "_waiting", "clock", "closed", "directory", "disk",
-        "end", "epochs", "flushed", "on_disk", "on_flushed", "on_start_moved", "producers",
+        "end", "epochs", "flushed", "named", "on_disk", "on_flushed", "on_start_moved", "producers",
         "recovery_point", "replacing", "rounds", "topic_id",
     )  # fmt: skip
 
@@ -107,6 +107,8 @@ class Log(Readable):
         self.failed = opened.failed
         self.on_disk = opened.on_disk
         """Whether there is, or may be, a directory of it."""
+        self.named = opened.on_disk and opened.topic_id != NO_TOPIC_ID
+        """Whether a start is certain to find the topic's id in the directory."""
         self.closed = False
         self.recovery_point = opened.recovery_point
         """On disk for certain, whatever the policy; where recovery would begin."""
@@ -197,6 +199,15 @@ class Log(Readable):
         waiting.append(pending)
         return pending
 
+    def _metadata_step(self) -> ReplaceFile:
+        content = encode_partition_metadata(self.topic_id)
+        return ReplaceFile(f"{self.directory}/{PARTITION_METADATA}", content, False)
+
+    def naming_steps(self) -> list[Step]:
+        """What makes `named` true, if it is not and can be; then sync the directory above."""
+        needed = not self.named and self.topic_id != NO_TOPIC_ID
+        return [self._metadata_step(), SyncDirectory(self.directory)] if needed else []
+
     def _full(self, active: Segment, size: int, timestamp_ms: int, offsets: int) -> bool:
         if active.size == 0:
             return False
@@ -228,9 +239,7 @@ class Log(Readable):
         steps: list[Step] = []
         if old is None:
             self.on_disk = True
-            steps.append(MakeDirectory(self.directory))
-            metadata = encode_partition_metadata(self.topic_id)
-            steps.append(ReplaceFile(f"{self.directory}/{PARTITION_METADATA}", metadata, False))
+            steps += [MakeDirectory(self.directory), self._metadata_step()]
         if epoch > self.epochs.latest:
             after = LeaderEpochs(self.epochs.entries())
             after.assign(epoch, self.end)
@@ -419,6 +428,7 @@ class Log(Readable):
                 file.close()
             if self.closed:
                 return
+            self.named = True
             # Not back: segments may have gone meanwhile, and with them what there was to recover.
             self.recovery_point = max(self.recovery_point, position.offset)
             if self.rounds.policy == "commit":

@@ -7,7 +7,7 @@ from errno import EIO
 import pytest
 
 from ottla.core.model import LeaderEpoch, TopicId, TopicPartition
-from ottla.core.ports import CreateFile, DiskError, UnlinkFile
+from ottla.core.ports import CreateFile, DiskError, RemoveTree, SyncDirectory, UnlinkFile
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.settings import LogSettings
@@ -196,6 +196,33 @@ def test_a_deleted_log_is_gone_and_a_namesake_begins_anew(world):
     assert "t-0" not in world.disk.names("/data")
     world.append(directory)
     assert log.end == 1
+
+
+def test_what_checkpoints_say_of_a_log_that_is_not_here_is_forgotten_at_a_start(world):
+    directory = world.start()
+    world.append(directory)
+    world.append(directory)
+    world.settle()
+    directory.move_start(directory.logs[T0], 1)
+    directory.note_cleaned(T0, 2)
+    world.settle()
+    directory.stop(1)
+    world.disk.perform_now([RemoveTree("/data/t-0"), SyncDirectory("/data")])
+    directory = world.start()
+    assert directory.was_clean
+    assert not directory.cleaned
+    for name in ("recovery-point-offset", "log-start-offset", "cleaner-offset"):
+        assert b"t 0" not in world.disk.read_file(f"/data/{name}-checkpoint")
+    world.append(directory)
+    world.settle()
+    world.disk.kill()
+    log = world.start().logs[T0]
+    assert (log.start, log.end) == (0, 1)
+
+
+def test_the_first_start_of_a_new_directory_writes_no_checkpoints(world):
+    world.start()
+    assert world.disk.names("/data") == ["meta.properties"]
 
 
 def test_a_log_that_could_not_be_deleted_keeps_its_namesake_out(world):
