@@ -191,9 +191,11 @@ def start(
 def stop(running: Running, *, kill: bool = False) -> None:
     """End it, in order or as `kill -9` does, and wait until it is gone.
 
-    Raises pump.LoadFailed if it has ended before, and nobody was told.
+    Raises pump.LoadFailed if it has ended before, and nobody was told. On Ctrl-C it may have: the
+    terminal interrupts it, too, and that is not for anybody to be told.
     """
     ended = running.process.poll() is not None
+    ended = ended and not isinstance(sys.exception(), KeyboardInterrupt)
     words = running.last_words() if ended and not running.told else None
     if kill:
         running.process.kill()

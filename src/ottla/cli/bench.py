@@ -325,6 +325,8 @@ def techniques(options: arguments.BenchTechniques) -> int:
     saying, found = Saying(), []
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, ottla {__version__}"
     machine, file = run.conditions(), Path(options.html)
+    with explained():
+        names = run.chosen(options.what or [])
     try:
         file.touch()  # not after minutes of measuring: the report can't be written
     except OSError as error:
@@ -333,7 +335,7 @@ def techniques(options: arguments.BenchTechniques) -> int:
     if not options.json:
         sys.stdout.write(f"{machine}; {when}\n\n")
     with explained():
-        for experiment in run.measure(options.what or [], options.rounds, saying):
+        for experiment in run.measure(names, options.rounds, saying):
             saying.clear()
             found.append(experiment)
             if options.json:

@@ -49,6 +49,20 @@ def test_a_broker_that_ends_before_it_is_ready_is_quoted():
         script("1/0")
 
 
+def test_a_broker_that_ctrl_c_has_ended_too_is_not_told_of():
+    running = script("print('ready', flush=True)")
+
+    def interrupted():
+        try:
+            running.process.wait()
+            raise KeyboardInterrupt
+        finally:
+            contenders.stop(running)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
 def test_a_broker_that_ends_by_itself_is_quoted_where_a_load_failed_and_told_once():
     running = script("print('ready', flush=True); 1/0")
     running.process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +141,15 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     assert captured.out == ""
     assert captured.err.startswith(f"ottla: {sentence}")
     assert captured.err.count("\n") == 1
+
+
+def test_an_unknown_technique_is_refused_before_a_report_is_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.html"
+    assert main(["bench", "techniques", "telepathy", "--html", str(report)]) == 2
+    assert capsys.readouterr().err.startswith("ottla: there is no technique 'telepathy'")
+    assert not report.exists()
 
 
 def test_usage_errors_of_values_say_where_help_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,15 +49,20 @@ def conditions() -> str:
     return f"{usage.machine()}; files in {where} ({usage.file_system(where) or 'unknown'}){busy}"
 
 
-def measure(names: Sequence[str], rounds_count: int, say: Say) -> Iterator[Experiment]:
-    """Those named, or all, each as soon as it is measured.
-
-    Raises ValueError for another name, pump.LoadFailed if a broker of our own fails.
-    """
+def chosen(names: Sequence[str]) -> list[str]:
+    """Those named, or all. Raises ValueError for another name."""
     for name in names:
         if name not in TECHNIQUES:
             raise ValueError(f"there is no technique {name!r}; there are: {', '.join(TECHNIQUES)}")
-    for name in names or TECHNIQUES:
+    return list(names or TECHNIQUES)
+
+
+def measure(names: Sequence[str], rounds_count: int, say: Say) -> Iterator[Experiment]:
+    """Those of `chosen`, each as soon as it is measured.
+
+    Raises pump.LoadFailed if a broker of our own fails.
+    """
+    for name in names:
         with (
             tempfile.TemporaryDirectory(prefix="ottla-techniques-", dir=folder()) as place,
             TECHNIQUES[name](place) as experiments,
