@@ -77,14 +77,17 @@ RENDERERS: dict[Format, Callable[[Row], bytes]] = {
 }
 
 
+_NUMBER = re.compile(r"([0-9,]+(\.[0-9]+)?(%| ([kMGT]?B|µs|ms))?)?|-|none")
+
+
 def table(rows: Sequence[Sequence[str]], heading: Callable[[str], str] = str) -> list[str]:
-    """Lines of columns, indented: numbers to the right, text to the left.
+    """Lines of columns, indented: numbers to the right, with their units, text to the left.
 
     `heading` styles the first line, once it is laid out.
     """
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [all(re.fullmatch("[0-9,]*|-|none", cell) for cell in c[1:]) for c in columns]
+    right = [all(_NUMBER.fullmatch(cell) for cell in c[1:]) for c in columns]
     lines = []
     for row in rows:
         cells = zip(row, widths, right, strict=True)

@@ -7,6 +7,7 @@ two of them over the time between.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.render import table
 from ottla.core.metrics import quantile
-from ottla.host.terminal import BOLD, DIM, painted
+from ottla.host.terminal import BOLD, DIM, escaped, painted
 
 if TYPE_CHECKING:
     from ottla.cli import arguments
@@ -25,6 +26,8 @@ Report = Mapping[str, Any]
 _PATIENCE_S = 10.0
 _ANSWER_BYTES_MAX = 256 << 20
 _CLEAR, _HOME = "\x1b[2J", "\x1b[H\x1b[J"
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_STYLED = re.compile(rf"((?:{_STYLE.pattern})*)([^\x1b]*)")
 
 
 def show(options: arguments.Top) -> int:
@@ -43,7 +46,7 @@ def show(options: arguments.Top) -> int:
             if options.json:
                 sys.stdout.write(json.dumps(now) + "\n")
             else:
-                _print(screen(now, before, seconds), watched=watched)
+                _print(now, before, seconds, watched=watched)
             sys.stdout.flush()
             if not watched:
                 return 0
@@ -52,13 +55,28 @@ def show(options: arguments.Top) -> int:
         return 0
 
 
-def _print(lines: list[str], *, watched: bool) -> None:
+def _print(now: Report, before: Report, seconds: float, *, watched: bool) -> None:
     """On a terminal as much as fits on it, in the place of what was there."""
     if watched:
-        height = shutil.get_terminal_size().lines
+        width, height = shutil.get_terminal_size()
         sys.stdout.write(_HOME)
-        lines = lines[: height - 1]
+        lines = screen(now, before, seconds, apis_max=max(5, height // 2 - 10))[: height - 1]
+        # A line that ran on would push the first ones off the screen.
+        lines = [fitting(line, width) for line in lines]
+    else:
+        lines = screen(now, before, seconds)
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def fitting(line: str, width: int) -> str:
+    """As much of a line as `width` columns take; what styles it takes none."""
+    if len(_STYLE.sub("", line)) <= width:
+        return line
+    kept, left = [], width - 1
+    for styles, text in _STYLED.findall(line):
+        kept += [styles, text[:left]]
+        left -= len(text[:left])
+    return "".join(kept) + "…"
 
 
 def _address(text: str) -> str:
@@ -96,14 +114,19 @@ def fetched(address: str) -> Report:
 # --- the screen ------------------------------------------------------------------------------
 
 
-def screen(now: Report, before: Report, seconds: float) -> list[str]:
-    """All lines, the most important first. Rates are over `seconds`."""
+def screen(
+    now: Report, before: Report, seconds: float, *, apis_max: int | None = None
+) -> list[str]:
+    """All lines, the most important first. Rates are over `seconds`.
+
+    Of more APIs than `apis_max` those are left out that are asked least, for topics to be seen.
+    """
     return [
         *_head(now, before, seconds),
         "",
         *_techniques(now, before, seconds),
         "",
-        *_requests(now, before, seconds),
+        *_requests(now, before, seconds, apis_max),
         "",
         *_topics(now, before, seconds),
         *_groups(now),
@@ -131,13 +154,16 @@ def _head(now: Report, before: Report, seconds: float) -> list[str]:
         f"CPU {cpu:.0%}",
         "" if memory is None else f"{size(memory)} of memory",
         "" if clients is None else f"{clients:,} clients",
-        "" if free is None else f"{size(free)} of disk free",
         state,
+    ]
+    flow = [
+        f"in {size(bytes_in)}/s, {records:,.0f} records/s",
+        f"out {size(max(0, now['sent_bytes'] - before['sent_bytes']) / seconds)}/s",
+        "" if free is None else f"{size(free)} of disk free",
     ]
     return [
         "   ".join(part for part in parts if part),
-        f"in {size(bytes_in)}/s, {records:,.0f} records/s   "
-        f"out {size(max(0, now['sent_bytes'] - before['sent_bytes']) / seconds)}/s   "
+        "   ".join(part for part in flow if part),
         f"turns of the loop: {lag}, {_ms(turns['max_s'])} the longest since the start",
     ]
 
@@ -154,8 +180,8 @@ def _techniques(now: Report, before: Report, seconds: float) -> list[str]:
         "page cache": _page_cache(now["page_cache"]),
         "batching": _batching(now["batching"], now["opened_batches"]),
         "partitions": _partitions(now["partitions"]),
-        "offsets": f"{offsets['groups']:,} groups keep {offsets['positions']:,} positions, and no "
-        f"acknowledgement for any of {records:,} records",
+        "offsets": f"{offsets['positions']:,} positions of {offsets['groups']:,} groups; "
+        f"no acks of {records:,} records",
         "durability": f"{syncs:,.0f} syncs/s, {durable['records_per_sync']:,.1f} records each "
         f"(flush.policy={policy})",
     }
@@ -167,7 +193,7 @@ def _zero_copy(sent: Mapping[str, int]) -> str:
     if not both:
         return "nothing was sent yet"
     share = _share(sent["sendfile_bytes"], both)
-    return f"{share} of {size(both)} by sendfile, the rest copied (slices of at most 32 KiB)"
+    return f"{share} of {size(both)} by sendfile, slices of at most 32 KiB copied"
 
 
 def _page_cache(cache: Mapping[str, Any]) -> str:
@@ -176,24 +202,23 @@ def _page_cache(cache: Mapping[str, Any]) -> str:
         known = "how much of the logs is cached is not known here"
     else:
         share = _share(cached, logs)
-        known = f"{share} of {size(logs)} of logs cached by the kernel, nothing by the broker"
+        known = f"{share} of {size(logs)} cached by the kernel"
     if not cache["fetches"]:
         return f"{known}; nothing was read yet"
-    return f"{known}; {cache['fetches_warm_share']:.1%} of reads found it there"
+    return f"{known}; {cache['fetches_warm_share']:.1%} of reads hit"
 
 
 def _batching(batching: Mapping[str, Any], opened: Mapping[str, int]) -> str:
+    ratios = batching["compression_ratio_sampled"]
     codecs = [
-        f"{name} {count / batching['batches']:.0%}"
+        f"{'uncompressed' if name == 'none' else name} {count / batching['batches']:.0%}"
+        + (f" ({ratios[name]:.1f} B into 1)" if name in ratios else "")
         for name, count in batching["batches_by_codec"].items()
     ]
-    ratios = batching["compression_ratio_sampled"]
-    packed = [f"{name} makes {ratio:.1f} B into 1" for name, ratio in ratios.items()]
     count = sum(number for reason, number in opened.items() if reason != "statistics")
     said = [
         f"{batching['records_per_batch']:,.1f} records in a batch",
         ", ".join(codecs) or "no batch yet",
-        *packed,
         f"{count:,} opened",
     ]
     return "; ".join(said)
@@ -207,16 +232,22 @@ def _partitions(partitions: Sequence[Mapping[str, Any]]) -> str:
     return f"{len(partitions):,}; {name} has {busiest['load_share']:.0%} of the load"
 
 
-def _requests(now: Report, before: Report, seconds: float) -> list[str]:
+def _requests(now: Report, before: Report, seconds: float, apis_max: int | None) -> list[str]:
     """Each API since the last look: its rate, what one took, and how busy that kept the loop.
 
     Where none was timed since then, one in 64 being so, what one took since the start.
     """
     were = {one["api"]: one for one in before["requests"]}
+
+    def since(one: Mapping[str, Any]) -> int:
+        was = were.get(one["api"])
+        return max(0, int(one["requests"]) - (was["requests"] if was else 0))
+
     rows: list[Sequence[str]] = [("REQUESTS", "/S", "MEAN", "P99", "CPU", "OF A CORE", "TOTAL")]
-    for one in sorted(now["requests"], key=lambda one: -one["requests"]):
+    asked = sorted(now["requests"], key=lambda one: (-since(one), -one["requests"]))
+    for one in asked[:apis_max]:
         time_, was = one["time"], were.get(one["api"])
-        rate = max(0, one["requests"] - (was["requests"] if was else 0)) / seconds
+        rate = since(one) / seconds
         between = _between(time_, was["time"] if was else None)
         sum_s, timed = time_["sum_s"] - (was["time"]["sum_s"] if was else 0.0), sum(between)
         if not timed or sum_s < 0:
@@ -273,7 +304,7 @@ def _groups(now: Report) -> list[str]:
         return []
     rows = [("GROUPS", "TOPIC", "LAG")]
     most = sorted(lags, key=lambda one: -one["lag"])
-    rows += [(one["group"], one["topic"], f"{one['lag']:,}") for one in most]
+    rows += [(escaped(one["group"]), one["topic"], f"{one['lag']:,}") for one in most]
     return ["", *_table(rows)]
 
 

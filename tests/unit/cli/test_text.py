@@ -120,6 +120,12 @@ def test_the_nearest_word_or_none() -> None:
 
 def test_a_table_has_its_numbers_to_the_right_and_its_words_to_the_left() -> None:
     rows = [("node", "address", "rack"), ("7", "10.0.0.1:9092", "-"), ("12", "b:1", "-")]
+    assert render.table([("size",), ("2 B",), ("13.4 MB",), ("-",)]) == [
+        "     size\n",
+        "      2 B\n",
+        "  13.4 MB\n",
+        "        -\n",
+    ]
     assert render.table(rows, str.upper) == [
         "  NODE  ADDRESS        RACK\n",
         "     7  10.0.0.1:9092     -\n",

@@ -123,12 +123,42 @@ def test_before_anything_is_read_no_share_is_made_up(now, before):
 def test_every_technique_has_a_line(now, before):
     lines = top.screen(now, before, 1.0)
     assert "75% of 100 B by sendfile" in line(lines, "zero-copy")
-    assert "50% of 200 B of logs cached by the kernel" in line(lines, "page cache")
-    assert "2.5 records in a batch; lz4 100%" in line(lines, "batching")
+    assert "50% of 200 B cached by the kernel; 100.0% of reads hit" in line(lines, "page cache")
+    assert "2.5 records in a batch; lz4 100% (3.0 B into 1)" in line(lines, "batching")
     assert "2 opened" in line(lines, "batching")  # those that nobody asked this page for
     assert "t-1 has 100% of the load" in line(lines, "partitions")
-    assert "keep 3 positions" in line(lines, "offsets")
+    assert "3 positions of 1 groups" in line(lines, "offsets")
     assert line(lines, "g ").split() == ["g", "t", "12"]
+
+
+def test_the_screen_of_a_busy_broker_fits_into_80_columns(now, before):
+    now["broker"] |= {"version": "0.1.10", "uptime_s": 3e6, "connections": 1000}
+    now["sequential_io"] |= {"appended_bytes": 123_456_789, "writes": 99_999}
+    now["batching"] |= {"records": 1_234_567, "records_per_batch": 2_928.5}
+    now["page_cache"] |= {"asked_bytes": 119e9, "cached_bytes": 1.19e9}
+    now["offsets"] |= {"groups": 100, "positions": 10_000}
+    assert [text for text in top.screen(now, before, 1.0) if len(text) > 80] == []
+
+
+def test_on_a_small_screen_those_are_left_out_that_are_asked_least(now, before):
+    now["requests"] = [
+        {**now["requests"][0], "api": f"Api{number}", "requests": number} for number in range(9)
+    ]
+    lines = top.screen(now, before, 1.0, apis_max=2)
+    assert [text.split()[0] for text in lines if "Api" in text] == ["Api8", "Api7"]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(5, "\x1b[1mottl\x1b[0m…"), (9, "\x1b[1mottla\x1b[0m  n…"), (10, "\x1b[1mottla\x1b[0m  now")],
+)
+def test_a_line_is_cut_where_the_screen_ends_whatever_its_style(width, shown):
+    assert top.fitting("\x1b[1mottla\x1b[0m  now", width) == shown
+
+
+def test_the_name_of_a_group_can_not_move_the_cursor(now, before):
+    now["offsets"]["lag"][0]["group"] = "g\x1b[2J"
+    assert "g\\x1b[2J" in line(top.screen(now, before, 1.0), "g")
 
 
 def test_a_broker_that_was_started_again_has_no_negative_rate(now, before):
