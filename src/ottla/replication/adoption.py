@@ -29,6 +29,7 @@ from ottla.cluster.store import (
     Write,
 )
 from ottla.cluster.topics import NewTopic
+from ottla.core.config import LONG_MAX
 from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId, TopicPartition
 from ottla.core.ports import Disk
 from ottla.core.value import Value
@@ -43,6 +44,13 @@ PRODUCER_IDS_AHEAD = 1 << 32
 may be in no log any more; that one is ahead of the others by no more than producers there were."""
 _FIRST = LeaderEpoch(0)
 KEPT_FOR_EVER: Mapping[str, str] = {"retention.ms": "-1", "retention.bytes": "-1"}
+COMPACTION_HELD: Mapping[str, str] = {
+    "cleanup.policy": "compact",
+    "min.compaction.lag.ms": str(LONG_MAX),
+}
+"""For what was compacted once: a cleaner's checkpoint also keeps topics that have long been told to
+keep every record. As compacted ones they'd lose some; as others, clients that need a compacted one
+(Connect, a schema registry) would not start. So they have the policy, and nothing comes of it."""
 
 
 class Claim(Value):
@@ -165,8 +173,7 @@ def claim(
         elif name in known:
             configs = {key: text for key, text in known[name].configs.items() if text is not None}
         else:
-            policy = {"cleanup.policy": "compact"} if name in compacted else {}
-            configs = {**KEPT_FOR_EVER, **policy}
+            configs = {**KEPT_FOR_EVER, **(COMPACTION_HELD if name in compacted else {})}
         epochs = [places[n].latest_epoch if n in places else _FIRST for n in range(count)]
         parts = tuple(PartitionImage(node_id, one, (node_id,), (node_id,)) for one in epochs)
         topics.append(TopicImage(name, topic_id, parts, configs))
@@ -226,6 +233,13 @@ def _check_whole(path: str, name: str, places: Mapping[int, _Place]) -> None:
         )
 
 
+_HELD = (
+    "Of those that a cleaner has been at ({}) nothing is compacted until you take back their "
+    "min.compaction.lag.ms (ottla topic config TOPIC --delete min.compaction.lag.ms), or their "
+    "cleanup.policy where it is delete by now"
+)
+
+
 def told(claimed: Claim) -> str:
     """What an operator has to know, in one line."""
     compacted = ", ".join(claimed.compacted)
@@ -239,7 +253,7 @@ def told(claimed: Claim) -> str:
         f"cluster {claimed.cluster_id}, as their directories say. Their options are {elsewhere}: "
         "until you set them (ottla topic config), "
         "retention.ms=-1 and retention.bytes=-1 keep all records"
-        + (f", and those that were compacted before stay so ({compacted})" if compacted else "")
+        + (f". {_HELD.format(compacted)}" if compacted else "")
         + ". If a topic's last partitions lay elsewhere, stop now and copy them here first"
     )
 

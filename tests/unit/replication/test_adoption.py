@@ -21,9 +21,12 @@ from ottla.cluster.store import (
     Write,
 )
 from ottla.cluster.topics import NewTopic
+from ottla.core import options
+from ottla.core.config import LONG_MAX, Config
 from ottla.core.model import LeaderEpoch, NodeId, Offset, TopicId, TopicPartition
 from ottla.core.pending import Pending, completed
 from ottla.core.ports import Disk
+from ottla.core.topic_config import check_topic_config
 from ottla.replication.adoption import PRODUCER_IDS_AHEAD, Claim, claim, told
 from ottla.storage.checkpoints import (
     MetaProperties,
@@ -93,14 +96,18 @@ def test_nothing_is_deleted_of_topics_whose_options_are_not_known() -> None:
     assert topics(directory("t-0"))["t"].configs == {"retention.ms": "-1", "retention.bytes": "-1"}
 
 
-def test_what_was_compacted_stays_compacted() -> None:
+def test_what_was_compacted_once_keeps_that_policy_and_loses_no_record_by_it() -> None:
+    """Kafka's cleaner never forgets a topic: this one may have been told to keep all since."""
     files = directory("t-0", "u-0")
     files["cleaner-offset-checkpoint"] = encode_offsets({TopicPartition("t", 0): Offset(7)})
     found = claimed(files)
     assert found is not None
-    assert found.image.topics["t"].configs["cleanup.policy"] == "compact"
+    settings = check_topic_config(Config(options.ALL, {}), found.image.topics["t"].configs)
+    assert settings.compact
+    assert settings.min_compaction_lag_ms == LONG_MAX
     assert "cleanup.policy" not in found.image.topics["u"].configs
     assert "(t)" in told(found)
+    assert "--delete min.compaction.lag.ms" in told(found)
 
 
 def test_options_of_internal_topics_are_known() -> None:

@@ -107,6 +107,13 @@ def test_a_young_segment_holds_up_all_behind_it():
     assert found.upper == 1
 
 
+@pytest.mark.parametrize("cleaned_to", [None, 2])
+def test_a_compaction_that_is_held_for_ever_never_comes_due(cleaned_to):
+    bench = bench_with([10**12, 10**11, 10**11, 0], min_compaction_lag_ms=(1 << 63) - 1)
+    found = dirt(bench, cleaned_to)
+    assert found is None or (found.dirty_bytes, is_due(bench.log, found)) == (0, False)
+
+
 def test_what_has_waited_too_long_is_due_whatever_its_share():
     bench = bench_with([0, 0, 0, 0, 2000, 0], max_compaction_lag_ms=1000)
     found = dirt(bench, 4)
