@@ -82,6 +82,9 @@ def test_a_topics_options_are_set_shown_and_taken_back(shared_broker):
     assert "retention.ms" in sentence(err)
     _, err = ottla("topic", "config", "tuned", "retention.m", broker=shared_broker, code=2)
     assert sentence(err).endswith("try: retention.ms")
+    words = ("topic", "config", "tuned", "--delete", "retention.m")
+    _, err = ottla(*words, broker=shared_broker, code=2)
+    assert sentence(err).endswith("try: retention.ms")
 
 
 def test_the_cluster_is_described_with_what_it_serves(shared_broker):

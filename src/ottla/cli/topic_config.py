@@ -44,6 +44,11 @@ def run(options: arguments.TopicConfig) -> int:
     existing_topic(admin, cluster, options.name)
     if not changed and not options.delete:
         return _show(cluster, admin, options, wanted)
+    if options.delete:
+        # A broker takes back, without a word, what there is not.
+        found = _described(cluster, admin, options.name)
+        for name in options.delete:
+            _must_be_there(name, found)
     change(cluster, admin, options.name, changed, options.delete)
     done = [f"set {name}={value}" for name, value in changed.items()]
     done += [f"deleted {name}" for name in options.delete]
@@ -75,19 +80,26 @@ def change(
     outcome(cluster, futures[resource], f"ottla topic config {topic} --all")
 
 
+def _described(cluster: Cluster, admin: AdminClient, topic: str) -> Mapping[str, Any]:
+    lib: Any = admin_library()
+    resource = lib.ConfigResource(lib.ResourceType.TOPIC, topic)
+    futures = admin.describe_configs([resource], request_timeout=PATIENCE_S)
+    found: Mapping[str, Any] = outcome(cluster, futures[resource], "ottla topic config --help")
+    return found
+
+
+def _must_be_there(name: str, found: Mapping[str, Any]) -> None:
+    if name not in found:
+        meant = nearest(name, list(found))
+        raise BadInput(f"topics have no option {name!r}; try: {meant or '--all, which lists them'}")
+
+
 def _show(
     cluster: Cluster, admin: AdminClient, options: arguments.TopicConfig, wanted: list[str]
 ) -> int:
-    lib: Any = admin_library()
-    resource = lib.ConfigResource(lib.ResourceType.TOPIC, options.name)
-    futures = admin.describe_configs([resource], request_timeout=PATIENCE_S)
-    found = outcome(cluster, futures[resource], "ottla topic config --help")
+    found = _described(cluster, admin, options.name)
     for name in wanted:
-        if name not in found:
-            meant = nearest(name, list(found))
-            raise BadInput(
-                f"topics have no option {name!r}; try: {meant or '--all, which lists them'}"
-            )
+        _must_be_there(name, found)
     shown = wanted or sorted(
         name for name, entry in found.items() if options.all or not entry.is_default
     )
