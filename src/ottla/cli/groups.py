@@ -25,7 +25,7 @@ from ottla.cli.errors import BadInput, CommandError, nearest
 from ottla.cli.render import counted, object_line, table, time_text
 from ottla.cli.topics import connected, outcome
 from ottla.cli.where import parse_start
-from ottla.host.terminal import BOLD, DIM, painted
+from ottla.host.terminal import BOLD, DIM, escaped, painted
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -45,7 +45,7 @@ def show_list(options: arguments.GroupList) -> int:
     for group in sorted(found.valid, key=lambda one: one.group_id):
         state = group.state.name.lower()
         said = {"group": group.group_id, "state": state, "type": group.type.name.lower()}
-        sys.stdout.write(object_line(said) if options.json else f"{group.group_id}\n")
+        sys.stdout.write(object_line(said) if options.json else f"{escaped(group.group_id)}\n")
     return 0
 
 
@@ -69,7 +69,7 @@ def describe(options: arguments.GroupDescribe) -> int:
             object_line(_fields(found) | ({} if events is None else {"timeline": events}))
         )
         return 0
-    heading = f"{found.group_id}: {found.state.name.lower()}, "
+    heading = f"{escaped(found.group_id)}: {found.state.name.lower()}, "
     heading += counted(len(found.members), "member")
     if found.partition_assignor:
         heading += f", {found.partition_assignor}"
@@ -186,7 +186,9 @@ def offsets(options: arguments.GroupOffsets) -> int:
             said = {"topic": topic, "partition": number, "committed": offset}
             sys.stdout.write(object_line(said | {"end": end, "lag": lag}))
         rows.append((topic, str(number), str(offset), _or_dash(end), _or_dash(lag)))
-    if not options.json and len(rows) > 1:
+    if len(rows) == 1:
+        sys.stderr.write(f"{escaped(options.group)} has committed nothing\n")
+    elif not options.json:
         sys.stdout.writelines(table(rows, _heading))
     return 0
 

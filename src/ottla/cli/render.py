@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from ottla.host.terminal import escaped
+
 
 class Format(StrEnum):
     VALUE = "value"
@@ -83,8 +85,10 @@ _NUMBER = re.compile(r"([0-9,]+(\.[0-9]+)?(%| ([kMGT]?B|µs|ms))?)?|-|none")
 def table(rows: Sequence[Sequence[str]], heading: Callable[[str], str] = str) -> list[str]:
     """Lines of columns, indented: numbers to the right, with their units, text to the left.
 
-    `heading` styles the first line, once it is laid out.
+    `heading` styles the first line, once it is laid out. What clients are called, be it anything,
+    can't move the cursor.
     """
+    rows = [[escaped(cell) for cell in row] for row in rows]
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [all(_NUMBER.fullmatch(cell) for cell in c[1:]) for c in columns]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.render import table
 from ottla.core.metrics import quantile
-from ottla.host.terminal import BOLD, DIM, escaped, painted
+from ottla.host.terminal import BOLD, DIM, painted
 
 if TYPE_CHECKING:
     from ottla.cli import arguments
@@ -304,7 +304,7 @@ def _groups(now: Report) -> list[str]:
         return []
     rows = [("GROUPS", "TOPIC", "LAG")]
     most = sorted(lags, key=lambda one: -one["lag"])
-    rows += [(escaped(one["group"]), one["topic"], f"{one['lag']:,}") for one in most]
+    rows += [(one["group"], one["topic"], f"{one['lag']:,}") for one in most]
     return ["", *_table(rows)]
 
 

@@ -14,7 +14,7 @@ from ottla.cli.client import connect
 from ottla.cli.errors import BadInput, CommandError, nearest
 from ottla.cli.open_transactions import Open, described, listed, open_in
 from ottla.cli.render import counted, object_line, table, time_text
-from ottla.host.terminal import BOLD, DIM, painted
+from ottla.host.terminal import BOLD, DIM, escaped, painted
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.write_txn_markers import (
     WritableTxnMarker,
@@ -96,7 +96,7 @@ def describe(options: arguments.TxnDescribe) -> int:
         }
         sys.stdout.write(object_line(fields))
         return 0
-    heading = f"{found.transactional_id}: {_word(found.transaction_state)}, producer "
+    heading = f"{escaped(found.transactional_id)}: {_word(found.transaction_state)}, producer "
     heading += f"{found.producer_id} in epoch {found.producer_epoch}"
     sys.stdout.write(painted(heading, BOLD, sys.stdout) + "\n")
     if since_ms >= 0:

@@ -118,6 +118,10 @@ def test_the_nearest_word_or_none() -> None:
     assert nearest("zzz", ["flights", "planes"]) is None
 
 
+def test_what_a_client_is_called_can_not_move_the_cursor() -> None:
+    assert render.table([("client",), ("a\x1b[2J\nb",)])[1] == "  a\\x1b[2J\\nb\n"
+
+
 def test_a_table_has_its_numbers_to_the_right_and_its_words_to_the_left() -> None:
     rows = [("node", "address", "rack"), ("7", "10.0.0.1:9092", "-"), ("12", "b:1", "-")]
     assert render.table([("size",), ("2 B",), ("13.4 MB",), ("-",)]) == [
