@@ -317,7 +317,8 @@ class Node:
             _log.warning(
                 "no figures at http://%s (%s); choose another place with admin.listener",
                 listener.endpoint,
-                error.strerror,
+                # Behind what the system says Python repeats the address.
+                str(error.strerror).partition(" (while")[0],
             )
         else:
             _log.info("figures at http://%s/stats and /metrics", where)

@@ -168,3 +168,15 @@ def test_the_pages_are_had_over_ipv6() -> None:
         urllib.request.urlopen(f"http://[::1]:{port}/health", timeout=20) as answer,
     ):
         assert answer.read() == b"ok\n"
+
+
+def test_a_taken_port_is_named_once_and_the_broker_serves_all_the_same(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ottla.Broker(config={"admin.listener": f"127.0.0.1:{port}"}) as broker:
+        broker.append("t", "one")
+    [said] = [text for text in caplog.messages if text.startswith("no figures at")]
+    assert said == (
+        f"no figures at http://127.0.0.1:{port} (Address already in use); "
+        "choose another place with admin.listener"
+    )
