@@ -8,7 +8,7 @@ the order of its log. Must not decide how a transaction ends, nor try anything a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from ottla.core.pending import Pending, Soon
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 100
 """Partitions that one marker is written to before others get their turn: a few milliseconds."""
 
+_NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
 # What the coordinator of groups says of itself is, for a partition, where its leader is not.
 _NOT_THERE = frozenset(
     {
@@ -34,6 +35,11 @@ _NOT_THERE = frozenset(
         ErrorCode.NOT_COORDINATOR,
     }
 )
+
+
+@lru_cache(maxsize=64)  # one coordinator's are two
+def _marker(committed: bool, coordinator_epoch: int) -> EndMarker:
+    return EndMarker(ControlType.COMMIT if committed else ControlType.ABORT, coordinator_epoch)
 
 
 class PartitionMarkers:
@@ -45,35 +51,54 @@ class PartitionMarkers:
     def write(
         self, ending: Ending, partitions: Sequence[TopicPartition]
     ) -> Soon[dict[TopicPartition, ErrorCode]]:
-        """Write the marker to each partition; done once each is on disk, or can't be."""
-        writing = _Writing(self._context, ending, partitions)
-        if not writing.left:
-            return writing.results
-        writing.all_done = Pending()
-        return writing.all_done
+        """Write the marker to each partition, each of which is named once; done once each is on
+        disk, or can't be.
+
+        As long as nothing has to be waited for it is a loop of appends; what is left at the first
+        partition where something has, is for a `_Writing`.
+        """
+        producer_id, epoch, committed, coordinator_epoch, version = ending
+        marker = _marker(committed, coordinator_epoch)
+        results: dict[TopicPartition, ErrorCode] = {}
+        if len(partitions) <= AT_ONCE:
+            find = self._context.table.get
+            for place in partitions:
+                found = find(*place)
+                if type(found) is ErrorCode:
+                    results[place] = found
+                    continue
+                if found.committed_by_sync or found.internal:
+                    break
+                outcome = found.append_marker(producer_id, epoch, marker, version)
+                if isinstance(outcome, Pending):
+                    break
+                results[place] = outcome if type(outcome) is ErrorCode else _NO_ERROR
+            else:
+                return results
+        left = [place for place in partitions if place not in results]
+        return _Writing(self._context, ending, marker, results, left).result
 
 
 class _Writing:
-    """One marker on its way to its partitions, each on its own."""
+    """One marker on its way to the partitions that are left, each on its own."""
 
-    __slots__ = ("_context", "_ending", "_marker", "all_done", "left", "results")
+    __slots__ = ("_context", "_ending", "_left", "_marker", "_results", "result")
 
     def __init__(
-        self, context: Context, ending: Ending, partitions: Sequence[TopicPartition]
+        self,
+        context: Context,
+        ending: Ending,
+        marker: EndMarker,
+        results: dict[TopicPartition, ErrorCode],
+        left: Sequence[TopicPartition],
     ) -> None:
         self._context = context
         self._ending = ending
-        kind = ControlType.COMMIT if ending.committed else ControlType.ABORT
-        self._marker = EndMarker(kind, ending.coordinator_epoch)
-        self.results = dict.fromkeys(partitions, ErrorCode.NONE)
-        self.left = len(self.results)
-        """How many partitions it is not in yet."""
-        self.all_done: Pending[dict[TopicPartition, ErrorCode]] | None = None
-        """For who waits: where nothing needs to be waited for, nobody does."""
-        if self.left == 1:
-            self._begin(*self.results)
-        else:
-            self._begin_next(list(self.results))
+        self._marker = marker
+        self._results = results
+        self._left = len(left)
+        self.result: Pending[dict[TopicPartition, ErrorCode]] = Pending()
+        self._begin_next(left)
 
     def _begin_next(self, places: Sequence[TopicPartition]) -> None:
         for place in places[:AT_ONCE]:
@@ -108,7 +133,7 @@ class _Writing:
         else:
             committing = partition.committed(outcome.end)
             if committing is None:
-                self._done(place, ErrorCode.NONE)
+                self._done(place, _NO_ERROR)
             else:
                 committing.then(partial(self._committed, place, partition, outcome.end))
 
@@ -123,14 +148,14 @@ class _Writing:
 
     def _committed(self, place: TopicPartition, partition: Partition, end: Offset) -> None:
         if partition.is_committed(end):
-            self._done(place, ErrorCode.NONE)
+            self._done(place, _NO_ERROR)
         elif partition.deleted:
             self._done(place, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         else:
             self._done(place, ErrorCode.KAFKA_STORAGE_ERROR)
 
     def _done(self, place: TopicPartition, error: ErrorCode) -> None:
-        self.results[place] = error
-        self.left -= 1
-        if not self.left and self.all_done is not None:
-            self.all_done.complete(self.results)
+        self._results[place] = error
+        self._left -= 1
+        if not self._left:
+            self.result.complete(self._results)

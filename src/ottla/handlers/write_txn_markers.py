@@ -82,11 +82,13 @@ def _outcome(
 
 
 def _places(marker: WritableTxnMarker) -> list[TopicPartition]:
-    return [
-        TopicPartition(topic.name, number)
+    """Its partitions, each once."""
+    places = {
+        TopicPartition(topic.name, number): None
         for topic in marker.topics
         for number in topic.partition_indexes
-    ]
+    }
+    return list(places)
 
 
 def _reply(results: list[tuple[WritableTxnMarker, dict[TopicPartition, ErrorCode]]]) -> Reply:
