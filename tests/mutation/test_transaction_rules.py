@@ -196,8 +196,8 @@ MUTANTS = [
     _rule(
         "markers are written once it is durable how the transaction ends",
         _SHARD,
-        "WhenCommitted(partial(self._send, [found]))",
-        "Do(partial(self._send, [found]))",
+        "WhenCommitted(self._node.prepared, self.partition, [found])",
+        "Do(self._node.prepared, self.partition, [found])",
         *COORDINATOR,
         *COPIERS,
     ),

@@ -82,8 +82,8 @@ RULES = {
     "I38 no marker before the decision is on disk": Rule(
         f"{PACKAGE}.shard",
         "TransactionShard._prepare",
-        "WhenCommitted(partial(self._send, [found]))",
-        "Do(partial(self._send, [found]))",
+        "WhenCommitted(self._node.prepared, self.partition, [found])",
+        "Do(self._node.prepared, self.partition, [found])",
     ),
     "I38 every partition gets its marker": Rule(
         f"{PACKAGE}.sending", "Sending._written", "if error not in _OVER", "if False"

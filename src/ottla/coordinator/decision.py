@@ -6,6 +6,7 @@ Owns the vocabulary between shards and the runtime. Must not do any of it: to de
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from ottla.core.pending import Pending
@@ -67,16 +68,19 @@ class Complete(NamedTuple):
     value: Any
 
 
-class WhenCommitted(NamedTuple):
-    """Call it once all that the shard has appended is committed; never, if it never is."""
+class WhenCommitted(partial[None]):
+    """Call it once all that the shard has appended is committed; never, if it never is.
 
-    call: Callable[[], None]
+    It is the call itself, as is `Do`: `WhenCommitted(f, x)` calls f(x).
+    """
+
+    __slots__ = ()
 
 
-class Do(NamedTuple):
-    """Change soft state, now that the entries are in the log. Must not fail."""
+class Do(partial[None]):
+    """Change soft state by this call, now that the entries are in the log. Must not fail."""
 
-    call: Callable[[], None]
+    __slots__ = ()
 
 
 class Follow(NamedTuple):

@@ -167,23 +167,32 @@ class Keeper(Generic[S]):
             result: Pending[Any] = Pending()
             self.submit(Operation(decide, result))
             return result
-        decision, outcome = self._decide(decide)
+        self._busy = True
+        try:
+            decision = decide(self.shard)
+            outcome = self._write_decided(decision)
+        except BaseException:
+            self._busy = False
+            raise
         if outcome is _DONE:
+            self._busy = False
             for effect in decision.effects:
                 self._effect(effect)
-            reply = decision.reply
+            reply: Any = decision.reply
             if isinstance(reply, Pending) or not journal.is_committed(journal.end):
                 result = Pending()
                 self._reply(result, reply)
                 reply = result
         elif isinstance(outcome, ErrorCode):
+            self._busy = False
             reply = outcome
         else:
             reply = result = Pending()
             self._begin_to_wait(Operation(decide, result), decision, outcome)
         if self._queue:
             self._next()
-        return reply
+        told: Soon[R | ErrorCode] = reply
+        return told
 
     @property
     def is_settled(self) -> bool:
@@ -256,32 +265,22 @@ class Keeper(Generic[S]):
 
     def _run(self, operation: Operation[S]) -> None:
         """Decide; and unless files must be made first, also all that follows."""
-        decision, outcome = self._decide(operation.decide)
-        if outcome is _DONE:
-            self._conclude(operation, decision)
-        elif isinstance(outcome, ErrorCode):
-            operation.refused(outcome)
-        else:
-            self._begin_to_wait(operation, decision, outcome)
-
-    def _decide(
-        self, decide: Callable[[S], Decision[Any]]
-    ) -> tuple[Decision[Any], ErrorCode | Iterator[Pending[None] | ErrorCode]]:
-        """What is decided, and what became of its entries; where that must still be waited for,
-        nothing else is done meanwhile."""
         assert not self._busy, "one operation at a time"
         self._busy = True
         try:
-            decision = decide(self.shard)
-            if decision.ending is None and decision.atomic:
-                outcome = self._write_whole(decision) if decision.entries else _DONE
-            else:
-                outcome = self._writing(decision)
+            decision = operation.decide(self.shard)
+            outcome = self._write_decided(decision)
         except BaseException:
             self._busy = False
             raise
-        self._busy = type(outcome) is not ErrorCode
-        return decision, outcome
+        if outcome is _DONE:
+            self._busy = False
+            self._conclude(operation, decision)
+        elif isinstance(outcome, ErrorCode):
+            self._busy = False
+            operation.refused(outcome)
+        else:
+            self._begin_to_wait(operation, decision, outcome)
 
     def _begin_to_wait(
         self,
@@ -328,18 +327,44 @@ class Keeper(Generic[S]):
             raise
         self._next()
 
-    def _writing(self, decision: Decision[Any]) -> Iterator[Pending[None] | ErrorCode]:
-        """Append and replay; yields what must be waited for, or why it ends."""
+    def _write_decided(
+        self, decision: Decision[Any]
+    ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
+        """Append and replay: what it comes to; or what yields first what must be waited for, and
+        then why it ends, if it ends badly. Most of what is ever asked has no need of that."""
+        entries = decision.entries
+        if not decision.atomic:
+            return self._write(decision)
+        if len(entries) == 1 and decision.producer is None and not self._codec.compression():
+            return self._write_single(decision, entries[0])
+        if entries:
+            return self._write_whole(decision)
         if decision.ending is not None:
             return self._end_transaction(decision.ending)
-        return self._write(decision)
+        return _DONE
+
+    def _write_single(
+        self, decision: Decision[Any], entry: Entry
+    ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
+        """As `_write_whole` and `_append`, of what is most usual: one entry, of nobody's batch."""
+        key, value = self._codec.encode(entry)
+        batch = BatchView(memoryview(build_single(key, value, self._clock.wall_ms())))
+        journal = self.journal
+        if batch.length > journal.batch_bytes_max and not decision.any_size:
+            return ErrorCode.UNKNOWN_SERVER_ERROR
+        pending = journal.prepare(batch)
+        if pending is not None:
+            return self._write_later(decision, decision.entries, batch, pending)
+        if type(journal.append(batch)) is ErrorCode:
+            return journal.state() or ErrorCode.COORDINATOR_NOT_AVAILABLE
+        self.shard.replay(entry)
+        return _DONE
 
     def _write_whole(
         self, decision: Decision[Any]
     ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
-        """Append and replay what goes into one batch: what it comes to, and at once, unless files
-        must be made first. As `_writing` would, which most of what is ever asked has no need of.
-        """
+        """Append and replay what goes into one batch: what it comes to, unless files must be made
+        first."""
         entries, encode = decision.entries, self._codec.encode
         pairs = [encode(entry) for entry in entries]
         batch = self._batch_of(decision, pairs, self._clock.wall_ms())
@@ -479,9 +504,9 @@ class Keeper(Generic[S]):
     def _effect(self, effect: Effect) -> None:
         # The usual ones first, and no `match`, which takes some times as long for each case.
         if isinstance(effect, Do):
-            effect.call()
+            effect()
         elif isinstance(effect, WhenCommitted):
-            self._call_when_committed(effect.call)
+            self._call_when_committed(effect)
         elif isinstance(effect, Complete):
             self._when_committed(effect.pending, effect.value)
         elif isinstance(effect, Schedule):

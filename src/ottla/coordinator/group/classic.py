@@ -8,7 +8,6 @@ in. Between two records a generation is soft state, lost with the process, as in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ottla.coordinator.decision import Do, Effect, Entry
@@ -177,7 +176,7 @@ class ClassicGroup:
     def committing(self, member: Committer) -> Sequence[Effect]:
         """A commit is as good as a heartbeat."""
         found = self.members.get(member.id)
-        return () if found is None else (Do(partial(self.heard_of, found)),)
+        return () if found is None else (Do(self.heard_of, found),)
 
     def heard_of(self, member: ClassicMember) -> None:
         """A member is alive: its session begins anew. The timer finds the new deadline."""

@@ -263,7 +263,7 @@ class ConsumerProtocol:
             draft.why = draft.why or "topics have changed"
             draft.bump(metadata_hash)
         draft.clean()
-        draft.effects.append(Do(partial(self._refreshed, group.id, topics)))
+        draft.effects.append(Do(self._refreshed, group.id, topics))
 
     def _refreshed(self, group_id: str, topics: object) -> None:
         group = self.group(group_id)
@@ -332,9 +332,9 @@ class ConsumerProtocol:
             return False
         resolution = Resolution(wanted, topics, draft.image.revision)
         if resolution.step():
-            draft.effects.append(Do(partial(self._resolved, group.id, topics)))
+            draft.effects.append(Do(self._resolved, group.id, topics))
             return self._take(draft, resolution)
-        draft.effects.append(Do(partial(self._begin, group.id, resolution)))
+        draft.effects.append(Do(self._begin, group.id, resolution))
         draft.effects.append(self._go_on(group.id, resolution, topics))
         return False
 
@@ -383,7 +383,7 @@ class ConsumerProtocol:
             draft = Draft(group, self.image())
             if self._take(draft, resolution):
                 draft.bump(draft.metadata_hash())
-            draft.effects.append(Do(partial(self._resolved, group_id, topics)))
+            draft.effects.append(Do(self._resolved, group_id, topics))
             draft.why = "a regular expression names other topics"
             self.tell(draft)
             return Decision(None, draft.entries, draft.effects, atomic=False)
@@ -444,7 +444,7 @@ class ConsumerProtocol:
     def tell(self, draft: Draft) -> None:
         """Have the group's timeline tell of what was decided, once it is done."""
         if draft.entries:
-            draft.effects.append(Do(partial(self._told, draft.group.id, draft.notes, draft.why)))
+            draft.effects.append(Do(self._told, draft.group.id, draft.notes, draft.why))
 
     def _told(self, group_id: str, notes: list[Note], why: str) -> None:
         group = self.group(group_id)

@@ -142,7 +142,7 @@ class MixedGroups:
             return Decision(refused_join(outcome.error))
         assert updated.classic is not None, "it has just joined so"
         draft.effects += (
-            Do(partial(_forget, group.told_to_join, updated.id)),
+            Do(_forget, group.told_to_join, updated.id),
             Cancel(("join", group.id, updated.id)),
             Cancel(("rebalance", group.id, updated.id)),
             self._consumer.session(group.id, updated.id, updated.classic.session_ms),

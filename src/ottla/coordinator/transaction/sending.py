@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ottla.coordinator.decision import Decision, Ending
-from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.states import TransactionState
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
@@ -105,9 +104,8 @@ class Sending:
     ) -> None:
         """Only if the coordinator still wants it. Under version 1 the next transaction has the
         same epoch: a marker that comes too late would end that one (I43)."""
-        producer = Identity(ending.producer_id, ending.producer_epoch)
         asked = self._ask(
-            name, lambda shard: Decision(shard.is_prepared(name, producer, ending.committed))
+            name, lambda shard: Decision(shard.is_prepared(name, ending[:2], ending.committed))
         )
 
         def answered(wanted: bool | ErrorCode) -> None:
@@ -123,8 +121,7 @@ class Sending:
             answered(asked)
 
     def _complete(self, name: str, ending: Ending) -> None:
-        producer = Identity(ending.producer_id, ending.producer_epoch)
-        asked = self._ask(name, lambda shard: shard.complete(name, producer))
+        asked = self._ask(name, lambda shard: shard.complete(name, ending[:2]))
         if isinstance(asked, Pending):
             asked.then(lambda: self._completed(name, ending, asked.result()))
         elif asked:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from enum import Enum
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
@@ -127,7 +126,7 @@ class TransactionShard:
             effects += self._scan_in(min(one.deadline_s for one in self.open.values()) - now_s)
         prepared = [found for found in self.transactions.values() if found.is_prepared]
         if prepared:
-            effects.append(WhenCommitted(partial(self._send, prepared)))
+            effects.append(WhenCommitted(self._node.prepared, self.partition, prepared))
         return Decision(None, effects=effects)
 
     # --- a producer's epoch ----------------------------------------------------------------
@@ -182,7 +181,7 @@ class TransactionShard:
         value = found.with_epoch(
             producer.epoch, timeout_ms, self._clock.wall_ms(), producer.producer_id
         )
-        remember = Do(partial(_remember, found, last_epoch))
+        remember = Do(_remember, found, last_epoch)
         return Decision(producer, [Entry(found.key, value)], [remember])
 
     # --- what takes part -------------------------------------------------------------------
@@ -290,15 +289,12 @@ class TransactionShard:
         told = Identity(found.producer_id, value.producer_epoch)
         if next_id != NO_ID:
             told = Identity(next_id, 0)
-        effects: list[Effect] = [WhenCommitted(partial(self._send, [found]))]
+        effects: Sequence[Effect] = (WhenCommitted(self._node.prepared, self.partition, [found]),)
         if last != found.last_epoch:
-            effects.insert(0, Do(partial(_remember, found, last)))
+            effects = (Do(_remember, found, last), *effects)
         return _ended(told, Entry(found.key, value), effects)
 
-    def _send(self, prepared: Sequence[Transaction]) -> None:
-        self._node.prepared(self.partition, prepared)
-
-    def is_prepared(self, name: str, producer: Identity, committed: bool) -> bool:
+    def is_prepared(self, name: str, producer: tuple[int, int], committed: bool) -> bool:
         """Whether that transaction is about to end, and so."""
         found = self.transactions.get(name)
         state = _S.PREPARE_COMMIT if committed else _S.PREPARE_ABORT
@@ -306,7 +302,7 @@ class TransactionShard:
             return False
         return (found.producer_id, found.epoch) == producer
 
-    def complete(self, name: str, producer: Identity) -> Decision[ErrorCode]:
+    def complete(self, name: str, producer: tuple[int, int]) -> Decision[ErrorCode]:
         """Every partition has its marker. Asked again for what is over, it does nothing."""
         found = self.transactions.get(name)
         if found is None or not found.is_prepared:
@@ -314,7 +310,7 @@ class TransactionShard:
         if (found.producer_id, found.epoch) != producer:
             return Decision(ErrorCode.NONE)  # it is a later one that is about to end
         value = found.completed(self._clock.wall_ms())
-        done = Do(partial(self._node.completed, name))
+        done = Do(self._node.completed, name)
         return _ended(ErrorCode.NONE, Entry(found.key, value), [done])
 
     # --- time ------------------------------------------------------------------------------
@@ -323,7 +319,7 @@ class TransactionShard:
         """Look for what took too long after that time, or at the usual interval."""
         delay_s = min(max(0.0, delay_s), self._config[options.TRANSACTIONS_ABORT_CHECK_MS] / 1000)
         return [
-            Do(partial(self._scan_is_at, self._clock.monotonic() + delay_s)),
+            Do(self._scan_is_at, self._clock.monotonic() + delay_s),
             Schedule(_SCAN, delay_s, self._scan),
         ]
 
@@ -333,13 +329,13 @@ class TransactionShard:
     def _scan(self) -> Decision[None]:
         now_s = self._clock.monotonic()
         late = [found for found in self.open.values() if found.deadline_s <= now_s]
-        effects: list[Effect] = [Do(partial(self._scan_is_at, inf))]
+        effects: list[Effect] = [Do(self._scan_is_at, inf)]
         if self.open:
             # Those that are late are looked at again at the interval: their abort may fail.
             left_s = (one.deadline_s - now_s for one in self.open.values())
             effects += self._scan_in(min((left for left in left_s if left > 0), default=inf))
         if late:
-            effects.append(Do(partial(self._node.expired, late)))
+            effects.append(Do(self._node.expired, late))
         return Decision(None, effects=effects)
 
     def _expire_later(self, delay_s: float | None = None) -> Effect:

@@ -103,8 +103,8 @@ class World:
                     self.timers[key] = (self.clock.ms + int(delay_s * 1000), decide)
                 case Cancel(key):
                     self.timers.pop(key, None)
-                case Do(call):
-                    call()
+                case Do():
+                    effect()
                 case Complete(pending, value):
                     pending.complete(value)
                 case Follow(tell):
