@@ -93,7 +93,7 @@ def test_segments_below_the_start_go_with_their_indexes_and_snapshots() -> None:
     for suffix in (".log", ".index", ".timeindex"):
         assert world.names(suffix) == bases[2:]
     assert min(world.names(".snapshot")) >= bases[2]
-    assert (log.start, log.segments_start) == (bases[2] + 1, bases[2])
+    assert (log.start, log.segments[0].base_offset) == (bases[2] + 1, bases[2])
 
 
 def test_the_start_never_moves_back_nor_does_the_last_segment_go() -> None:

@@ -46,8 +46,6 @@ How to read this. Each load ran on all of the above in turn, round after round; 
               µs/req counts all the same, but a faster client would put more requests into one
               turn of the broker, and each would cost a little less. --check-client shows that."""
 
-EXPLANATION_HINT = "--explain says what the columns mean."
-
 
 def cells(line: Line, bare: Line | None) -> list[str]:
     """One row of the table."""

@@ -49,7 +49,6 @@ _ZSTD_MAGIC = 0xFD2FB528
 
 _INT32 = struct.Struct(">i")
 _U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
 
 
 class DecompressError(RecordError):

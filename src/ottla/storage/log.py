@@ -557,11 +557,6 @@ class Log(Readable):
         """What only grows, by the bytes of each batch that is appended. It has no other meaning."""
         return self._bytes_before + (0 if self._active is None else self._active.size)
 
-    @property
-    def segments_start(self) -> Offset:
-        """The first offset for which there are bytes, whatever `start` says."""
-        return self.segments[0].base_offset if self.segments else self.end
-
     def hold_until(self, ready: Pending[None]) -> None:
         """Let `prepare` wait until then. If `ready` fails, so has the log."""
         assert self._waiting is None, "held while files are being made"
