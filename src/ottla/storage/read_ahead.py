@@ -35,7 +35,7 @@ class ReadAhead:
         self._begin = self._through = self._until = -1
 
     def at_edge(self, start: int, end: int) -> bool:
-        """Whether bytes begin in what is known to be in, or behind it, and reach past it."""
+        """Whether bytes begin in what is in or on its way, and reach past what is in."""
         return end > self._through and self._begin <= start <= self._until
 
     def holds(self, start: int, end: int) -> bool:
@@ -45,7 +45,8 @@ class ReadAhead:
     def bring(self, disk: Disk, piece: FileSlice, limit: int) -> Pending[None]:
         """Bring a piece in, and then what lies behind it, up to `limit`. Fails with DiskError."""
         start, end = piece.position, piece.position + piece.length
-        if not self._begin <= start <= self._until:
+        # What was in and is wanted again was pushed out: from here on it is read ahead of anew.
+        if not self._begin <= start <= self._until or end <= self._through:
             self._begin = self._through = self._until = start
         result: Pending[None] = Pending()
         bringing = disk.warm(piece)

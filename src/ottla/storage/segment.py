@@ -275,7 +275,9 @@ class Segment:
         elif position >= limit:
             return None
         if self.ahead is not None and not self._is_fresh(position):
-            touched = min(position + max_bytes + _CHUNK, limit)  # a scan looks for the last's end
+            # A scan looks for the last's end. What is fresh is no edge: it moves while the reader
+            # is away, and who went to a thread for it would be sent there again and again.
+            touched = min(position + max_bytes + _CHUNK, limit, self._fresh_from())
             if self.ahead.at_edge(position, touched):
                 return Absent(self, FileSlice(self.log, position, touched - position))
         if position + max_bytes >= limit:
@@ -459,6 +461,10 @@ class Segment:
         Those pages were dirty a moment ago, and most fetches are for them: nobody asks for them.
         """
         return position >= self._written_from and self.size - position <= _TAIL_BYTES
+
+    def _fresh_from(self) -> int:
+        """Where that begins."""
+        return max(self._written_from, self.size - _TAIL_BYTES)
 
     def _absent(self, position: int, end: int) -> bool:
         """Whether some pages are probably not in memory (a heuristic, 0.8 µs a probe)."""

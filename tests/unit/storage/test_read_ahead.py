@@ -79,6 +79,34 @@ def test_what_was_brought_in_and_pushed_out_again_is_brought_in_again(bench):
     assert bring(bench, 2 * STEP) > 0
 
 
+def test_who_reads_again_what_was_pushed_out_is_read_ahead_of_again(bench):
+    for offset in range(0, 50 * STEP, STEP):
+        bring(bench, offset)
+    bench.disk.evict()
+    counts = [bring(bench, offset) for offset in range(0, 48 * STEP, STEP)]
+    assert sum(counts) <= 12  # of 48
+
+
+@pytest.mark.parametrize("behind_restart", [False, True])
+def test_who_reads_to_the_end_is_answered_while_others_append(bench, behind_restart):
+    bring(bench, 0)
+    if behind_restart:
+        bench.log.segments[0].opened()
+        bench.log.segments[0].checked_from = 0
+    count = 0
+    offset, at_once = 300, 64 << 20  # it begins before the last 8 MiB, and wants all
+    while isinstance(
+        piece := bench.log.read(Offset(offset), at_once, bench.log.end_position()), Cold
+    ):
+        piece.bring(bench.disk)
+        bench.append(make_batch(size=VALUE_BYTES))
+        bench.settle()
+        piece.slice.release()
+        count += 1
+        assert count < 5
+    piece.release()
+
+
 def test_two_who_read_in_two_places_both_get_on(bench):
     for step in range(0, 20 * STEP, STEP):
         assert bring(bench, step) <= 2
