@@ -519,6 +519,15 @@ def a_classic_subscription_that_can_not_be_read(peer: Peer, version: int) -> Any
 
 
 @error(BEAT)
+def a_classic_session_that_is_too_short_or_too_long(peer: Peer, version: int) -> Any:
+    made = Consumers(peer, version)
+    made.join("new")
+    made.classic_join(session_timeout_ms=1)
+    made.classic_join("stranger", session_timeout_ms=1 << 30)
+    return made.answers
+
+
+@error(BEAT)
 def an_empty_group_that_a_stranger_wants_to_join(peer: Peer, version: int) -> Any:
     made = Consumers(peer, version)
     made.join("new")

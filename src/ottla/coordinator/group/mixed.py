@@ -81,9 +81,11 @@ class MixedGroups:
 
         Who is refused is told no member id, as in Kafka, but for the one to join with.
         """
-        settings = self._consumer.settings(group.id)
+        settings, limits = self._consumer.settings(group.id), self._rounds.settings
         member_id = request.member_id
         is_new = not member_id
+        if not limits.session_min_ms <= request.session_timeout_ms <= limits.session_max_ms:
+            return Decision(refused_join(ErrorCode.INVALID_SESSION_TIMEOUT, member_id))
         if not settings.can_join_classic:
             return Decision(refused_join(ErrorCode.INCONSISTENT_GROUP_PROTOCOL))
         if is_new:

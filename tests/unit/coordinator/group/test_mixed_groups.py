@@ -226,6 +226,14 @@ def test_members_leave_by_either_protocol(world):
     assert set(world.group.members) == {"new"}
 
 
+@pytest.mark.parametrize("session_ms", [1, 1 << 30])
+def test_a_classic_session_out_of_bounds_is_refused_by_a_consumer_group_too(world, session_ms):
+    world.join("new", "t")
+    refused = world.classic_join("mine", session_timeout_ms=session_ms)
+    assert (refused.error_code, refused.member_id) == (ErrorCode.INVALID_SESSION_TIMEOUT, "mine")
+    assert set(world.group.members) == {"new"}
+
+
 def test_what_a_classic_member_may_not_ask_of_a_consumer_group(world):
     world.join("new", "t")
     wrong = world.classic_join(protocol_type="connect")
