@@ -74,7 +74,8 @@ class Runtime(Generic[S]):
         """
         result: Pending[Any] = Pending()
         operation = Operation(decide, result)
-        if count := self._journals.count():
+        count = self._journals.count()
+        if count and not self._waiting:  # else it would overtake who waits for the topic
             self._ask(java_hash(key) % count, operation)
         elif len(self._waiting) < QUEUED_MAX:
             self._waiting.append((key, operation))
@@ -87,7 +88,7 @@ class Runtime(Generic[S]):
         """As `submit`; but a reply that leaves at once is returned as it is."""
         count = self._journals.count()
         keeper = self._keepers.get(java_hash(key) % count) if count else None
-        if keeper is None or keeper.failure or self._stopped:
+        if keeper is None or keeper.failure or self._stopped or self._waiting:
             return self.submit(key, decide)
         return keeper.ask(decide)
 
@@ -96,7 +97,7 @@ class Runtime(Generic[S]):
         committed: what it says at once is what `submit` would be told. Else None: submit."""
         count = self._journals.count()
         keeper = self._keepers.get(java_hash(key) % count) if count else None
-        if keeper is None or self._stopped or not keeper.is_settled:
+        if keeper is None or self._stopped or self._waiting or not keeper.is_settled:
             return None
         return keeper.shard
 
@@ -189,16 +190,21 @@ class Runtime(Generic[S]):
             made.then(partial(self._made, made))
 
     def _made(self, made: Pending[ErrorCode]) -> None:
-        self._making = False
         error = made.result()
         if not error and not self._journals.count():
             error = ErrorCode.COORDINATOR_NOT_AVAILABLE  # deleted as soon as it was made
-        waiting, self._waiting = self._waiting, deque()
-        for key, operation in waiting:
-            if error:
+        if error:
+            self._making = False
+            waiting, self._waiting = self._waiting, deque()
+            for _key, operation in waiting:
                 operation.refused(error)
-            else:
+            return
+        try:
+            while self._waiting:  # also what comes meanwhile: each after those before it
+                key, operation = self._waiting.popleft()
                 self._ask(self.partition_for(key), operation)
+        finally:
+            self._making = False
 
     def _gone(self) -> None:
         keepers, self._keepers = self._keepers, {}

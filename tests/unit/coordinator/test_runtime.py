@@ -12,7 +12,7 @@ from ottla.coordinator.runtime import Runtime, java_hash
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 from ottla.testing.simloop import SimLoop
-from tests.journals import Codec, MemoryJournals
+from tests.journals import Codec, MemoryJournal, MemoryJournals
 from tests.unit.coordinator.counting import CountingShard, add, look, put
 
 
@@ -54,6 +54,34 @@ def test_the_topic_is_made_once_for_all_who_wait_for_it() -> None:
     world.journals.made(3)
     assert all(one.done for one in asked)
     assert sum(shard.values["a"] for shard in world.shards) == 10
+
+
+def test_who_comes_when_the_topic_is_there_does_not_overtake_those_who_wait_for_it() -> None:
+    world = World(0)
+    asked: list[Any] = [world.runtime.submit("g", add("a"))]
+    made = world.journals.making
+    assert made is not None
+    world.journals.journals = [MemoryJournal()]  # there, but those who wait have not been told yet
+    assert world.runtime.settled("g") is None
+    asked += [world.runtime.submit("g", add("a")), world.runtime.ask("g", add("a"))]
+    made.complete(ErrorCode.NONE)
+    assert [one.result() for one in asked] == [1, 2, 3]
+    assert world.journals.made_count == 1
+
+
+def test_who_is_asked_while_those_who_waited_are_served_comes_after_them() -> None:
+    world = World(0)
+    asked: list[Any] = []
+
+    def first(shard: CountingShard) -> Any:
+        asked.append(world.runtime.submit("g", add("a")))
+        return add("a")(shard)
+
+    asked.insert(0, world.runtime.submit("g", first))
+    asked.insert(1, world.runtime.submit("g", add("a")))
+    world.journals.made(1)
+    assert [one.result() for one in asked] == [1, 2, 3]
+    assert world.journals.made_count == 1
 
 
 def test_a_topic_that_cannot_be_made_is_tried_again_by_who_comes_next() -> None:
