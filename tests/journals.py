@@ -88,6 +88,9 @@ class MemoryJournal:
     def is_committed(self, end: Offset) -> bool:
         return end <= self.high_watermark
 
+    def is_all_committed(self) -> bool:
+        return self.is_committed(self.end)
+
     def state(self) -> ErrorCode:
         return self.failure
 

@@ -100,7 +100,7 @@ MUTANTS = [
     _rule(
         "a reply waits for the commit of what it tells, however it is asked for",
         "coordinator.keeper",
-        "isinstance(reply, Pending) or not journal.is_committed(journal.end)",
+        "isinstance(reply, Pending) or not journal.is_all_committed()",
         "isinstance(reply, Pending)",
         KEEPER,
     ),
@@ -166,7 +166,7 @@ MUTANTS = [
     _rule(
         "what is not committed is told to nobody who only looks",
         "coordinator.keeper",
-        "return journal.is_committed(journal.end)",
+        "return journal.is_all_committed()",
         "return True",
         *COORDINATOR,
     ),

@@ -54,6 +54,8 @@ class Journal(Protocol):
 
     def is_committed(self, end: Offset) -> bool: ...
 
+    def is_all_committed(self) -> bool: ...
+
     def state(self) -> ErrorCode:
         """NONE while it takes appends; NOT_COORDINATOR once its topic is deleted, and
         COORDINATOR_NOT_AVAILABLE once its disk has failed."""

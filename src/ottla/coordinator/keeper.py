@@ -159,9 +159,8 @@ class Keeper(Generic[S]):
             operation.refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
 
     def ask(self, decide: Callable[[S], Decision[R]]) -> Soon[R | ErrorCode]:
-        """As `submit` of an operation that is refused by its result; but a reply that leaves at
-        once is returned as it is: a transaction asks three times, and under flush.policy=os
-        nothing of it waits."""
+        """As `submit`; but a reply that leaves at once is returned as it is. A transaction asks
+        three times, and under flush.policy=os nothing of it waits."""
         journal = self.journal
         if self._busy or self.failure or journal.state():
             result: Pending[Any] = Pending()
@@ -177,9 +176,12 @@ class Keeper(Generic[S]):
         if outcome is _DONE:
             self._busy = False
             for effect in decision.effects:
-                self._effect(effect)
+                if isinstance(effect, Do):
+                    effect()
+                else:
+                    self._effect(effect)
             reply: Any = decision.reply
-            if isinstance(reply, Pending) or not journal.is_committed(journal.end):
+            if isinstance(reply, Pending) or not journal.is_all_committed():
                 result = Pending()
                 self._reply(result, reply)
                 reply = result
@@ -200,7 +202,7 @@ class Keeper(Generic[S]):
         journal = self.journal
         if self._busy or self.failure or journal.state():
             return False
-        return journal.is_committed(journal.end)
+        return journal.is_all_committed()
 
     def when_loaded(self, call: Callable[[], None]) -> None:
         """Call once all is replayed, or once it is known that it never will be."""
@@ -350,7 +352,7 @@ class Keeper(Generic[S]):
         key, value = self._codec.encode(entry)
         batch = BatchView(memoryview(build_single(key, value, self._clock.wall_ms())))
         journal = self.journal
-        if batch.length > journal.batch_bytes_max and not decision.any_size:
+        if not decision.any_size and batch.length > journal.batch_bytes_max:
             return ErrorCode.UNKNOWN_SERVER_ERROR
         pending = journal.prepare(batch)
         if pending is not None:
@@ -363,8 +365,7 @@ class Keeper(Generic[S]):
     def _write_whole(
         self, decision: Decision[Any]
     ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
-        """Append and replay what goes into one batch: what it comes to, unless files must be made
-        first."""
+        """Append and replay what goes into one batch."""
         entries, encode = decision.entries, self._codec.encode
         pairs = [encode(entry) for entry in entries]
         batch = self._batch_of(decision, pairs, self._clock.wall_ms())
@@ -503,10 +504,10 @@ class Keeper(Generic[S]):
 
     def _effect(self, effect: Effect) -> None:
         # The usual ones first, and no `match`, which takes some times as long for each case.
-        if isinstance(effect, Do):
-            effect()
-        elif isinstance(effect, WhenCommitted):
+        if isinstance(effect, WhenCommitted):
             self._call_when_committed(effect)
+        elif isinstance(effect, Do):
+            effect()
         elif isinstance(effect, Complete):
             self._when_committed(effect.pending, effect.value)
         elif isinstance(effect, Schedule):

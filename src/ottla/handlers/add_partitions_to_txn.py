@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     _Outcome: TypeAlias = ErrorCode | Mapping[TopicPartition, ErrorCode]
 
 FENCED_SINCE, SEVERAL_SINCE = 2, 4
+_NO_ROOM = ErrorCode.POLICY_VIOLATION
 _FEW = 16
 """Partitions that the answer is worth being kept for."""
 
@@ -80,7 +81,7 @@ def quick(context: Context, version: int, body: AddPartitionsToTxnRequest) -> by
         places,
         CLASSIC,
     )
-    if isinstance(asked, Pending) or asked is ErrorCode.POLICY_VIOLATION:
+    if isinstance(asked, Pending) or asked is _NO_ROOM:
         return partial(_go_on, asked)
     return _alike(version, places, asked)
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # Names of the module: to look a member up in an enum takes as long as to make an object.
 _NO_ERROR = ErrorCode.NONE
 _OUT_OF_RANGE = ErrorCode.OFFSET_OUT_OF_RANGE
+_ABORT = ControlType.ABORT
 _REFUSED_FOR_GOOD = (
     ErrorCode.INVALID_PRODUCER_ID_MAPPING,
     ErrorCode.PRODUCER_FENCED,
@@ -313,7 +314,7 @@ class Partition:
         now_ms = self.clock.wall_ms()
         batch = BatchView(memoryview(build_end_marker(marker, producer_id, producer_epoch, now_ms)))
         aborts = False
-        if marker.type is ControlType.ABORT:
+        if marker.type is _ABORT:
             state = producers.get(ProducerId(producer_id))
             aborts = state is not None and state.transaction is not None
         prepare = log.prepare_abort if aborts else log.prepare
@@ -358,6 +359,10 @@ class Partition:
     def is_committed(self, end: Offset) -> bool:
         return self.high_position.offset >= end
 
+    def is_all_committed(self) -> bool:
+        """Whether nothing that was appended waits to be committed."""
+        return self.high_position.offset >= self.log.end
+
     def flushed(self) -> None:
         """A sync round has covered more of the log. Not of one that failed meanwhile: I30."""
         if self.committed_by_sync and not self.log.failed:
@@ -389,7 +394,8 @@ class Partition:
     def _settle(self, high: LogPosition) -> None:
         """Bring the last stable offset to where it is for this high watermark."""
         unstable = self.log.producers.unstable
-        unstable.settle(high.offset)
+        if unstable.ended:
+            unstable.settle(high.offset)
         first = unstable.first
         if first is None or first.first_offset > high.offset:
             self.stable_position = high

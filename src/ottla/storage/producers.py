@@ -31,6 +31,7 @@ _HEAD = struct.Struct(">hII")  # version, CRC-32C of all that follows it, number
 _ENTRY = struct.Struct(">qhiqiqiq")
 _VERSION = 1
 _NONE = -1
+_NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
 _TRANSACTION_BITS = TRANSACTIONAL_BIT | CONTROL_BIT
 _BUMPS_SINCE = 2
 """The transaction version from which each transaction has an epoch of its own (KIP-890)."""
@@ -233,13 +234,13 @@ class ProducerStates:
         """
         state = self._states.get(producer_id)
         if state is None:
-            return ErrorCode.NONE
+            return _NO_ERROR
         late = version >= _BUMPS_SINCE and state.transaction is not None
         if epoch < state.epoch or (late and epoch == state.epoch):
             return ErrorCode.INVALID_PRODUCER_EPOCH
         if coordinator_epoch < state.coordinator_epoch:
             return ErrorCode.TRANSACTION_COORDINATOR_FENCED
-        return ErrorCode.NONE
+        return _NO_ERROR
 
     def taken_back(self, batch: BatchView, offset: Offset) -> Aborted | None:
         """What a control batch at `offset` takes back, not being in yet; None if nothing."""

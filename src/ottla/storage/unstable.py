@@ -42,12 +42,13 @@ class Transaction:
 class Unstable:
     """The transactions that are not settled, by first offset; false if there is none."""
 
-    __slots__ = ("_by_first", "_ended", "first")
+    __slots__ = ("_by_first", "ended", "first")
 
     def __init__(self) -> None:
         # Ordered, because the first of a plain dict is slow to find once many have left it there.
         self._by_first: OrderedDict[Offset, Transaction] = OrderedDict()
-        self._ended: deque[Transaction] = deque()
+        self.ended: deque[Transaction] = deque()
+        """Those whose markers may not be committed yet: something to settle, if there are any."""
         self.first: Transaction | None = None
         """The one that holds back the last stable offset."""
 
@@ -65,11 +66,11 @@ class Unstable:
         """Its marker is in the log. It holds readers back until that is committed."""
         assert transaction.marker == OPEN, "a transaction ends once"
         transaction.marker = marker
-        self._ended.append(transaction)
+        self.ended.append(transaction)
 
     def settle(self, high_watermark: Offset) -> None:
         """Markers below the high watermark are committed: what they ended is for all to see."""
-        ended = self._ended
+        ended = self.ended
         while ended and ended[0].marker < high_watermark:
             del self._by_first[ended.popleft().first_offset]
         self.first = next(iter(self._by_first.values()), None)

@@ -36,6 +36,7 @@ _log = logging.getLogger("ottla.coordinator")
 
 NAME_MAX: Final = 100
 """Characters of a transactional id that are worth a place in a log."""
+_CONCURRENT = ErrorCode.CONCURRENT_TRANSACTIONS
 AT_ONCE: Final = 50
 """Transactions that are aborted, or taken up again after a start, before others get their turn."""
 
@@ -127,7 +128,7 @@ class Transactions:
         """As `add_partitions`; but the end of the transaction before is waited for, for a short
         while: who is told to come again does so after 20 ms, and it takes a fraction of that."""
         added = self.add_partitions(name, producer, partitions, version)
-        if not isinstance(added, Pending) and added is not ErrorCode.CONCURRENT_TRANSACTIONS:
+        if not isinstance(added, Pending) and added is not _CONCURRENT:
             return added
         joining = _Joining(name, producer, partitions, version)
         self._when_added(joining, added)

@@ -30,6 +30,8 @@ CLASSIC, BUMPING = 0, 2
 """Versions of transactions: from 2 on every one has an epoch of its own (KIP-890)."""
 
 _S = TransactionState
+_ONGOING, _PREPARE_COMMIT, _PREPARE_ABORT = _S.ONGOING, _S.PREPARE_COMMIT, _S.PREPARE_ABORT
+"""Names of the module: to look a member up in an enum takes as long as to make an object."""
 _STATES = tuple(TransactionState)
 """By number: to ask the enum takes ten times as long."""
 Partitions: TypeAlias = frozenset[TopicPartition]
@@ -93,6 +95,7 @@ class Transaction:
         "deadline_s",
         "epoch",
         "id",
+        "is_prepared",
         "key",
         "last_epoch",
         "next_producer_id",
@@ -126,7 +129,8 @@ class Transaction:
         self.next_producer_id = value.next_producer_id
         self.epoch = value.producer_epoch
         self.timeout_ms = value.transaction_timeout_ms
-        self.state = _STATES[value.transaction_status]
+        self.state = state = _STATES[value.transaction_status]
+        self.is_prepared = state in PREPARED
         named = value.transaction_partitions or _NOWHERE
         if named is not self._named:
             self._named = named
@@ -143,10 +147,6 @@ class Transaction:
     # --- questions -------------------------------------------------------------------------
 
     @property
-    def is_prepared(self) -> bool:
-        return self.state in PREPARED
-
-    @property
     def is_exhausted(self) -> bool:
         return is_exhausted(self.epoch)
 
@@ -156,12 +156,6 @@ class Transaction:
         if producer_id == self.producer_id:
             return True
         return producer_id == self.previous_producer_id and is_exhausted(epoch)
-
-    def told(self) -> tuple[int, int]:
-        """The producer id and epoch with which the producer goes on, once a step is prepared."""
-        if self.next_producer_id != NO_ID:
-            return self.next_producer_id, 0
-        return self.producer_id, self.epoch
 
     # --- steps -----------------------------------------------------------------------------
 
@@ -178,7 +172,7 @@ class Transaction:
         self, more: Collection[TopicPartition], now_ms: int, version: int
     ) -> TransactionLogValue:
         """Ongoing, these partitions in it."""
-        begun = self.state is _S.ONGOING
+        begun = self.state is _ONGOING
         before = self._named
         if not before and len(more) <= _FEW:
             named = _begun_with(tuple(more))
@@ -187,7 +181,7 @@ class Transaction:
         else:  # none yet, or nobody knows in which order the log has them
             partitions = self.partitions.union(more)
             named = _Ordered(schemas(partitions), partitions)
-        return self._moved(_S.ONGOING, now_ms, named, self.start_ms if begun else now_ms, version)
+        return self._moved(_ONGOING, now_ms, named, self.start_ms if begun else now_ms, version)
 
     def prepared(
         self, committed: bool, now_ms: int, version: int, next_producer_id: int
@@ -198,20 +192,22 @@ class Transaction:
         if version >= BUMPING:
             epoch = min(epoch + 1, EPOCH_MAX)
         return self._moved(
-            _S.PREPARE_COMMIT if committed else _S.PREPARE_ABORT,
+            _PREPARE_COMMIT if committed else _PREPARE_ABORT,
             now_ms,
             self._named,
-            self.start_ms if self.state is _S.ONGOING else now_ms,
+            self.start_ms if self.state is _ONGOING else now_ms,
             version,
             epoch=epoch,
             next_producer_id=next_producer_id,
         )
 
     def completed(self, now_ms: int) -> TransactionLogValue:
-        """All markers are written."""
-        producer_id, epoch = self.told()
+        """All markers are written; the producer goes on as it was told when it was prepared."""
+        producer_id, epoch = self.producer_id, self.epoch
+        if self.next_producer_id != NO_ID:
+            producer_id, epoch = self.next_producer_id, 0
         return self._moved(
-            _S.COMPLETE_COMMIT if self.state is _S.PREPARE_COMMIT else _S.COMPLETE_ABORT,
+            _S.COMPLETE_COMMIT if self.state is _PREPARE_COMMIT else _S.COMPLETE_ABORT,
             now_ms,
             _NOWHERE,
             self.start_ms,

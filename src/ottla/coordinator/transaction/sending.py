@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ottla.coordinator")
 
+_PREPARE_COMMIT = TransactionState.PREPARE_COMMIT
 AGAIN_S: Final = 0.5
 """After this long a marker that could not be written is tried again,"""
 AGAIN_S_MAX: Final = 8.0
@@ -63,7 +64,7 @@ class Sending:
         ending = Ending(
             prepared.producer_id,
             prepared.epoch,
-            prepared.state is TransactionState.PREPARE_COMMIT,
+            prepared.state is _PREPARE_COMMIT,
             coordinator_epoch,
             prepared.version,
         )

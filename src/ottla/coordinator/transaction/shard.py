@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ottla.core.ports import Clock
 
 _S = TransactionState
+# Names of the module: to look a member up in an enum takes as long as to make an object.
+_ONGOING, _NO_ERROR = _S.ONGOING, ErrorCode.NONE
 _SCAN, _EXPIRE = "transactions that took too long", "ids that nobody uses"
 GRACE_S: Final = 10.0
 """After a start an open transaction lives at least that long, or its own timeout: its producer
@@ -102,7 +104,7 @@ class TransactionShard:
         else:
             found.adopt(value)
         found.used_s = self._clock.monotonic()
-        if found.state is not _S.ONGOING:
+        if found.state is not _ONGOING:
             self.open.pop(name, None)
         elif name not in self.open:
             self.open[name] = found
@@ -202,7 +204,7 @@ class TransactionShard:
             return Decision(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
         if found.epoch != producer.epoch:
             return Decision(ErrorCode.PRODUCER_FENCED)
-        begins = found.state is not _S.ONGOING
+        begins = found.state is not _ONGOING
         if not begins and found.partitions.issuperset(partitions):
             return Decision(ErrorCode.NONE)
         value = found.with_partitions(partitions, self._clock.wall_ms(), version)
@@ -216,7 +218,7 @@ class TransactionShard:
             timeout_s = found.timeout_ms / 1000
             if self._clock.monotonic() + timeout_s < self._scan_at_s:
                 effects = self._scan_in(timeout_s)
-        return Decision(ErrorCode.NONE, [Entry(found.key, value)], effects)
+        return Decision(_NO_ERROR, [Entry(found.key, value)], effects)
 
     def verify(
         self, name: str, producer: Identity, partitions: Collection[TopicPartition]
@@ -254,7 +256,7 @@ class TransactionShard:
         if found is None:
             return Decision(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
         judged = judge_end(found, producer, committed, version)
-        if judged is ErrorCode.NONE:
+        if judged is _NO_ERROR:
             return Decision(Identity(found.producer_id, found.epoch))
         if judged is not None:
             return Decision(judged)
@@ -292,7 +294,11 @@ class TransactionShard:
         effects: Sequence[Effect] = (WhenCommitted(self._node.prepared, self.partition, [found]),)
         if last != found.last_epoch:
             effects = (Do(_remember, found, last), *effects)
-        return _ended(told, Entry(found.key, value), effects)
+        decision: Decision[Told] = Decision(told, (Entry(found.key, value),), effects)
+        # A step of the end is not refused for its size, which hardly differs from that of the entry
+        # by which the last partition came in. The limit may have been lowered since.
+        decision.any_size = True
+        return decision
 
     def is_prepared(self, name: str, producer: tuple[int, int], committed: bool) -> bool:
         """Whether that transaction is about to end, and so."""
@@ -311,7 +317,9 @@ class TransactionShard:
             return Decision(ErrorCode.NONE)  # it is a later one that is about to end
         value = found.completed(self._clock.wall_ms())
         done = Do(self._node.completed, name)
-        return _ended(ErrorCode.NONE, Entry(found.key, value), [done])
+        decision = Decision(_NO_ERROR, (Entry(found.key, value),), (done,))
+        decision.any_size = True  # as that of the step before
+        return decision
 
     # --- time ------------------------------------------------------------------------------
 
@@ -357,14 +365,6 @@ class TransactionShard:
         more = len(entries) == EXPIRED_AT_ONCE
         again = self._expire_later(0.0 if more else None)
         return Decision(None, entries, [again], atomic=False)
-
-
-def _ended(reply: R, entry: Entry, effects: Sequence[Effect]) -> Decision[R]:
-    """A step of a transaction's end: not refused for its size, which hardly differs from that of
-    the entry by which its last partition came in. The limit may have been lowered since."""
-    decision = Decision(reply, [entry], effects)
-    decision.any_size = True
-    return decision
 
 
 def _remember(found: Transaction, last_epoch: int) -> None:
