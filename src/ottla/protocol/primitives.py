@@ -29,7 +29,12 @@ def read_uvarint(view: memoryview, at: int) -> tuple[int, int]:
 
     Raises IndexError where the view ends first; decoders turn that into a CodecError.
     """
-    value = shift = 0
+    value = view[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    shift = 7
     while True:
         byte = view[at]
         at += 1
