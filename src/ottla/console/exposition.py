@@ -85,7 +85,9 @@ RATIO = Family(
 )
 CACHED = Family("ottla_log_cached_bytes", "gauge", "Bytes of a partition in the page cache.")
 FETCHES = Family("ottla_fetches_total", "counter", "Reads that found something, by topic.")
-COLD = Family("ottla_cold_fetches_total", "counter", "Reads that a thread had to bring in first.")
+COLD = Family(
+    "ottla_cold_fetches_total", "counter", "Reads that a thread had to bring in or check first."
+)
 POSITIONS = Family("ottla_committed_positions", "gauge", "Offsets that groups have committed.")
 LAG = Family(
     "kafka_consumergroup_lag_sum",

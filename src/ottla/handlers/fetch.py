@@ -454,7 +454,8 @@ class Fetch:
                 return _refusal(wanted, ErrorCode.KAFKA_STORAGE_ERROR), None
             cold.append((wanted, partition, piece))
             self.files += 1
-            partition.tally.cold += 1
+            if not self.warmings_count:  # a read counts once, however often it has to wait
+                partition.tally.cold += 1
             self.got = got + piece.slice.length  # so that no more is warmed than will be sent
         else:
             assert isinstance(piece, ErrorCode), "the last that a read can be"

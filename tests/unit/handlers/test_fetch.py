@@ -759,3 +759,12 @@ def test_who_reads_thousands_of_partitions_is_served_by_turns(
     node.disk.evict()
     call = ask(node.connect(), Want(0, partition=1), Want(0))
     assert [len(part.records) > 0 for part in fetched(call)] == [True, False]
+
+
+def test_a_read_that_has_to_wait_more_than_once_is_counted_once(node: SimNode) -> None:
+    tally = node.partition("t").tally
+    node.disk.evict()
+    before = tally.fetches, tally.cold
+    call = ask(node.connect(), Want(0))
+    assert fetched(call)[0].records
+    assert (tally.fetches, tally.cold) == (before[0] + 1, before[1] + 1)
