@@ -276,8 +276,6 @@ class Node:
             write_s=config[options.WRITE_MS] / 1000,
         )
         readiness = self.loop.readiness if isinstance(self.loop, Loop) else None
-        if readiness is not None:
-            context.metrics.turns = readiness.tally
         service = Service(
             loop=self.loop,
             dispatcher=dispatch,
@@ -289,6 +287,11 @@ class Node:
             readiness=readiness,
             sent=context.metrics.sent,
         )
+        if readiness is None:
+            service.go_by(dispatch.sampled)
+        else:
+            context.metrics.turns = turns = readiness.tally
+            turns.timing = lambda on: service.go_by(dispatch.timed if on else dispatch.dispatch)
         self.listeners = listeners = Listeners(
             service,
             _listener_limits(config),

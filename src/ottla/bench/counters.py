@@ -30,7 +30,12 @@ EXPLANATION = """\
 CPU of the broker for one request, medians; the ratio is that of rounds side by side, its median and
 between what the middle half of them lies. Where that holds 1.00, noise is more than what counting
 costs: more rounds narrow it."""
-ROOMS = ("ottla.handlers.", "ottla.server.", "ottla.replication.")
+ROOMS = (
+    "ottla.handlers.",
+    "ottla.server.",
+    "ottla.replication.",
+    "ottla.protocol.connection",
+)
 SHAPES = (shapes.PRODUCE[0], shapes.PRODUCE[3], shapes.FETCH[1], shapes.FETCH[2])
 """The loads whose requests cost least, of which counting is the largest part."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ottla.core.complaints import Complaints
-from ottla.core.metrics import NodeMetrics
+from ottla.core.metrics import AskerTally, NodeMetrics
 
 if TYPE_CHECKING:
     from ottla.cluster.controller import Controller
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ottla.core.model import NodeId, ProducerId
     from ottla.core.pending import Pending
     from ottla.core.ports import Clock, Disk, Offload, Timers
+    from ottla.handlers.dispatch import Route
     from ottla.replication.table import PartitionTable
 
 Body = TypeVar("Body")
@@ -35,7 +36,10 @@ class ConnectionState:
     is known to work for it. `client_software_*` is what ApiVersions v3+ brought (KIP-511).
     """
 
-    __slots__ = ("client_software_name", "client_software_version", "endpoint", "listener", "peer")
+    __slots__ = (
+        "client_software_name", "client_software_version", "endpoint", "listener", "peer", "route",
+        "tally",
+    )  # fmt: skip
 
     def __init__(self, peer: str, listener: str, endpoint: Endpoint) -> None:
         self.peer = peer
@@ -43,6 +47,9 @@ class ConnectionState:
         self.endpoint = endpoint
         self.client_software_name = "unknown"
         self.client_software_version = "unknown"
+        self.route: Route | None = None
+        """The dispatcher's own: by which its last request went."""
+        self.tally = AskerTally()
 
 
 class Request(Generic[Body]):

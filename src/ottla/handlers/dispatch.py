@@ -1,8 +1,8 @@
 """Dispatch: from a frame to its handler, and from the handler's reply to a frame.
 
 Owns the way both go, and which versions get through. Must not know what any handler does. It is
-on the hot path: what depends on key and version alone is looked up in one dict, filled when a
-version is first asked for, so that a message nobody sends is never imported.
+on the hot path: what depends on key and version alone is made when a version is first asked for, so
+that a message nobody sends is never imported, and looked up when a connection turns to another.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ottla.core.metrics import CPU_SAMPLE_EVERY, SAMPLE_EVERY
 from ottla.handlers.context import Request
 from ottla.handlers.registry import API, API_VERSIONS_KEY, Api
 from ottla.handlers.reply import Answer, Closing, Parked, Reply
@@ -39,44 +40,45 @@ class Route:
     """What is done with the requests of one key and version."""
 
     __slots__ = (
-        "decode", "encode", "flexible_header", "handle", "head_size", "of_api", "pack_head",
-        "quick", "tally",
+        "decode", "encode", "flexible_header", "handle", "head_size", "key", "of_api", "pack_head",
+        "quick", "version",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        decode: Callable[[memoryview, int], tuple[Any, int]],
-        handle: Handler,
-        quick: Quick | None,
-        encode: Callable[[Any], list[bytes | FileSlice]],
-        flexible_header: bool,
-        of_api: ApiTally,
-    ) -> None:
-        self.decode = decode
-        self.handle = handle
-        self.quick = quick
-        self.encode = encode
-        self.flexible_header = flexible_header
-        self.pack_head, self.head_size = response_head(flexible_header)
-        self.tally = 0
+    def __init__(self, api: Api, version: int, of_api: ApiTally) -> None:
+        messages = import_module(f"ottla.protocol.messages.{api.module}")
+        handlers = import_module(f"ottla.handlers.{api.module}")
+        response = getattr(messages, f"{api.name}Response")
+        flexible = response.FLEXIBLE is not None and version >= response.FLEXIBLE
+        self.key = api.key
+        self.version = version
+        self.decode: Callable[[memoryview, int], tuple[Any, int]] = decoder(
+            getattr(messages, f"{api.name}Request"), version
+        )
+        self.handle: Handler = handlers.handle
+        self.quick: Quick | None = getattr(handlers, "quick", None)
+        self.encode: Callable[[Any], list[bytes | FileSlice]] = encoder(response, version)
+        self.flexible_header = flexible and api.key != API_VERSIONS_KEY
+        self.pack_head, self.head_size = response_head(self.flexible_header)
         self.of_api = of_api
-        of_api.begin(self)
 
 
 class Dispatch:
     """The Dispatcher of `reply.py` over the registry's table."""
 
-    __slots__ = ("_apis", "_context", "_routes", "_stopwatch")
+    __slots__ = ("_apis", "_context", "_routes", "_sampled_count", "_stopwatch", "_timed_count")
 
     def __init__(
-        self, context: Context, apis: Mapping[int, Api] = API, stopwatch: Stopwatch | None = None
+        self,
+        context: Context,
+        apis: Mapping[int, Api] = API,
+        stopwatch: Stopwatch = lambda _cpu: (0.0, 0.0),
     ) -> None:
-        """With a `stopwatch` one request in SAMPLE_EVERY of each API is timed, and of one in
-        CPU_SAMPLE_EVERY the CPU too."""
         self._context = context
         self._apis = apis
         self._stopwatch = stopwatch
         self._routes: dict[tuple[int, int], Route] = {}
+        self._sampled_count = 0
+        self._timed_count = 0
 
     def dispatch(self, connection: ConnectionState, frame: memoryview) -> Answer:
         """Answer one frame. Raises PeerError for a key or version that is not served, and
@@ -88,15 +90,11 @@ class Dispatch:
             if kind := request_kind(frame):
                 self._served(*kind)
             raise
-        route = self._routes.get((key, version))
-        if route is None:
-            api = self._served(key, version)
-            if api is None:
+        route = connection.route
+        if route is None or key != route.key or version != route.version:
+            route = self._turn(connection, key, version)
+            if route is None:
                 return self._unsupported(correlation_id)
-            route = self._route(api, version)
-        route.tally = left = route.tally - 1
-        if not left:
-            return self._timed(route, connection, frame)
         body, end = route.decode(frame, at)
         if end != len(frame):
             # Taken, as Kafka does: librdkafka's own Metadata request for all topics is 3 too long.
@@ -117,20 +115,28 @@ class Dispatch:
         request = Request(key, version, correlation_id, client_id, body, connection)
         return self._finish(route, request, handle(self._context, request))
 
-    def _timed(self, route: Route, connection: ConnectionState, frame: memoryview) -> Answer:
-        """The same with a stopwatch; the request is counted by who asks for this."""
-        of_api, stopwatch = route.of_api, self._stopwatch
-        with_cpu = of_api.again(route)
-        route.tally += 1
-        if stopwatch is None:
+    def sampled(self, connection: ConnectionState, frame: memoryview) -> Answer:
+        """The same, of which one in SAMPLE_EVERY is timed: where nobody counts the loop's turns."""
+        self._sampled_count += 1
+        if self._sampled_count % SAMPLE_EVERY:
             return self.dispatch(connection, frame)
+        return self.timed(connection, frame)
+
+    def timed(self, connection: ConnectionState, frame: memoryview) -> Answer:
+        """The same, with a stopwatch: for one request in SAMPLE_EVERY. Its CPU is measured of one
+        in CPU_SAMPLE_EVERY."""
+        stopwatch = self._stopwatch
+        self._timed_count += 1
+        with_cpu = self._timed_count % (CPU_SAMPLE_EVERY // SAMPLE_EVERY) == 0
         wall_s, cpu_s = stopwatch(with_cpu)
         answer = self.dispatch(connection, frame)
         wall_end_s, cpu_end_s = stopwatch(with_cpu)
-        of_api.wall.add(wall_end_s - wall_s)
-        if with_cpu:
-            of_api.cpu_s += cpu_end_s - cpu_s
-            of_api.cpu_timed += 1
+        if connection.route is not None:
+            of_api = connection.route.of_api
+            of_api.wall.add(wall_end_s - wall_s)
+            if with_cpu:
+                of_api.cpu_s += cpu_end_s - cpu_s
+                of_api.cpu_timed += 1
         return answer
 
     def resume(self, parked: Parked) -> Answer:
@@ -158,6 +164,18 @@ class Dispatch:
                 chunks = response_frame(request.correlation_id, route.flexible_header, encoded)
         return Closing(chunks) if outcome.close else chunks
 
+    def _turn(self, connection: ConnectionState, key: int, version: int) -> Route | None:
+        """A connection asks for something else than before; by which way it goes on. None for an
+        ApiVersions that has an answer of its own. Raises PeerError."""
+        route = self._routes.get((key, version))
+        api = self._served(key, version) if route is None else None
+        of_api = self._context.metrics.api(key, self._apis[key].name)
+        if api is not None:
+            route = self._routes[key, version] = Route(api, version, of_api)
+        connection.route = route
+        connection.tally.turn(self._context.metrics.askers, of_api)
+        return route
+
     def _served(self, key: int, version: int) -> Api | None:
         """What serves them; None for an ApiVersions that has an answer of its own. PeerError."""
         api = self._apis.get(key)
@@ -168,22 +186,6 @@ class Dispatch:
         if key == API_VERSIONS_KEY:
             return None
         raise PeerError(f"{api.name} version {version} is not served")
-
-    def _route(self, api: Api, version: int) -> Route:
-        messages = import_module(f"ottla.protocol.messages.{api.module}")
-        response = getattr(messages, f"{api.name}Response")
-        flexible = response.FLEXIBLE is not None and version >= response.FLEXIBLE
-        handlers = import_module(f"ottla.handlers.{api.module}")
-        route = Route(
-            decoder(getattr(messages, f"{api.name}Request"), version),
-            handlers.handle,
-            getattr(handlers, "quick", None),
-            encoder(response, version),
-            flexible and api.key != API_VERSIONS_KEY,
-            self._context.metrics.api(api.key, api.name),
-        )
-        self._routes[api.key, version] = route
-        return route
 
     def _unsupported(self, correlation_id: int) -> Answer:
         """The answer to an unknown version of ApiVersions: v0, error 35, its range (KIP-511)."""

@@ -34,6 +34,7 @@ QUANTILES = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99, "p999_s": 0.999}
 def broker(context: Context) -> Report:
     """The node as a whole: what doesn't belong to a partition or a group."""
     metrics, table, image = context.metrics, context.table, context.image()
+    metrics.settle()
     rounds, gone = table.directory.rounds, table.gone
     return {
         "broker": {
@@ -103,8 +104,8 @@ def _lag(context: Context, topic: str, committed: Mapping[int, Plain]) -> int:
 
 
 def durations(found: Durations) -> Report:
-    """Seconds. `timed` of them were, one in 64; quantiles are rounded up to powers of two, of which
-    `buckets` has the counts: below 1 µs, below 2, below 4 …"""
+    """Seconds. `timed` of them were, about one in 64; quantiles are rounded up to powers of two, of
+    which `buckets` has the counts: below 1 µs, below 2, below 4 …"""
     return {
         "timed": found.count,
         "buckets": list(found.buckets),
@@ -122,7 +123,7 @@ def partitions(found: Iterable[Partition]) -> list[Report]:
 
 def _partition(partition: Partition) -> Report:
     log, tally = partition.log, partition.tally
-    batches, bytes_in, records = partition.batches_tally, partition.bytes_in, partition.records_in
+    batches, bytes_in, records = partition.batches_in, partition.bytes_in, partition.records_in
     return {
         "topic": partition.key.topic,
         "partition": partition.key.partition,

@@ -228,8 +228,8 @@ class ServerConnection(FrameBuffer):
     """
 
     __slots__ = (
-        "_bytes_max", "_held", "_held_bytes", "_requests_max", "_slots", "ended", "ending", "out",
-        "out_answers", "out_memory", "out_sliced",
+        "_bytes_max", "_held", "_held_bytes", "_requests_max", "_slots", "done_tally", "ended",
+        "ending", "out", "out_answers", "out_memory", "out_sliced",
     )  # fmt: skip
 
     def __init__(self, limits: ConnectionLimits, memory: ReceiveMemory) -> None:
@@ -239,6 +239,8 @@ class ServerConnection(FrameBuffer):
         self._slots: deque[Slot] = deque()
         self._held = 0  # answers in `out` or taken, and not yet left
         self._held_bytes = 0  # their memory, and that of filled slots; slices hold none
+        self.done_tally = 0
+        """Requests that are through: their answer has left, or there was none."""
         self.ending = False
         """A last answer was given: no further request may be dispatched."""
         self.ended = False
@@ -252,6 +254,10 @@ class ServerConnection(FrameBuffer):
     def in_process(self) -> int:
         """Requests yielded and not answered to the end."""
         return self._held + len(self._slots)
+
+    def asked(self) -> int:
+        """Requests since the beginning, but for the one that is being dispatched."""
+        return self.done_tally + self._held + len(self._slots)
 
     @property
     def full(self) -> bool:
@@ -304,6 +310,8 @@ class ServerConnection(FrameBuffer):
             self.out_memory += memory
             self._held += 1
             self._held_bytes += memory
+        else:
+            self.done_tally += 1
         if last:
             self.ending = True
             self.ended = not self._slots
@@ -330,8 +338,11 @@ class ServerConnection(FrameBuffer):
             ready: list[Chunk] = head.chunks or []
             if ready:
                 self._put_out(ready, head.size)
+            else:
+                self.done_tally += 1
             if head.last:
                 self.ended = True
+                self.done_tally += len(slots)
                 dropped = _emptied(list(slots))
                 slots.clear()
                 return dropped
@@ -352,6 +363,7 @@ class ServerConnection(FrameBuffer):
     def left(self, answers: int, size: int) -> None:
         """Answers of together `size` bytes in memory have left for good."""
         self._held -= answers
+        self.done_tally += answers
         self._held_bytes -= size
         assert self._held >= 0, "more answers left than there were"
 

@@ -114,7 +114,6 @@ class Partition:
 
     __slots__ = (
         "_committing",
-        "batches_tally",
         "clock",
         "committed_by_sync",
         "deleted",
@@ -166,8 +165,6 @@ class Partition:
         self.fetch_answers: dict[int, tuple[bytes, bytes, bytes]] | None = None
         """What is the same in all answers of a version: each is its handler's own."""
         self.tally = PartitionTally(log.end, log.bytes_end)
-        self.batches_tally = 0
-        """Batches that were appended since the start."""
         # What survived the start is on disk: recovery has synced what it kept.
         self.high_position = self.stable_position = log.end_position()
         if log.producers.unstable.first is not None:
@@ -198,9 +195,13 @@ class Partition:
         return self.log.bytes_end - self.tally.first_byte
 
     @property
+    def batches_in(self) -> int:
+        return self.records_in - self.tally.more
+
+    @property
     def batches_by_codec(self) -> list[int]:
         packed = self.tally.packed[1:]  # the first is of those with another attribute than a codec
-        return [self.batches_tally - sum(packed), *packed]
+        return [self.batches_in - sum(packed), *packed]
 
     # --- offsets ---------------------------------------------------------------------------
 
@@ -267,7 +268,8 @@ class Partition:
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        self.batches_tally += 1
+        if batch.last_offset_delta:
+            self.tally.more += batch.last_offset_delta
         if batch.attributes:
             self.tally.packed[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
@@ -331,7 +333,6 @@ class Partition:
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
-        self.batches_tally += 1
         if not self.committed_by_sync:
             self._advance()
         return Appended(base_offset, log.end, now_ms)

@@ -60,6 +60,7 @@ class Driver:
         self._fd = sock.fileno()
         self._on_close = on_close
         self._connection = ServerConnection(service.limits, service.memory)
+        state.tally.asked = self._connection.asked
         self._sender = Sender(sock, self._connection.left, service.portable, service.sent)
         self._current: memoryview | Parked | None = None  # what is being answered, for the log
         self._lent_to: Waiting | None = None  # who waits before its effect, with the buffer
@@ -110,7 +111,9 @@ class Driver:
                     # What most requests come to: all that was there is answered, and leaves.
                     self._current = None
                     data: bytes = answer[0]  # type: ignore[assignment]  # no slice comes alone
-                    if not self._sender.send_first(data, 1, len(data)):
+                    if self._sender.send_first(data, 1, len(data)):
+                        self._connection.done_tally += 1
+                    else:
                         self._connection.hold(len(data))
                         self._settle()
                 else:
@@ -395,6 +398,7 @@ class Driver:
             self._timer.cancel()
         self.service.memory.forget(self._fed)
         self._sender.close()
+        self.state.tally.leave()
         self._abandon(self._connection.drop())
         # The buffer goes now, not when the collector comes by: peers decide how large it is.
         self._room = memoryview(b"")
@@ -459,6 +463,7 @@ class Driver:
             extra={"fields": {"event": "failed", "peer": self.state.peer}},
         )
         self._closed = True
+        self.state.tally.leave()
         self.service.readiness.remove_reader(self._fd)
         self.service.readiness.remove_writer(self._fd)
         self._socket.close()

@@ -135,7 +135,7 @@ class Poller(selectors.BaseSelector):
         events = self._wait(timeout, _EVENTS_MAX)
         tally.left = left = tally.left - 1
         if not left:
-            tally.begun = perf_counter()
+            tally.begin(perf_counter())
         for fd, event in events:
             # Looked up for each: what was called before may have closed this one.
             if (call := readers.get(fd)) is not None:

@@ -7,18 +7,20 @@ after. Must not touch a socket, nor know any message.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ottla.core.complaints import Complaints
 from ottla.core.metrics import SentTally
 from ottla.core.ports import Clock, Timers
 from ottla.handlers import waiting
-from ottla.handlers.reply import Dispatcher, Parked
+from ottla.handlers.reply import Answer, Dispatcher, Parked
 from ottla.protocol.connection import ConnectionLimits, ReceiveMemory
 from ottla.server.poller import Readiness
 from ottla.server.transfer import COPYING
 
 if TYPE_CHECKING:
+    from ottla.handlers.context import ConnectionState
     from ottla.server.driver import Driver
 
 
@@ -46,7 +48,7 @@ class Service:
         """`readiness` is the loop's own if None is given. `sent` counts bytes of logs."""
         self.loop = loop
         self.readiness: Readiness = readiness or loop
-        self.dispatch = dispatcher.dispatch
+        self.go_by(dispatcher.dispatch)
         self.resume = dispatcher.resume
         self.monotonic = clock.monotonic
         self.timers = timers
@@ -58,6 +60,10 @@ class Service:
         self._ready: list[Waiting] = []
         self._again: list[Driver] = []
         self._scheduled = False
+
+    def go_by(self, dispatch: Callable[[ConnectionState, memoryview], Answer]) -> None:
+        """Give this the frames from now on: drivers look it up for each run of them."""
+        self.dispatch: Callable[[ConnectionState, memoryview], Answer] = dispatch
 
     def ready(self, one: Waiting) -> None:
         """Have a parked request resumed soon."""

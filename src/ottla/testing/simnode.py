@@ -174,6 +174,7 @@ class SimConnection:
         """The client does not read: answers stay in the node, with the slices in them."""
         self._state = ConnectionState(f"10.0.0.{number}:1", "PLAINTEXT", _HERE)
         self._connection = ServerConnection(node.limits, node.memory)
+        self._state.tally.asked = self._connection.asked
         self._inbox = bytearray()
         self._stream = bytearray()
         self._stopped = False  # whole frames may lie in the buffer
@@ -306,6 +307,7 @@ class SimConnection:
         """Either end lets go: answers are dropped, what is parked is abandoned."""
         if not self.closed:
             self.closed = True
+            self._state.tally.leave()
             self._abandon(self._connection.drop())
             self._connection.close()
 

@@ -51,7 +51,9 @@ def test_the_rest_does_what_it_did_and_nothing_is_counted():
 COUNTING = [
     "ottla.handlers.dispatch",
     "ottla.handlers.fetch",
+    "ottla.protocol.connection",
     "ottla.replication.partition",
+    "ottla.server.driver",
     "ottla.server.poller",
     "ottla.server.transfer",
 ]
@@ -90,6 +92,28 @@ def _attributes(code):
     return set(code.co_names) - looked_up
 
 
+@pytest.mark.parametrize("module", COUNTING)
+def test_nothing_is_left_that_has_to_do_with_a_counter(module):
+    whole, code = both(module)
+    assert _with_counters(whole)
+    assert _with_counters(code) == set()
+
+
+# What only passes a counter on, and what is asked by who reads them.
+NOT_COUNTING = ("__init__", "Sender.send", ".asked", "_in", "_by_codec")
+
+
+def _with_counters(code):
+    """Functions that load or store a counter, and which."""
+    return {
+        (name, one.argval)
+        for name, function in functions(code)
+        if not name.endswith(NOT_COUNTING)
+        for one in dis.get_instructions(function)
+        if one.opname.startswith(("LOAD", "STORE")) and str(one.argval).endswith("tally")
+    }
+
+
 def test_a_dispatcher_without_counting_answers_as_the_other_does():
     node = SimNode()
     answers = []
@@ -102,6 +126,8 @@ def test_a_dispatcher_without_counting_answers_as_the_other_does():
         for _ in range(2 * SAMPLE_EVERY):
             answer = dispatch.dispatch(state, memoryview(frame))
         answers.append(answer)
+        state.tally.asked = lambda: 2 * SAMPLE_EVERY
+        node.context.metrics.settle()
     assert answers[0] == answers[1]
     assert node.context.metrics.apis[18].requests == 2 * SAMPLE_EVERY  # the first one's alone
 

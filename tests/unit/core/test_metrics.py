@@ -2,10 +2,12 @@
 
 from ottla.core.metrics import (
     BUCKETS,
+    SAMPLE_EVERY,
     Durations,
     GoneTally,
     NodeMetrics,
     PartitionTally,
+    TurnTally,
     quantile,
 )
 
@@ -55,3 +57,13 @@ def test_what_deleted_partitions_had_counted_adds_up():
         gone.add(tally, 20, 500, [2, 0, 0, 0, 2, 0, 0, 0])
     assert (gone.records, gone.batches, gone.bytes_in, gone.bytes_out) == (40, 8, 1000, 800)
     assert (gone.fetches, gone.cold, gone.codecs[0], gone.codecs[4]) == (6, 2, 4, 4)
+
+
+def test_whoever_times_with_a_turn_is_told_when_it_begins_and_ends():
+    turns, told = TurnTally(), []
+    turns.timing = told.append
+    turns.begin(1.0)
+    turns.left = 0
+    assert told == [True]
+    turns.end(3.0)
+    assert (told, turns.took.sum_s, turns.turns) == ([True, False], 2.0, SAMPLE_EVERY)

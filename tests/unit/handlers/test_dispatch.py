@@ -116,10 +116,11 @@ def test_h22_trailing_bytes_are_taken_and_counted_and_no_operator_is_troubled(
 def test_no_answer_is_no_chunks_and_a_close_is_one_without_chunks(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(describe_cluster, "handle", lambda *_: Reply(None))
-    assert Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster()) == []
-    monkeypatch.setattr(describe_cluster, "handle", lambda *_: Reply(None, close=True))
-    answer = Dispatch(node.context).dispatch(node.connection, asked_for_a_cluster())
+    replies = iter([Reply(None), Reply(None, close=True)])
+    monkeypatch.setattr(describe_cluster, "handle", lambda *_: next(replies))
+    dispatch = Dispatch(node.context)
+    assert dispatch.dispatch(node.connection, asked_for_a_cluster()) == []
+    answer = dispatch.dispatch(node.connection, asked_for_a_cluster())
     assert isinstance(answer, Closing)
     assert answer.chunks == []
 
@@ -146,6 +147,20 @@ def test_a_parked_request_is_encoded_when_it_resumes(
     assert b"late" in bytes(answer[0])  # type: ignore[arg-type]  # there are no slices in it
 
 
+def test_requests_are_counted_by_api_when_a_connection_turns_to_another(node: FakeNode) -> None:
+    dispatch = Dispatch(node.context)
+    cluster, versions = asked_for_a_cluster(), frame(ApiVersionsRequest(), 0)
+    unknown = memoryview(struct.pack(">hhihb", 18, 99, 1, -1, 0))
+    asked = [cluster, cluster, versions, cluster, unknown, versions, versions, cluster]
+    for number, one in enumerate(asked):
+        node.connection.tally.asked = lambda number=number: number  # type: ignore[misc]
+        dispatch.dispatch(node.connection, one)
+    node.connection.tally.asked = lambda: len(asked)
+    node.context.metrics.settle()
+    counts = {one.name: one.requests for one in node.context.metrics.apis.values()}
+    assert counts == {"DescribeCluster": 4, "ApiVersions": 4}
+
+
 def test_few_requests_are_timed_and_of_fewer_is_the_cpu_measured(node: FakeNode) -> None:
     asked: list[bool] = []
 
@@ -155,7 +170,7 @@ def test_few_requests_are_timed_and_of_fewer_is_the_cpu_measured(node: FakeNode)
 
     dispatch = Dispatch(node.context, stopwatch=stopwatch)
     for _ in range(CPU_SAMPLE_EVERY):
-        dispatch.dispatch(node.connection, asked_for_a_cluster())
+        dispatch.sampled(node.connection, asked_for_a_cluster())
     (tally,) = node.context.metrics.apis.values()
     assert (tally.wall.count, tally.cpu_timed) == (CPU_SAMPLE_EVERY // SAMPLE_EVERY, 1)
     assert (tally.wall.most_s, tally.cpu_s) == (1.0, 0.5)

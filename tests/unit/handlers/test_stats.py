@@ -8,9 +8,11 @@ import pytest
 
 from ottla.core.model import Offset
 from ottla.handlers import stats
+from ottla.protocol.messages.api_versions import ApiVersionsRequest
+from ottla.protocol.messages.describe_cluster import DescribeClusterRequest
 from ottla.records import compress
 from ottla.testing.simnode import SimNode
-from tests.asking import batch, put
+from tests.asking import batch, produce, put
 
 
 @pytest.fixture
@@ -65,3 +67,30 @@ def test_a_whole_report_of_nothing_divides_by_nothing() -> None:
     assert found["batching"]["records_per_batch"] == 0.0
     assert found["page_cache"]["fetches_warm_share"] == 1.0
     assert found["offsets"] == {"groups": 0, "positions": 0, "lag": []}
+
+
+def test_requests_are_counted_exactly_though_nobody_adds_them_up(node: SimNode) -> None:
+    requests: dict[str, int] = {}
+
+    def counted() -> dict[str, int]:
+        before = dict(requests)
+        requests.update((one["api"], one["requests"]) for one in stats.broker(context)["requests"])
+        more = {name: count - before.get(name, 0) for name, count in requests.items()}
+        return {name: count for name, count in more.items() if count}
+
+    context = node.context
+    counted()
+    connection = node.connect()
+    for _ in range(3):
+        connection.ask(ApiVersionsRequest(), 0)
+    connection.ask(DescribeClusterRequest(), 0)
+    connection.ask(produce({("t", 0): batch(b"x")}, 0), 9, answered=False)
+    waits = connection.ask(produce({("t", 0): batch(b"x")}, -1), 9)
+    connection.ask(ApiVersionsRequest(), 0)
+    assert counted() == {"ApiVersions": 4, "DescribeCluster": 1, "Produce": 2}
+    node.settle()
+    assert waits.done
+    connection.close()
+    assert counted() == {}
+    node.connect().ask(ApiVersionsRequest(), 0)
+    assert counted() == {"ApiVersions": 1}

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ottla.core.metrics import ApiTally, AskerTally
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending, completed
 from ottla.handlers.reply import Closing, Parked
@@ -25,6 +26,9 @@ from tests.unit.server.doubles import Clock, Loop, MemoryFile, Socket, Timers
 
 class State:
     peer = "1.2.3.4:5"
+
+    def __init__(self):
+        self.tally = AskerTally()
 
 
 def framed(body):
@@ -218,6 +222,42 @@ def test_no_answer_is_no_answer(rig):
     rig.dispatcher.script[b"0"] = lambda body: []
     rig.receive(b"0", b"a", b"0")
     assert rig.sock.answers() == [b"a"]
+
+
+def test_a_request_counts_once_whatever_becomes_of_it(rig):
+    asked = rig.driver.state.tally.asked
+    rig.dispatcher.script[b"0"] = lambda body: []
+    rig.receive(b"0")
+    rig.receive(b"a")
+    rig.receive(b"0", b"a", b"b")
+    assert asked() == 5
+    rig.sock.space = 0
+    rig.receive(b"a")
+    rig.receive(b"a", b"b")
+    assert asked() == 8
+    rig.drain()
+    wait = Wait(rig, b"w")
+    rig.receive(b"w", b"0", b"a", b"0")
+    assert asked() == 12
+    wait.pending.complete(None)
+    rig.turn()
+    assert (asked(), len(rig.sock.answers())) == (12, 8)
+    wait = Wait(rig, b"c")
+    rig.receive(b"c", b"a", b"b")
+    rig.dispatcher.script.clear()
+    wait.answer = Closing([framed(b"last")])
+    wait.pending.complete(None)
+    rig.turn()
+    assert asked() == 15  # those behind the last answer, too, which are never answered
+
+
+def test_what_a_connection_has_asked_is_counted_when_it_ends(rig):
+    api, askers = ApiTally("Any"), set()
+    rig.driver.state.tally.turn(askers, api)
+    rig.receive(b"a", b"b")
+    assert (api.requests, len(askers)) == (0, 1)
+    rig.driver.close()
+    assert (api.requests, len(askers)) == (2, 0)
 
 
 # --- waiting before the effect ---------------------------------------------------------------------
@@ -646,6 +686,7 @@ def test_answers_keep_their_order_and_slices_are_released_whatever_happens(seed)
             rig.turn()
         else:
             rig.drain(space=rng.choice([0, 3, 1000, 1 << 40]))
+        assert rig.driver.state.tally.asked() == len(rig.dispatcher.seen)
     if rng.random() < 0.3:
         rig.driver.close()
         assert file.pins == 0
