@@ -152,11 +152,15 @@ class InternalTopic:
         self._context = context
         self._settings = settings
         self._told: list[Callable[[], None]] = []
+        self._count: int | None = None
+        """Until something changes: each request asks for it."""
         on_change(self._changed)
 
     def count(self) -> int:
-        topic = self._context.image().topics.get(self.name)
-        return 0 if topic is None else len(topic.partitions)
+        if self._count is None:
+            topic = self._context.image().topics.get(self.name)
+            self._count = 0 if topic is None else len(topic.partitions)
+        return self._count
 
     def open(self, partition: int) -> PartitionJournal | ErrorCode:
         found = self._context.table.get(self.name, partition)
@@ -178,6 +182,7 @@ class InternalTopic:
         self._told.append(call)
 
     def _changed(self, change: Change) -> None:
+        self._count = None
         if isinstance(change, TopicDeleted) and change.topic.name == self.name:
             for call in self._told:
                 call()

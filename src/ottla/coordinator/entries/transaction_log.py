@@ -83,12 +83,24 @@ _HEAD = Packing(">hqhib")
 _ONE_PARTITION = Packing(">BiB")
 _TIMES = Packing(">qq")
 _ID_TAG, _VERSION_TAG = Packing(">BBq"), Packing(">BBh")
-# What follows the partitions: two times, how many tags, and those that nearly every value has.
-_END, _END_WITH_VERSION = Packing(">qqBBBq"), Packing(">qqBBBqBBh")
 
 
 def _value(value: TransactionLogValue) -> bytes:
     """What the compiled encoder makes of it, by hand: each transaction writes three of these."""
+    topics = _topics(value.transaction_partitions)
+    previous, version = value.previous_producer_id, value.client_transaction_version
+    if previous != -1 and value.next_producer_id == -1 and version:
+        return _usual(len(topics)).pack(
+            WRITTEN_VERSION,
+            value.producer_id,
+            value.producer_epoch,
+            value.transaction_timeout_ms,
+            value.transaction_status,
+            topics,
+            value.transaction_last_update_timestamp_ms,
+            value.transaction_start_timestamp_ms,
+            *(2, 0, 8, previous, 2, 2, version),  # two tags: number, length and content of each
+        )
     head = _HEAD.pack(
         WRITTEN_VERSION,
         value.producer_id,
@@ -96,18 +108,13 @@ def _value(value: TransactionLogValue) -> bytes:
         value.transaction_timeout_ms,
         value.transaction_status,
     )
-    previous, version = value.previous_producer_id, value.client_transaction_version
-    if previous == -1 or value.next_producer_id != -1:
-        return head + _topics(value.transaction_partitions) + _any_end(value)
-    times = (
-        value.transaction_last_update_timestamp_ms,
-        value.transaction_start_timestamp_ms,
-    )
-    if version:
-        end = _END_WITH_VERSION.pack(*times, 2, 0, 8, previous, 2, 2, version)
-    else:
-        end = _END.pack(*times, 1, 0, 8, previous)
-    return head + _topics(value.transaction_partitions) + end
+    return head + topics + _any_end(value)
+
+
+@lru_cache(maxsize=256)
+def _usual(topics_bytes: int) -> Packing:
+    """A value with the two tags that nearly all have, around its partitions."""
+    return Packing(f">hqhib{topics_bytes}sqqBBBqBBh")
 
 
 def _topics(topics: list[PartitionsSchema] | None) -> bytes:
