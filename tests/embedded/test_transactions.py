@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 import ottla
+from ottla.handlers import listing
 
 
 @pytest.fixture
@@ -62,3 +63,24 @@ def test_an_isolation_that_does_not_exist_is_named(broker):
     broker.create_topic("t")
     with pytest.raises(ValueError, match="read_uncommitted"):
         broker.read("t", isolation="serializable")
+
+
+def test_who_embeds_a_broker_is_told_of_more_transactions_than_fit_into_a_slice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "SLICE_COUNT", 1)
+    with ottla.Broker() as broker:
+        broker.create_topic("t")
+        producers = [
+            Producer({"bootstrap.servers": broker.bootstrap_servers, "transactional.id": name})
+            for name in ("a", "b", "c")
+        ]
+        for producer in producers:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+            producer.produce("t", b"x")
+            producer.flush(30)
+        told = broker.open_transactions("t")
+        assert {one.transactional_id for one in told} == {"a", "b", "c"}
+        for producer in producers:
+            producer.abort_transaction(30)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ottla.handlers import listing
 from ottla.protocol.errors import ErrorCode as E
 from ottla.protocol.messages.delete_groups import DeleteGroupsRequest
 from ottla.protocol.messages.describe_configs import (
@@ -105,6 +106,24 @@ def test_a_group_is_listed_and_described(node: SimNode) -> None:
     assert [one.group_state for one in described] == ["Stable", "Dead"]
     assert described[0].members[0].member_id == client.id
     assert described[1].error_code == E.GROUP_ID_NOT_FOUND
+
+
+@pytest.mark.parametrize("version", range(6))
+def test_many_groups_are_listed_a_slice_at_a_time_with_the_same_answer(
+    node: SimNode, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    asking = Client(node)
+    for number in range(12):
+        stable(node, f"g{number}")
+    at_once = asking.ask(ListGroupsRequest(), version)
+    monkeypatch.setattr(listing, "SLICE_COUNT", 3)
+    assert asking.ask(ListGroupsRequest(), version) == at_once
+    assert {one.group_id for one in at_once.groups} == {f"g{number}" for number in range(12)}
+    call = asking.connection.ask(ListGroupsRequest(), version)
+    turns = 0
+    while not call.done:
+        turns += node.loop.turn()
+    assert turns >= 4
 
 
 def test_h111_only_an_empty_group_is_deleted(node: SimNode) -> None:

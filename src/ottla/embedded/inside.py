@@ -21,7 +21,7 @@ from ottla.core.pending import Pending
 from ottla.embedded.errors import KafkaError, raise_for
 from ottla.embedded.records import Fetched, Placed
 from ottla.handlers.context import ConnectionState, Context, Request
-from ottla.handlers.registry import API
+from ottla.handlers.registry import API, Api
 from ottla.handlers.reply import Parked
 from ottla.handlers.timelines import timeline_of
 from ottla.protocol.errors import ErrorCode
@@ -81,6 +81,8 @@ class Inside:
                     outcome.abandon()
                 raise
             outcome = outcome.resume()
+        if type(outcome.body) is bytes:  # a long one, encoded a slice at a time
+            return _decoded(api, request.api_version, outcome.body)
         return outcome.body
 
     # --- topics ----------------------------------------------------------------------------
@@ -275,6 +277,14 @@ def release(pieces: Sequence[bytes | FileSlice]) -> None:
     for piece in pieces:
         if isinstance(piece, FileSlice):
             piece.release()
+
+
+def _decoded(api: Api, version: int, body: bytes) -> Any:
+    from ottla.protocol.codec import decoder  # late: hardly an answer needs it
+
+    messages = import_module(f"ottla.protocol.messages.{api.module}")
+    message, _ = decoder(getattr(messages, f"{api.name}Response"), version)(memoryview(body), 0)
+    return message
 
 
 async def settled(pending: Pending[Any], deadline_s: float | None = None) -> None:

@@ -7,12 +7,11 @@ v3 flexible · v4 states, and a filter for them (KIP-518) · v5 types, likewise 
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ottla.coordinator.group.listing import list_groups
-from ottla.handlers.asking import when_all_replied
+from ottla.coordinator.group.listing import listed
 from ottla.handlers.limits import too_many
+from ottla.handlers.listing import Listing, Source
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.list_groups import (
@@ -22,9 +21,9 @@ from ottla.protocol.messages.list_groups import (
 )
 
 if TYPE_CHECKING:
-    from ottla.coordinator.decision import Decision
+    from collections.abc import Iterable
+
     from ottla.coordinator.group.shard import GroupShard
-    from ottla.core.pending import Pending
     from ottla.handlers.context import Context, Request
 
 
@@ -33,25 +32,24 @@ def handle(context: Context, request: Request[ListGroupsRequest]) -> Reply | Par
     body = request.body
     if too_many(context, request, len(body.states_filter) + len(body.types_filter)):
         return Reply(ListGroupsResponse(error_code=ErrorCode.INVALID_REQUEST))
-    states = frozenset(state.lower() for state in body.states_filter)
-    types = frozenset(name.lower() for name in body.types_filter)
-    asked = context.groups.submit_everywhere(partial(_list, states, types))
-    return when_all_replied(asked, partial(_answer, asked))
+    source = _Groups(body)
+    return Listing(source, context.groups, context.timers, request.api_version).begin()
 
 
-def _list(
-    states: frozenset[str], types: frozenset[str], shard: GroupShard
-) -> Decision[list[ListedGroup]]:
-    return list_groups(shard, states, types)
+class _Groups(Source["GroupShard"]):
+    """What is told of groups."""
 
+    def __init__(self, body: ListGroupsRequest) -> None:
+        self._answer = ListGroupsResponse()
+        super().__init__(self._answer)
+        self._states = frozenset(state.lower() for state in body.states_filter)
+        self._types = frozenset(name.lower() for name in body.types_filter)
 
-def _answer(asked: list[Pending[Any]]) -> Reply:
-    groups: list[ListedGroup] = []
-    error = ErrorCode.NONE
-    for one in asked:
-        told = one.result()
-        if not isinstance(told, ErrorCode):
-            groups += told
-        elif told != ErrorCode.NOT_COORDINATOR:
-            error = told
-    return Reply(ListGroupsResponse(error_code=error, groups=groups))
+    def names(self, shard: GroupShard) -> Iterable[str]:
+        return shard.group_ids()
+
+    def tell(self, shard: GroupShard, name: str) -> ListedGroup | None:
+        return listed(shard, name, self._states, self._types)
+
+    def failed(self, error: ErrorCode) -> None:
+        self._answer.error_code = error  # beside the groups of all others, as in Kafka

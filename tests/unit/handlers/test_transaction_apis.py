@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ottla.handlers import list_transactions
+from ottla.handlers import list_transactions, listing
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
 from ottla.protocol.messages.add_partitions_to_txn import (
@@ -206,6 +206,38 @@ def test_nothing_is_listed_where_nobody_ever_asked_for_a_transaction(node: SimNo
     answer = ask(node, ListTransactionsRequest(), 2)
     assert (answer.error_code, answer.transaction_states) == (0, [])
     assert "__transaction_state" not in node.view.image.topics
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_many_transactions_are_listed_a_slice_at_a_time_with_the_same_answer(
+    node: SimNode, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    for number in range(20):
+        begun(node, f"job-{number}")
+    body = ListTransactionsRequest(state_filters=["Empty", "Asleep"])
+    at_once = ask(node, body, version)
+    monkeypatch.setattr(listing, "SLICE_COUNT", 3)
+    turns: list[None] = []
+    soon = node.loop.soon
+    monkeypatch.setattr(node.loop, "soon", lambda call: (turns.append(None), soon(call))[1])
+    assert ask(node, body, version) == at_once
+    assert len(at_once.transaction_states) == 20
+    assert len(turns) >= 6
+
+
+def test_an_id_that_goes_while_a_list_is_made_is_not_told_nor_waited_for(
+    node: SimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        begun(node, f"job-{number}")
+    monkeypatch.setattr(listing, "SLICE_COUNT", 1)
+    connection = node.connect()
+    call = connection.ask(ListTransactionsRequest(), 2)
+    assert not call.done
+    for shard in node.context.transactions.runtime.loaded_shards():
+        shard.transactions.clear()
+    assert len(node.answer(call).transaction_states) <= 1
+    connection.close()
 
 
 def test_h110_a_pattern_is_matched_a_slice_at_a_time(

@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 _DEAD = "Dead"
 
 
-def list_groups(
-    shard: GroupShard, states: frozenset[str], types: frozenset[str]
-) -> Decision[list[ListedGroup]]:
-    """Groups in one of these states and of one of these types, in lower case; empty: any."""
-    found = []
-    for group_id in {**shard.groups, **shard.offsets.groups}:
-        group = shard.group(group_id)
-        if group is None:
-            continue
-        told = group.listed()
-        if (not states or told.group_state.lower() in states) and (
-            not types or told.group_type.lower() in types
-        ):
-            found.append(told)
-    return Decision(found)
+def listed(
+    shard: GroupShard, group_id: str, states: frozenset[str], types: frozenset[str]
+) -> ListedGroup | None:
+    """One group as ListGroups tells it; None if it is gone, or neither in one of these states and
+    of one of these types, in lower case. Empty: any."""
+    group = shard.group(group_id)
+    if group is None:
+        return None
+    told = group.listed()
+    if (not states or told.group_state.lower() in states) and (
+        not types or told.group_type.lower() in types
+    ):
+        return told
+    return None
 
 
 def describe_group(shard: GroupShard, group_id: str, version: int) -> Decision[DescribedGroup]:

@@ -5,7 +5,7 @@ Owns the answers' contents. Must not change anything.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from ottla.coordinator.decision import Decision
@@ -53,21 +53,21 @@ def describe(
     return Decision(told)
 
 
-def list_all(
-    shard: TransactionShard, wanted: Filter, now_ms: int
-) -> Decision[Sequence[list_transactions.TransactionState]]:
-    """All ids of the shard that pass, in no order."""
+def listed(
+    shard: TransactionShard, name: str, wanted: Filter, now_ms: int
+) -> list_transactions.TransactionState | None:
+    """One transactional id as ListTransactions tells it; None if it is gone, or doesn't pass."""
     states, producer_ids, duration_ms = wanted
-    return Decision(
-        [
-            list_transactions.TransactionState(
-                transactional_id=found.id,
-                producer_id=found.producer_id,
-                transaction_state=found.state.title,
-            )
-            for found in shard.transactions.values()
-            if (states is None or found.state in states)
-            and (not producer_ids or found.producer_id in producer_ids)
-            and (duration_ms < 0 or now_ms - found.start_ms > duration_ms)
-        ]
+    found = shard.transactions.get(name)
+    if (
+        found is None
+        or (states is not None and found.state not in states)
+        or (producer_ids and found.producer_id not in producer_ids)
+        or (duration_ms >= 0 and now_ms - found.start_ms <= duration_ms)
+    ):
+        return None
+    return list_transactions.TransactionState(
+        transactional_id=found.id,
+        producer_id=found.producer_id,
+        transaction_state=found.state.title,
     )
