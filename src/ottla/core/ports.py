@@ -234,8 +234,11 @@ class Disk(Protocol):
     def sync(self, files: Sequence[File], directories: Sequence[str]) -> Pending[None]:
         """fdatasync every file and fsync every directory, several at a time."""
 
-    def warm(self, piece: FileSlice) -> Pending[None]:
-        """Bring a slice's pages into the page cache. Doesn't release the slice."""
+    def warm(self, piece: FileSlice, *, ahead: bool = False) -> Pending[None]:
+        """Bring a slice's pages into the page cache. Doesn't release the slice.
+
+        `ahead`: nobody waits for them yet, so that others go first.
+        """
 
     def examine(self, file: File, look: Callable[[File], T]) -> Pending[T]:
         """What `look` finds in a file, called elsewhere: it may block, and touches nothing else.

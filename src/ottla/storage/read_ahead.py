@@ -72,7 +72,7 @@ class ReadAhead:
             return
         self._until = end
         ahead = FileSlice(file, start, end - start)
-        bringing = disk.warm(ahead)
+        bringing = disk.warm(ahead, ahead=True)
 
         def brought() -> None:
             ahead.release()

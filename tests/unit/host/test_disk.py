@@ -116,6 +116,38 @@ def test_a_page_that_is_not_resident_is_none_and_warm_brings_it_in(loop, disk, t
     file.close()
 
 
+def test_what_is_read_ahead_keeps_nobody_waiting(loop, disk, file, monkeypatch):
+    go_on = threading.Event()
+    touch = disk._touch
+
+    def slow(of: object, position: int, length: int) -> int:
+        if position < 5:
+            go_on.wait()
+        return touch(of, position, length)
+
+    monkeypatch.setattr(disk, "_touch", slow)
+    pieces = [FileSlice(file, 0, 5) for _ in range(20)]
+    ahead = [disk.warm(piece, ahead=True) for piece in pieces]
+    piece = FileSlice(file, 5, 5)
+    loop.until(disk.warm(piece))
+    assert not any(one.done for one in ahead)
+    go_on.set()
+    for one in ahead:
+        loop.until(one)
+    for one in [piece, *pieces]:
+        one.release()
+
+
+def test_where_nothing_can_be_thrown_away_a_warm_fails_as_a_read_does(loop, file, monkeypatch):
+    monkeypatch.setattr(os, "devnull", "/nowhere/null")
+    disk = OsDisk(loop.wake, portable=False)
+    piece = FileSlice(file, 0, 10)
+    with pytest.raises(DiskError):
+        loop.until(disk.warm(piece))
+    piece.release()
+    disk.close()
+
+
 def test_a_partly_resident_range_counts_as_not_there(monkeypatch, tmp_path):
     disk = OsDisk(lambda _: None, portable=False)
     [file] = disk.perform_now([CreateFile(f"{tmp_path}/f", bytes(8192))])
