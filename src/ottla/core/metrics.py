@@ -96,10 +96,11 @@ class AskerTally:
 
     def turn(self, among: set[AskerTally], of_api: ApiTally) -> None:
         """The next requests are of this API."""
+        if self._of_api is None:
+            self._among = among
+            among.add(self)
         self.settle()
         self._of_api = of_api
-        self._among = among
-        among.add(self)
 
     def settle(self) -> None:
         """Count what was asked since the last time."""

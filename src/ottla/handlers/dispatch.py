@@ -168,10 +168,13 @@ class Dispatch:
         """A connection asks for something else than before; by which way it goes on. None for an
         ApiVersions that has an answer of its own. Raises PeerError."""
         route = self._routes.get((key, version))
-        api = self._served(key, version) if route is None else None
-        of_api = self._context.metrics.api(key, self._apis[key].name)
-        if api is not None:
-            route = self._routes[key, version] = Route(api, version, of_api)
+        if route is not None:  # a producer of transactions turns with every request
+            of_api = route.of_api
+        else:
+            api = self._served(key, version)
+            of_api = self._context.metrics.api(key, self._apis[key].name)
+            if api is not None:
+                route = self._routes[key, version] = Route(api, version, of_api)
         connection.route = route
         connection.tally.turn(self._context.metrics.askers, of_api)
         return route
