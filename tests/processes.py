@@ -38,23 +38,46 @@ def wait_until(
         time.sleep(0.005)
 
 
+_reserved: list[socket.socket] = []
+"""What keeps ports for this process until it ends: names that no other run of tests can have."""
+
+
 def free_port() -> int:
     """A port that is free now, as is the next, which Apache Kafka takes for its controller.
 
-    Below the range from which connections get theirs: one of them could take it meanwhile.
+    Below the range from which connections get theirs: one of them could take it meanwhile. Nor is
+    it given to anybody else who asks here, in whatever process, while this one lives.
     """
+    for port in shuffled_ports():
+        with contextlib.ExitStack() as held:
+            try:
+                names = [held.enter_context(_reserve(one)) for one in (port, port + 1)]
+                for one in (port, port + 1):
+                    held.enter_context(socket.create_server(("127.0.0.1", one)))
+            except OSError:
+                continue
+            _reserved.extend(socket.socket(fileno=name.detach()) for name in names)
+            return port
+    pytest.fail("there is no free port from 20,000 to 32,000")
+
+
+def shuffled_ports() -> list[int]:
+    """Where to look, in an order of its own."""
     ports = list(range(20_000, 32_000))
     random.SystemRandom().shuffle(ports)  # other runs on this machine look for ports, too
-    for port in ports:
+    return ports
+
+
+def _reserve(port: int) -> socket.socket:
+    """A name in the kernel's memory, gone with the process. Raises OSError where it is taken."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if sys.platform == "linux":
         try:
-            with (
-                socket.create_server(("127.0.0.1", port)),
-                socket.create_server(("127.0.0.1", port + 1)),
-            ):
-                return port
+            sock.bind(f"\0ottla-tests-{port}")
         except OSError:
-            continue
-    pytest.fail("there is no free port from 20,000 to 32,000")
+            sock.close()
+            raise
+    return sock
 
 
 class Broker:

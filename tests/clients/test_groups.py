@@ -20,6 +20,7 @@ import pytest
 from ottla.cli.groups import timeline
 from tests.clients.clients import create_topic
 from tests.clients.conftest import start_broker
+from tests.leash import leashed
 from tests.processes import Broker, wait_until
 
 ELSEWHERE = "OTTLA_TEST_BOOTSTRAP" in os.environ
@@ -57,7 +58,7 @@ class Member:
         self._logged, path = tempfile.mkstemp()
         os.unlink(path)
         self._process = subprocess.Popen(
-            [sys.executable, str(MEMBER), *words, json.dumps(settings | more)],
+            leashed([sys.executable, str(MEMBER), *words, json.dumps(settings | more)]),
             stdout=subprocess.PIPE,
             stderr=self._logged,
             text=True,

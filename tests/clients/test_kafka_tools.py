@@ -14,6 +14,7 @@ from ottla.handlers.registry import APIS
 from tests import reference
 from tests.clients.clients import CODECS
 from tests.clients.transactors import Confluent
+from tests.leash import leashed
 from tests.processes import Broker, RunningBroker, wait_until
 
 pytestmark = pytest.mark.reference
@@ -87,7 +88,11 @@ def tools(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> It
     command = ["bash", str(reference.REFERENCE / "run.sh"), "java", str(PROGRAM)]
     with open(folder / "said", "w") as said:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+            leashed(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
         )
         try:
             yield Tools(process, shared_broker.bootstrap, folder)

@@ -18,6 +18,7 @@ import pytest
 from tests import reference
 from tests.clients.clients import create_topic
 from tests.clients.transactors import read_confluent
+from tests.leash import leashed
 from tests.processes import Broker, wait_until
 
 SOAK = os.environ.get("OTTLA_SOAK") == "1"
@@ -60,7 +61,7 @@ class Copying:
     def start(self) -> None:
         self.number += 1
         self.process = subprocess.Popen(
-            self.command(self.broker.bootstrap, self.number),
+            leashed(self.command(self.broker.bootstrap, self.number)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
