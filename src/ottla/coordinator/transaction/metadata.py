@@ -36,7 +36,6 @@ _STATES = tuple(TransactionState)
 """By number: to ask the enum takes ten times as long."""
 Partitions: TypeAlias = frozenset[TopicPartition]
 _NONE: Partitions = frozenset()
-_NOWHERE: list[PartitionsSchema] = []
 
 
 class _Ordered(Named):
@@ -65,6 +64,9 @@ class _Ordered(Named):
                 numbers = sorted([*found[at].partition_ids, *added.partition_ids])
                 found[at] = PartitionsSchema(topic=added.topic, partition_ids=numbers)
         return found
+
+
+_NOWHERE: list[PartitionsSchema] = _Ordered((), _NONE)
 
 
 def _topic_of(one: PartitionsSchema) -> str:
