@@ -306,7 +306,7 @@ class SimDisk:
         self.random.shuffle(steps)
         return self._submit(_Job([self._call(step) for step in steps], stop=False))
 
-    def warm(self, piece: FileSlice, *, ahead: bool = False) -> Pending[None]:  # noqa: ARG002
+    def warm(self, piece: FileSlice, *, ahead: bool = False) -> Pending[None]:  # noqa: ARG002  # as the port has it
         file, position, length = piece.file, piece.position, piece.length
         assert isinstance(file, SimFile)
 
