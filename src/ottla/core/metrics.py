@@ -92,28 +92,30 @@ class AskerTally:
         """How many requests the connection has taken; 0 until somebody can say."""
         self._until = 0
         self._of_api: ApiTally | None = None
-        self._among: set[AskerTally] = set()
+        self._among: set[AskerTally] | None = None
 
     def turn(self, among: set[AskerTally], of_api: ApiTally) -> None:
-        """The next requests are of this API."""
-        if self._of_api is None:
+        """Count what was asked until now: the next requests are of this API."""
+        asked, before = self.asked(), self._of_api
+        if before is not None:
+            before.requests += asked - self._until
+        else:
             self._among = among
             among.add(self)
-        self.settle()
+        self._until = asked
         self._of_api = of_api
 
     def settle(self) -> None:
-        """Count what was asked since the last time."""
-        asked = self.asked()
-        if self._of_api is not None:
-            self._of_api.requests += asked - self._until
-        self._until = asked
+        """Count what was asked until now."""
+        if self._among is not None and self._of_api is not None:
+            self.turn(self._among, self._of_api)
 
     def leave(self) -> None:
         """The connection ends. May be repeated."""
-        self.settle()
-        self._of_api = None
-        self._among.discard(self)
+        if self._among is not None:
+            self.settle()
+            self._among.discard(self)
+            self._of_api = ApiTally("")  # should the last run of requests turn once more
 
 
 class PartitionTally:

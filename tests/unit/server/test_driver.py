@@ -258,6 +258,8 @@ def test_what_a_connection_has_asked_is_counted_when_it_ends(rig):
     assert (api.requests, len(askers)) == (0, 1)
     rig.driver.close()
     assert (api.requests, len(askers)) == (2, 0)
+    rig.driver.state.tally.turn(askers, ApiTally("Other"))
+    assert (api.requests, len(askers)) == (2, 0)
 
 
 # --- waiting before the effect ---------------------------------------------------------------------
