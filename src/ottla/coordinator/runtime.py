@@ -148,6 +148,12 @@ class Runtime(Generic[S]):
             results.append(result)
         return results
 
+    def loaded_shard(self, key: str) -> S | None:
+        """The key's shard, if it could answer now; for what only looks."""
+        count = self._journals.count()
+        keeper = self._keepers.get(java_hash(key) % count) if count else None
+        return keeper.shard if keeper is not None and keeper.is_loaded else None
+
     def loaded_shards(self) -> list[S]:
         """Those that could answer now; for what only looks, such as a listing of timelines."""
         return [keeper.shard for keeper in self._keepers.values() if keeper.is_loaded]

@@ -90,7 +90,8 @@ class Transactions:
         self._coordinator_epoch = parts.coordinator_epoch
         self._ids: deque[int] = deque()
         """Producer ids that were fetched and not taken yet: at most one for each who waits."""
-        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._waiting: dict[str, dict[_Joining, None]] = {}
+        """In the order of their coming; each goes out of the dict at once, be it of thousands."""
         self.runtime: Runtime[TransactionShard] = Runtime(
             parts.journals,
             lambda number: TransactionShard(number, parts.config, parts.clock, self),
@@ -231,21 +232,20 @@ class Transactions:
         if joining.timer is None:
             wait_s = self._config[options.ADD_PARTITIONS_WAIT_MS] / 1000
             joining.timer = self._timers.after(wait_s, partial(self._late, joining))
-        again = partial(self._add, joining)
-        joining.waits = again
-        self._waiting.setdefault(joining.name, []).append(again)
+        self._waiting.setdefault(joining.name, {})[joining] = None
 
     def _is_ending(self, name: str) -> bool:
         """Whether a transaction is prepared: then `completed` is still to come."""
-        found = (shard.transactions.get(name) for shard in self.runtime.loaded_shards())
-        return any(one is not None and one.is_prepared for one in found)
+        shard = self.runtime.loaded_shard(name)
+        found = None if shard is None else shard.transactions.get(name)
+        return found is not None and found.is_prepared
 
     def _late(self, joining: _Joining) -> None:
         joining.is_late = True
         waiting = self._waiting.get(joining.name)
-        if waiting is None or joining.waits not in waiting:
+        if waiting is None or joining not in waiting:
             return  # it is being tried just now, for the last time
-        waiting.remove(joining.waits)
+        del waiting[joining]
         if not waiting:
             del self._waiting[joining.name]
         joining.finish(ErrorCode.CONCURRENT_TRANSACTIONS)
@@ -283,14 +283,14 @@ class Transactions:
             self._timers.soon(partial(self._abort, rest))
 
     def completed(self, transactional_id: str) -> None:
-        for again in self._waiting.pop(transactional_id, ()):
-            self._timers.soon(again)
+        for joining in self._waiting.pop(transactional_id, ()):
+            self._timers.soon(partial(self._add, joining))
 
 
 class _Joining:
     """Partitions on their way into a transaction."""
 
-    __slots__ = ("asks", "is_late", "result", "timer", "waits")
+    __slots__ = ("asks", "is_late", "result", "timer")
 
     def __init__(
         self, name: str, producer: Identity, partitions: Sequence[TopicPartition], version: int
@@ -298,7 +298,6 @@ class _Joining:
         self.asks = name, producer, partitions, version
         self.result: Pending[ErrorCode] = Pending()
         self.timer: Timer | None = None
-        self.waits: Callable[[], None] | None = None
         self.is_late = False
 
     @property

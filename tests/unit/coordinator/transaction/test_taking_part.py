@@ -223,6 +223,16 @@ def test_a_request_of_version_1_waits_for_it_too_and_is_of_the_next_transaction(
     assert world.of().partitions == {P1}
 
 
+def test_thousands_may_wait_for_the_same_end_and_all_be_too_late(world: World) -> None:
+    producer = world.ongoing()
+    world.markers.holds = True
+    world.end(producer, version=CLASSIC)
+    waiting = [world.transactions.join("x", producer, (P1,), CLASSIC) for _ in range(5000)]
+    world.loop.advance(1)
+    assert {world.told(one) for one in waiting} == {CONCURRENT}
+    assert not world.transactions._waiting
+
+
 def test_who_need_not_wait_to_join_is_told_at_once(world: World) -> None:
     producer = world.begun()
     assert world.transactions.join("x", producer, (P0,), CLASSIC) is NONE
