@@ -24,7 +24,7 @@ def handle(context: Context, request: Request[HeartbeatRequest]) -> Reply | Park
     if not body.group_id:
         return _answer(ErrorCode.INVALID_GROUP_ID)
     asking = caller(request)
-    asked = context.groups.submit(body.group_id, lambda shard: shard.heartbeat(body, asking))
+    asked = context.groups.ask(body.group_id, lambda shard: shard.heartbeat(body, asking))
     return when_replied(asked, _answer)
 
 

@@ -71,7 +71,7 @@ def handle(context: Context, request: Request[OffsetCommitRequest]) -> Reply | P
     if not commits:
         return Reply(answer)
     member = Member(body.member_id, body.group_instance_id, body.generation_id_or_member_epoch)
-    asked = context.groups.submit(
+    asked = context.groups.ask(
         body.group_id,
         lambda shard: shard.commit_offsets(
             body.group_id,

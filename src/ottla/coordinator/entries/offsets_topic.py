@@ -7,11 +7,13 @@ Must not know what an entry means. Source: the message definitions of Kafka's gr
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct as Packing
 
 from ottla.coordinator.decision import Entry
 from ottla.protocol import schema as t
 from ottla.protocol.codec import CodecError, decoder, encoder
+from ottla.protocol.primitives import write_uvarint
 
 # --- offsets -------------------------------------------------------------------------------
 
@@ -225,7 +227,10 @@ _WRITTEN = {OffsetCommitValue: 4, GroupMetadataValue: 3}
 def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
     """The key and the value of the record, None for a tombstone. Raises CodecError."""
     key, value = entry
-    written = _VERSION.pack(key.KEY) + _bytes(key, 0)
+    if isinstance(key, OffsetCommitKey):
+        written = _commit_key(key.group, key.topic, key.partition)
+    else:
+        written = _VERSION.pack(key.KEY) + _bytes(key, 0)
     if value is None:
         return written, None
     version = _WRITTEN.get(type(value), 0)
@@ -234,7 +239,15 @@ def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
             version = _WITH_EXPIRY
         elif value.topic_id == t.NO_UUID:
             version = _WITHOUT_TOPIC_ID
+        else:
+            return written, _usual_commit(value)
     return written, _VERSION.pack(version) + _bytes(value, version)
+
+
+@lru_cache(maxsize=1024)  # who commits does so again and again
+def _commit_key(group: str, topic: str, partition: int) -> bytes:
+    key = OffsetCommitKey(group=group, topic=topic, partition=partition)
+    return _VERSION.pack(key.KEY) + _bytes(key, 0)
 
 
 def _bytes(message: t.Message, version: int) -> bytes:
@@ -275,6 +288,20 @@ def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
 _COMMIT_HEAD = Packing(">hqi")
 _COMMIT_TAIL = Packing(">q3x16s")
 _TOPIC_ID_TAG = b"\x01\x00\x10"  # one tag, number 0, 16 bytes
+_COMMIT_END = Packing(">q3s16s")
+
+
+def _usual_commit(value: OffsetCommitValue) -> bytes:
+    """What the compiled encoder makes of version 4, by hand: it is done for each commit."""
+    metadata = value.metadata.encode()
+    return b"".join(
+        (
+            _COMMIT_HEAD.pack(4, value.offset, value.leader_epoch),
+            write_uvarint(len(metadata) + 1),
+            metadata,
+            _COMMIT_END.pack(value.commit_timestamp, _TOPIC_ID_TAG, value.topic_id),
+        )
+    )
 
 
 def _commit(key: bytes, value: bytes) -> Entry | None:

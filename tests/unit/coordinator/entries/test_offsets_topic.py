@@ -7,7 +7,7 @@ import pytest
 from ottla.coordinator.decision import Entry
 from ottla.coordinator.entries import offsets_topic as entries
 from ottla.coordinator.entries.offsets_topic import decode_entry, encode_entry
-from ottla.protocol.codec import CodecError
+from ottla.protocol.codec import CodecError, encoder
 
 TOPIC_ID = bytes(range(16))
 
@@ -139,6 +139,24 @@ def test_an_entry_and_its_tombstone_come_back_as_they_were(entry: Entry) -> None
     key, value = encode_entry(gone)
     assert value is None
     assert decode_entry(key, value) == gone
+
+
+@pytest.mark.parametrize("metadata", ["", "m", "é" * 62, "m" * 126, "m" * 127, "€" * 5_000])
+@pytest.mark.parametrize("offset", [0, -1, -(2**63), 2**63 - 1])
+@pytest.mark.parametrize("leader_epoch", [-1, 0, 2**31 - 1])
+def test_a_commit_is_written_as_the_codec_writes_it(
+    metadata: str, offset: int, leader_epoch: int
+) -> None:
+    value = entries.OffsetCommitValue(
+        offset=offset,
+        leader_epoch=leader_epoch,
+        metadata=metadata,
+        commit_timestamp=2**40 + 7,
+        topic_id=TOPIC_ID,
+    )
+    entry = Entry(entries.OffsetCommitKey(group="g", topic="t", partition=3), value)
+    (content,) = encoder(entries.OffsetCommitValue, 4)(value)
+    assert encode_entry(entry)[1] == b"\0\4" + bytes(content)
 
 
 @pytest.mark.parametrize(
