@@ -89,6 +89,15 @@ def test_a_mistake_is_one_sentence_and_bad_input(words, complaint, tmp_path):
     assert not (tmp_path / "d").exists()
 
 
+def test_a_mistake_in_a_file_is_told_with_the_files_name(tmp_path):
+    file = tmp_path / "c.properties"
+    file.write_text("num.partitions=few\n")
+    words = ("serve", "--data-dir", str(tmp_path / "d"), "--config", str(file))
+    assert sentence(ottla(*words, code=2)[1]).startswith(f"ottla: {file}: ")
+    _, err = ottla(*words, "-o", "log.segment.bytes=few", "-o", "num.partitions=2", code=2)
+    assert str(file) not in sentence(err)
+
+
 def test_options_of_kafkas_that_mean_nothing_here_are_named_in_one_line(tmp_path):
     file = tmp_path / "server.properties"
     file.write_text("process.roles=broker,controller\nnum.network.threads=3\nnum.io.threads=8\n")

@@ -109,7 +109,7 @@ def run(argv: Sequence[str]) -> int:
     if warning := open_to_all(given):
         logs.warn(warning)
     try:
-        return _serve(given)
+        return _serve(given, arguments)
     except CommandError as error:
         if not as_json:
             raise
@@ -118,7 +118,7 @@ def run(argv: Sequence[str]) -> int:
         return error.exit_code
 
 
-def _serve(given: Mapping[str, str]) -> int:
+def _serve(given: Mapping[str, str], arguments: Arguments) -> int:
     # Imports make much and drop little; a collection finds nothing. The node turns it on again.
     gc.disable()
     from ottla.core.config import InvalidConfig
@@ -127,9 +127,15 @@ def _serve(given: Mapping[str, str]) -> int:
     try:
         return serve(given, announce=announcer(data_dir(given)))
     except InvalidConfig as error:
-        raise BadInput(str(error)) from None
+        raise BadInput(f"{_where(str(error), arguments)}{error}") from None
     except (StartError, OSError) as error:
         raise CommandError(str(error)) from None
+
+
+def _where(complaint: str, arguments: Arguments) -> str:
+    """The file that an option complained about stands in, before the complaint."""
+    typed = any(name in complaint for name in arguments.options)
+    return f"{arguments.config}: " if arguments.config and not typed else ""
 
 
 def parse(argv: Sequence[str]) -> Arguments:
