@@ -176,6 +176,13 @@ def test_bad_rows_are_named_and_bad_input(shared_broker, words, stdin, complaint
     assert complaint in err.splitlines()[-1]
 
 
+def test_where_nothing_was_delivered_only_the_reason_is_told(shared_broker):
+    config = ("--config", "max.message.bytes=100")
+    ottla("topic", "create", "tiny", *config, broker=shared_broker)
+    _, err = ottla("produce", "tiny", broker=shared_broker, stdin=b"a" * 5000 + b"\n", code=1)
+    assert sentence(err) == "ottla: 1 of 1 records were not delivered: Message size too large"
+
+
 def test_a_topic_name_that_cannot_be_is_one_sentence(shared_broker):
     _, err = ottla("produce", "a/b", broker=shared_broker, stdin=b"x\n", code=2)
     assert "can't be a topic's name" in sentence(err)

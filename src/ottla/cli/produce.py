@@ -74,7 +74,7 @@ def run(options: arguments.Produce) -> int:
         said = {"topic": options.topic, "records": delivered, "bytes": delivered_bytes}
         said["seconds"] = round(bar.elapsed_s, 3)
         sys.stdout.write(object_line(said))
-    else:
+    elif delivered or not (trouble or delivery.failed or unsent):
         sys.stderr.write(summary(delivered, delivered_bytes, bar.elapsed_s) + "\n")
     if trouble:
         sentence = f"{source.name}: {trouble}; records sent before that: {delivered:,}"
