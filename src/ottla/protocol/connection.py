@@ -289,7 +289,11 @@ class ServerConnection(FrameBuffer):
         return self._buffer[SIZE_BYTES:count]
 
     def hold(self, size: int) -> None:
-        """The answer to the `sole` request, of `size` bytes, is on its way and has not left."""
+        """The answer to the `sole` request, of `size` bytes, is on its way and has not left.
+
+        It was counted as one that is through.
+        """
+        self.done_tally -= 1
         self._held += 1
         self._held_bytes += size
 

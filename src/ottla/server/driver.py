@@ -111,9 +111,8 @@ class Driver:
                     # What most requests come to: all that was there is answered, and leaves.
                     self._current = None
                     data: bytes = answer[0]  # type: ignore[assignment]  # no slice comes alone
-                    if self._sender.send_first(data, 1, len(data)):
-                        self._connection.done_tally += 1
-                    else:
+                    self._connection.done_tally += 1  # also where the peer is gone: it was taken
+                    if not self._sender.send_first(data, 1, len(data)):
                         self._connection.hold(len(data))
                         self._settle()
                 else:

@@ -262,6 +262,17 @@ def test_what_a_connection_has_asked_is_counted_when_it_ends(rig):
     assert (api.requests, len(askers)) == (2, 0)
 
 
+def test_a_request_whose_answer_nobody_takes_any_more_is_counted(rig, monkeypatch):
+    def reset(_data, _flags=0):
+        raise ConnectionResetError
+
+    api = ApiTally("Any")
+    rig.driver.state.tally.turn(set(), api)
+    monkeypatch.setattr(rig.sock, "send", reset)
+    rig.receive(b"a")
+    assert (rig.sock.closed, api.requests) == (True, 1)
+
+
 # --- waiting before the effect ---------------------------------------------------------------------
 
 
