@@ -35,7 +35,10 @@ def handle(context: Context, request: Request[AddOffsetsToTxnRequest]) -> Reply 
     made = context.groups.when_made()
     if made.done:
         return _add(context, request, made)
-    return Parked(made, partial(_add, context, request, made), DEADLINE_S, abandon=made.abandon)
+    # Like what follows, before its effect: an EndTxn sent behind it would end too little.
+    return Parked(
+        made, partial(_add, context, request, made), DEADLINE_S, True, abandon=made.abandon
+    )
 
 
 def _add(
@@ -52,7 +55,8 @@ def _add(
         [TopicPartition(OFFSETS_TOPIC, context.groups.partition_for(body.group_id))],
         CLASSIC,
     )
-    return when_replied(asked, partial(_answer, request.api_version), DEADLINE_S)
+    answer = partial(_answer, request.api_version)
+    return when_replied(asked, answer, DEADLINE_S, before_effect=True)
 
 
 def _answer(version: int, error: ErrorCode) -> Reply:

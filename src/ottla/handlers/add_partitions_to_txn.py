@@ -61,8 +61,7 @@ def handle(context: Context, request: Request[AddPartitionsToTxnRequest]) -> Rep
     if not waiting:
         return _answer(context, request, told)
     together = waiting[0] if len(waiting) == 1 else when_all(waiting)
-    answer = partial(_answer, context, request, told)
-    return Parked(together, answer, DEADLINE_S, abandon=together.abandon)
+    return _parked(context, request, told, together)
 
 
 def quick(context: Context, version: int, body: AddPartitionsToTxnRequest) -> bytes | _GoOn | None:
@@ -96,8 +95,20 @@ def _go_on(
         told.found = asked
         return _answer(context, request, [told])
     told.asked = asked
-    answer = partial(_answer, context, request, [told])
-    return Parked(asked, answer, DEADLINE_S, abandon=asked.abandon)
+    return _parked(context, request, [told], asked)
+
+
+def _parked(
+    context: Context,
+    request: Request[AddPartitionsToTxnRequest],
+    told: list[_Told],
+    waited: Pending[Any],
+) -> Parked:
+    # Who may have to wait for the transaction before has no place among what the coordinator does
+    # yet: an EndTxn that its client sends behind it would be done first, and end too little.
+    joins = request.api_version < SEVERAL_SINCE
+    answer = partial(_answer, context, request, told)
+    return Parked(waited, answer, DEADLINE_S, before_effect=joins, abandon=waited.abandon)
 
 
 def _transactions(

@@ -24,9 +24,12 @@ def when_replied(
     asked: Soon[R | ErrorCode],
     answer: Callable[[R | ErrorCode], Reply],
     deadline_s: float | None = None,
+    *,
+    before_effect: bool = False,
 ) -> Reply | Parked:
     """`answer` what the shard replies; past the deadline COORDINATOR_NOT_AVAILABLE, though it may
-    still be done, as in Kafka."""
+    still be done, as in Kafka. `before_effect`: what the connection asks next must come after it.
+    """
     if not isinstance(asked, Pending):
         return answer(asked)
     if asked.done:
@@ -35,6 +38,7 @@ def when_replied(
         asked,
         lambda: answer(asked.result() if asked.done else ErrorCode.COORDINATOR_NOT_AVAILABLE),
         deadline_s,
+        before_effect,
         abandon=asked.abandon,
     )
 
