@@ -271,8 +271,12 @@ class OsDisk:
     def warm(self, piece: FileSlice, *, ahead: bool = False) -> Pending[None]:
         file, position, length = piece.file, piece.position, piece.length
         threads = self._aheads if ahead else self._warms
-        pending = self._submit(threads, [lambda: self._warm(file, position, length)], [file], 1)
-        return cast("Pending[None]", pending)
+
+        def bring() -> None:
+            if not (ahead and self._closed):  # nobody will ask for it: a stop need not wait for it
+                self._warm(file, position, length)
+
+        return cast("Pending[None]", self._submit(threads, [bring], [file], 1))
 
     def examine(self, file: File, look: Callable[[File], T]) -> Pending[T]:
         pending = self._submit(self._warms, [lambda: look(file)], [file], 1)
@@ -285,7 +289,8 @@ class OsDisk:
     def close(self) -> None:
         """Finish what was asked for, end the threads, complete every Pending. On the loop's thread.
 
-        Files stay open: they belong to their logs.
+        What is to be read ahead and is not begun is left out. Files stay open: they belong to
+        their logs.
         """
         if self._closed:
             return

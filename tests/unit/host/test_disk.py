@@ -138,6 +138,30 @@ def test_what_is_read_ahead_keeps_nobody_waiting(loop, disk, file, monkeypatch):
         one.release()
 
 
+def test_closing_reads_nothing_more_ahead(disk, file, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    touch, touched = disk._touch, []
+
+    def slow(of: object, position: int, length: int) -> int:
+        touched.append(position)
+        begun.set()
+        go_on.wait()
+        return touch(of, position, length)
+
+    monkeypatch.setattr(disk, "_touch", slow)
+    pieces = [FileSlice(file, position, 1) for position in range(10)]
+    ahead = [disk.warm(piece, ahead=True) for piece in pieces]
+    begun.wait()
+    threads = type(disk._aheads)
+    close = threads.close
+    monkeypatch.setattr(threads, "close", lambda one: (go_on.set(), close(one)))
+    disk.close()
+    assert set(touched) <= {0, 1}  # one for each thread
+    assert all(one.done for one in ahead)
+    for piece in pieces:
+        piece.release()
+
+
 def test_where_nothing_can_be_thrown_away_a_warm_fails_as_a_read_does(loop, file, monkeypatch):
     monkeypatch.setattr(os, "devnull", "/nowhere/null")
     disk = OsDisk(loop.wake, portable=False)
