@@ -19,6 +19,9 @@ _TIMES = 8
 """How much is brought in for what one read wants, so that one of so many goes to a thread."""
 _BYTES_MAX = 8 << 20
 """Of what nobody has asked for yet."""
+_UNDER_WAY_MAX = 4
+"""Pieces of a segment that are read ahead of somebody at a time. Who reads here and there would
+otherwise ask for more than a slow disk can read, and what waits for it would never become less."""
 
 
 class ReadAhead:
@@ -29,10 +32,11 @@ class ReadAhead:
     So each read asks for some of its pages besides; who is mistaken waits for a disk once.
     """
 
-    __slots__ = ("_begin", "_through", "_until")
+    __slots__ = ("_begin", "_through", "_under_way", "_until")
 
     def __init__(self) -> None:
         self._begin = self._through = self._until = -1
+        self._under_way = 0
 
     def at_edge(self, start: int, end: int) -> bool:
         """Whether bytes begin in what is in or on its way, and reach past what is in."""
@@ -68,13 +72,15 @@ class ReadAhead:
         return result
 
     def _go_on(self, disk: Disk, file: File, start: int, end: int) -> None:
-        if end <= start:
+        if end <= start or self._under_way == _UNDER_WAY_MAX:
             return
+        self._under_way += 1
         self._until = end
         ahead = FileSlice(file, start, end - start)
         bringing = disk.warm(ahead, ahead=True)
 
         def brought() -> None:
+            self._under_way -= 1
             ahead.release()
             try:
                 bringing.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ottla.core.model import FileSlice, Offset
+from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.storage.checked import Cold
 from ottla.storage.settings import LogSettings
@@ -105,6 +106,29 @@ def test_who_reads_to_the_end_is_answered_while_others_append(bench, behind_rest
         count += 1
         assert count < 5
     piece.release()
+
+
+def test_who_reads_here_and_there_has_only_so_much_read_ahead_of_him(bench, monkeypatch):
+    warm, waiting = bench.disk.warm, []
+
+    def slow(piece: FileSlice, *, ahead: bool = False) -> Pending[None]:
+        if not ahead:
+            return warm(piece)
+        waiting.append((piece, Pending()))
+        return waiting[-1][1]
+
+    monkeypatch.setattr(bench.disk, "warm", slow)
+    for offset in range(0, 40 * STEP, 2 * STEP):  # each past what is read ahead of the one before
+        bench.disk.evict()
+        bring(bench, 40 * STEP - offset)
+    assert len(waiting) == 4
+    monkeypatch.undo()
+    for piece, pending in waiting:
+        bench.disk.warm(piece)
+        bench.settle()
+        pending.complete(None)
+    bring(bench, 42 * STEP)
+    assert bring(bench, 43 * STEP) == 0  # and is read ahead of again
 
 
 def test_two_who_read_in_two_places_both_get_on(bench):
