@@ -23,18 +23,28 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-@lru_cache(maxsize=4096)
+_LONG = 256
+"""Characters of a key above which it is not remembered: nobody has checked yet how long it is."""
+
+
 def java_hash(text: str) -> int:
     """The absolute value of Java's String.hashCode; of the smallest one, which has none, 0.
 
     As Kafka chooses the partition of a group or a transactional id (Utils.abs). Another choice, be
     it as even, would look for what Kafka wrote in partitions where it is not.
     """
+    return _remembered_hash(text) if len(text) <= _LONG else _hash(text)
+
+
+def _hash(text: str) -> int:
     units = text.encode("utf-16-be", "surrogatepass")
     value = 0
     for at in range(0, len(units), 2):
         value = (31 * value + (units[at] << 8 | units[at + 1])) & 0xFFFFFFFF
     return value if value < 1 << 31 else (1 << 32) - value & 0x7FFFFFFF
+
+
+_remembered_hash = lru_cache(maxsize=4096)(_hash)
 
 
 class Runtime(Generic[S]):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from ottla.cluster.names import NAME_LENGTH_MAX
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC
 from ottla.core import options
@@ -220,7 +221,9 @@ def _usual(topics: Sequence[AddPartitionsToTxnTopic]) -> tuple[TopicPartition, .
     if len(topics) != 1:
         return None
     [topic] = topics
-    return _places(topic.name, tuple(topic.partitions)) if len(topic.partitions) <= _FEW else None
+    if len(topic.partitions) > _FEW or len(topic.name) > NAME_LENGTH_MAX:
+        return None  # nor of a name that is none, so that a client can't fill what is kept
+    return _places(topic.name, tuple(topic.partitions))
 
 
 @lru_cache(maxsize=1024)

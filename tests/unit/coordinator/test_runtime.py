@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -44,6 +45,19 @@ class World:
 )
 def test_a_key_is_hashed_as_java_does(text: str, hashed: int) -> None:
     assert java_hash(text) == hashed
+
+
+def test_i44_keys_that_nobody_has_judged_yet_are_not_kept_however_long_they_are() -> None:
+    long = "𝄞" * 30_000
+    hashed = java_hash(long)
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            assert java_hash(f"{number:04}{long}") != hashed
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
 
 
 def test_the_topic_is_made_once_for_all_who_wait_for_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -194,6 +195,25 @@ def test_most_requests_of_transactions_go_the_quick_way(monkeypatch):
         session.node.settle()
         session.ended(commit=commit)
     assert ways == [True] * 6
+
+
+def test_i44_names_that_can_be_none_are_not_kept_however_long_they_are():
+    session = Session(3, 5, "os")
+    session.begin()
+    session.node.settle()
+    connection = session.node.connect()
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            name = f"𝄞{number:04}".ljust(30_000, "x")
+            topics = [AddPartitionsToTxnTopic(name=name, partitions=[0])]
+            connection.ask(AddPartitionsToTxnRequest(v3_and_below_topics=topics), 3)
+            connection.ask(EndTxnRequest(transactional_id=name), 5)
+        session.node.settle()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def _spied(quick: Any, ways: list[bool]) -> Any:

@@ -224,13 +224,18 @@ _WRITTEN = {OffsetCommitValue: 4, GroupMetadataValue: 3}
 """Versions that Kafka 4.3.1 writes; 0 of all others."""
 
 
+_LONG = 256
+"""Characters of a group's id above which its keys are not remembered: it may have 32,767."""
+
+
 def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
     """The key and the value of the record, None for a tombstone. Raises CodecError."""
     key, value = entry
     if isinstance(key, OffsetCommitKey):
-        written = _commit_key(key.group, key.topic, key.partition)
+        is_long = len(key.group) > _LONG
+        written = _key(key) if is_long else _commit_key(key.group, key.topic, key.partition)
     else:
-        written = _VERSION.pack(key.KEY) + _bytes(key, 0)
+        written = _key(key)
     if value is None:
         return written, None
     version = _WRITTEN.get(type(value), 0)
@@ -246,7 +251,10 @@ def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
 
 @lru_cache(maxsize=1024)  # who commits does so again and again
 def _commit_key(group: str, topic: str, partition: int) -> bytes:
-    key = OffsetCommitKey(group=group, topic=topic, partition=partition)
+    return _key(OffsetCommitKey(group=group, topic=topic, partition=partition))
+
+
+def _key(key: t.Message) -> bytes:
     return _VERSION.pack(key.KEY) + _bytes(key, 0)
 
 

@@ -94,6 +94,10 @@ EVERY_KIND = [
         entries.ConsumerGroupRegularExpressionKey(group_id="g", regular_expression="a.*"),
         entries.ConsumerGroupRegularExpressionValue(topics=["a1"], version=4, timestamp=5),
     ),
+    Entry(
+        entries.OffsetCommitKey(group="g" * 1000, topic="t", partition=3),
+        entries.OffsetCommitValue(offset=7, metadata="m", commit_timestamp=5, topic_id=TOPIC_ID),
+    ),
 ]
 
 
