@@ -8,6 +8,7 @@ import pytest
 
 from ottla.cli.arguments import LogRepair
 from ottla.cli.errors import BadInput, CommandError
+from ottla.cli.log_files import new_aside
 from ottla.cli.log_repair import run
 from ottla.cluster import keys
 from ottla.cluster.store import Put
@@ -170,3 +171,10 @@ def test_it_keeps_its_hands_off_a_directory_in_use(data):
 def test_it_wants_one_way_or_the_other(data):
     with pytest.raises(BadInput):
         repair(data, cut=True, skip=True)
+
+
+def test_what_is_given_up_of_a_topic_with_the_longest_of_names_has_a_directory_too(tmp_path):
+    name = f"{'t' * 249}-0"
+    first, second = new_aside(str(tmp_path), name), new_aside(str(tmp_path), name)
+    assert first.endswith("t-0.damaged1-stray")
+    assert second.endswith("t-0.damaged2-stray")

@@ -23,6 +23,7 @@ _PARTITION = re.compile(r"(.+)-([0-9]+)")
 _SEGMENT = re.compile(r"([0-9]{20})\.log")
 METADATA = "__cluster_metadata-0"
 """Apache Kafka's own metadata log (KRaft): batches, but no topic's, and snapshots beside them."""
+_NAME_BYTES_MAX = 255
 _LEAVING = re.compile(r".+-[0-9]+\.[0-9a-zA-Z_-]+-(?:delete|future|stray)")
 
 INDEX_ENTRY = struct.Struct(">ii")
@@ -186,9 +187,15 @@ def snapshot_entries(content: bytes) -> Iterator[ProducerEntry]:
 
 
 def new_aside(above: str, name: str) -> str:
-    """A new directory for what is given up of a partition so named; brokers pass it over."""
+    """A new directory for what is given up of a partition so named; brokers pass it over.
+
+    A topic's name is cut where the whole would be longer than a file system takes.
+    """
+    topic, dash, partition = os.fsencode(name).rpartition(b"-")
     for number in range(1, 1 << 20):
-        path = os.path.join(above, f"{name}.damaged{number}-stray")
+        ending = os.fsdecode(dash + partition) + f".damaged{number}-stray"
+        cut = topic[: _NAME_BYTES_MAX - len(ending)]
+        path = os.path.join(above, os.fsdecode(cut) + ending)
         if not os.path.exists(path):
             os.mkdir(path)
             return path

@@ -37,7 +37,7 @@ from ottla.storage.findings import Finding
 from ottla.storage.log import Log, Opened
 from ottla.storage.opening import ahead_of
 from ottla.storage.recovery import Hints, open_log
-from ottla.storage.removal import Removals
+from ottla.storage.removal import Removals, aside_name
 from ottla.storage.rounds import FlushPolicy, Rounds
 from ottla.storage.segment import stem
 from ottla.storage.settings import LogSettings
@@ -269,7 +269,7 @@ class LogDirectory:
         gone: Pending[None] = Pending()
         leaving: Pending[None] = Pending()
         self._leaving[partition] = leaving
-        aside = f"{log.directory}.{log.topic_id.hex()}{_DELETE}"
+        aside = aside_name(log.directory, log.topic_id, _DELETE)
 
         def remove() -> None:
             self._departing.append(_Departure(partition, log, aside, gone, leaving))
@@ -340,7 +340,7 @@ class LogDirectory:
             log.close()
             self.cleaned.pop(partition, None)
             self.adoptable.discard(partition)
-            asides.append(f"{log.directory}.{log.topic_id.hex()}{_STRAY}")
+            asides.append(aside_name(log.directory, log.topic_id, _STRAY))
             steps.append(RenamePath(log.directory, asides[-1]))
         if steps:
             self.disk.perform_now([*steps, SyncDirectory(self.path), *self._checkpoint_steps()])

@@ -1,9 +1,9 @@
 """Removals: files that are no longer part of a log, on their way out.
 
-Owns when each is removed, and how fast: one piece of work at a time, with a rest after each that
-is as long as it took, so that a large deletion leaves the disk to others half of the time. Must not
-know logs: what comes here is out of use under a name that says so (`.deleted`, `-delete`), and the
-next start removes what is still there.
+Owns what directories are called until then, when each file is removed, and how fast: one piece of
+work at a time, with a rest after each that is as long as it took, so that a large deletion leaves
+the disk to others half of the time. Must not know logs: what comes here is out of use under a name
+that says so (`.deleted`, `-delete`), and the next start removes what is still there.
 """
 
 from __future__ import annotations
@@ -12,10 +12,24 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
 
+from ottla.core.model import TopicId
 from ottla.core.ports import Clock, Disk, DiskError, Step, Timers
 
 Work = Sequence[Step]
 _REST_MAX_S = 5.0
+_NAME_BYTES_MAX = 255
+"""Of a file, on about every file system. A topic's name may have 249."""
+
+
+def aside_name(directory: str, topic_id: TopicId, suffix: str) -> str:
+    """What a partition's directory is called once it is out of use, as by Kafka: where that would
+    be longer than a file system takes, the topic's name is cut, and the id tells it from others."""
+    above, slash, name = directory.rpartition("/")
+    topic, dash, number = name.rpartition("-")
+    ending = f"{dash}{number}.{topic_id.hex()}{suffix}"
+    # By bytes: a directory that somebody put there may have any name.
+    cut = topic.encode("utf-8", "surrogateescape")[: _NAME_BYTES_MAX - len(ending)]
+    return f"{above}{slash}{cut.decode('utf-8', 'surrogateescape')}{ending}"
 
 
 class Removals:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import EIO, ENOENT
+from errno import EIO, ENAMETOOLONG, ENOENT
 from typing import Literal, TypeAlias, TypeVar
 
 from ottla.core.model import FileSlice, Offset
@@ -54,6 +54,7 @@ T = TypeVar("T")
 
 SECTOR = 512
 _PAGE = 4096
+_NAME_BYTES_MAX = 255
 
 CrashPolicy: TypeAlias = Literal["any", "prefix", "nothing", "everything"]
 """What a crash keeps of each file's unsynced writes: a drawn mixture, a prefix with a torn end,
@@ -440,6 +441,8 @@ class SimDisk:
         node = folder.names.get(name)
         if node is None:
             raise _error("rename", source, ENOENT)
+        if len(new_name.encode("utf-8", "surrogateescape")) > _NAME_BYTES_MAX:
+            raise _error("rename", source, ENAMETOOLONG)
         folder.change(Rename(name, new_name, node))
 
     def _remove(self, path: str) -> None:

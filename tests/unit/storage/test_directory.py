@@ -198,6 +198,21 @@ def test_a_deleted_log_is_gone_and_a_namesake_begins_anew(world):
     assert log.end == 1
 
 
+@pytest.mark.parametrize("topic", ["t" * 249, "\N{SNOWMAN}" * 80, "\udcff" * 240])
+def test_a_log_with_the_longest_of_names_can_be_deleted_and_set_aside(world, topic):
+    name = TopicPartition(topic, 0)
+    directory = world.start()
+    world.append(directory, name)
+    gone = directory.delete(name)
+    world.settle()
+    gone.result()
+    world.append(directory, name)
+    [aside] = directory.set_aside([name])
+    assert aside.endswith(f"-0.{TOPIC_ID.hex()}-stray")
+    assert aside.rpartition("/")[2] in world.disk.names("/data")
+    assert world.start().logs == {}
+
+
 def test_what_checkpoints_say_of_a_log_that_is_not_here_is_forgotten_at_a_start(world):
     directory = world.start()
     world.append(directory)
