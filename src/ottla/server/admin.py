@@ -147,8 +147,10 @@ class Admin:
     def report(self) -> dict[str, Any]:
         """All that there is to tell. Raises TimeoutError where the loop does not answer,
         RuntimeError where it is gone."""
-        head = self._on_loop(lambda: stats.broker(self._context))
-        everyone = self._on_loop(lambda: list(self._context.table))
+        context = self._context
+        # At once: what is deleted in between would be neither here nor among what is gone, and the
+        # sums would fall. What is deleted later is still here.
+        head, everyone = self._on_loop(lambda: (stats.broker(context), list(context.table)))
         found: list[dict[str, Any]] = []
         for at in range(0, len(everyone), _AT_ONCE):
             found += self._on_loop(partial(stats.partitions, everyone[at : at + _AT_ONCE]))
