@@ -269,7 +269,7 @@ class LogDirectory:
         gone: Pending[None] = Pending()
         leaving: Pending[None] = Pending()
         self._leaving[partition] = leaving
-        aside = aside_name(log.directory, log.topic_id, _DELETE)
+        aside = aside_name(log.directory, log.topic_id, _DELETE, set())
 
         def remove() -> None:
             self._departing.append(_Departure(partition, log, aside, gone, leaving))
@@ -333,18 +333,18 @@ class LogDirectory:
         At start only: blocks. Raises DiskError. The checkpoints forget them before a namesake can
         be made: by what they say of these logs it would be damaged, or begin where they began.
         """
-        asides = []
-        steps: list[Step] = []
+        renames = []
+        taken = set(self.disk.names(self.path))
         for partition in partitions:
             log = self.logs.pop(partition)
             log.close()
             self.cleaned.pop(partition, None)
             self.adoptable.discard(partition)
-            asides.append(aside_name(log.directory, log.topic_id, _STRAY))
-            steps.append(RenamePath(log.directory, asides[-1]))
-        if steps:
-            self.disk.perform_now([*steps, SyncDirectory(self.path), *self._checkpoint_steps()])
-        return asides
+            aside = aside_name(log.directory, log.topic_id, _STRAY, taken)
+            renames.append(RenamePath(log.directory, aside))
+        if renames:
+            self.disk.perform_now([*renames, SyncDirectory(self.path), *self._checkpoint_steps()])
+        return [one.target for one in renames]
 
     # -- checkpoints
 

@@ -21,15 +21,25 @@ _NAME_BYTES_MAX = 255
 """Of a file, on about every file system. A topic's name may have 249."""
 
 
-def aside_name(directory: str, topic_id: TopicId, suffix: str) -> str:
+def aside_name(directory: str, topic_id: TopicId, suffix: str, taken: set[str]) -> str:
     """What a partition's directory is called once it is out of use, as by Kafka: where that would
-    be longer than a file system takes, the topic's name is cut, and the id tells it from others."""
+    be longer than a file system takes, the topic's name is cut, and the id tells it from others.
+
+    A number is added while the name is `taken`, as it is from then on: a directory of the same id
+    may have been put there again.
+    """
     above, slash, name = directory.rpartition("/")
-    topic, dash, number = name.rpartition("-")
-    ending = f"{dash}{number}.{topic_id.hex()}{suffix}"
-    # By bytes: a directory that somebody put there may have any name.
-    cut = topic.encode("utf-8", "surrogateescape")[: _NAME_BYTES_MAX - len(ending)]
-    return f"{above}{slash}{cut.decode('utf-8', 'surrogateescape')}{ending}"
+    topic, dash, partition = name.rpartition("-")
+    raw = topic.encode("utf-8", "surrogateescape")  # somebody may have put any name there
+    for number in count(1):
+        again = f"_{number}" if number > 1 else ""
+        ending = f"{dash}{partition}.{topic_id.hex()}{again}{suffix}"
+        cut = raw[: _NAME_BYTES_MAX - len(ending)].decode("utf-8", "surrogateescape")
+        aside = cut + ending
+        if aside not in taken:
+            break
+    taken.add(aside)
+    return f"{above}{slash}{aside}"
 
 
 class Removals:

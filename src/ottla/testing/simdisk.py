@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import EIO, ENAMETOOLONG, ENOENT
+from errno import EIO, ENAMETOOLONG, ENOENT, ENOTEMPTY
 from typing import Literal, TypeAlias, TypeVar
 
 from ottla.core.model import FileSlice, Offset
@@ -443,6 +443,9 @@ class SimDisk:
             raise _error("rename", source, ENOENT)
         if len(new_name.encode("utf-8", "surrogateescape")) > _NAME_BYTES_MAX:
             raise _error("rename", source, ENAMETOOLONG)
+        there = beside.names.get(new_name)
+        if isinstance(there, Folder) and there.names:
+            raise _error("rename", source, ENOTEMPTY)
         folder.change(Rename(name, new_name, node))
 
     def _remove(self, path: str) -> None:

@@ -213,6 +213,19 @@ def test_a_log_with_the_longest_of_names_can_be_deleted_and_set_aside(world, top
     assert world.start().logs == {}
 
 
+def test_logs_of_one_name_and_id_are_set_aside_one_after_the_other(world):
+    several = [TopicPartition("t" * 248 + end, 0) for end in "ab"]  # the same once they are cut
+    kept = set()
+    for _ in range(2):
+        directory = world.start()
+        for name in several:
+            world.append(directory, name)
+        kept |= set(directory.set_aside(several))
+    assert len(kept) == 4
+    assert {path.rpartition("/")[2] for path in kept} <= set(world.disk.names("/data"))
+    assert world.start().logs == {}
+
+
 def test_what_checkpoints_say_of_a_log_that_is_not_here_is_forgotten_at_a_start(world):
     directory = world.start()
     world.append(directory)
