@@ -242,6 +242,14 @@ class Item:
         self.verification = partition.verify(*who, batch.base_sequence, bumps=adds)
         return self.verification is not None
 
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether a marker has come since its verification was begun."""
+        batch, partition, verification = self.batch, self.partition, self.verification
+        if batch is None or partition is None or verification is None:
+            return False
+        return not partition.is_verifying(batch.producer_id, verification)
+
     def refuted(self, error: ErrorCode) -> None:
         """The coordinator refuses it."""
         batch, partition, verification = self.batch, self.partition, self.verification
@@ -377,7 +385,6 @@ class Produce:
 
     def admit(self) -> Reply | Parked:
         """Ask the transaction's coordinator about what its partitions don't know of yet."""
-        adds = self.request.api_version >= ADDS_SINCE
         asked: list[Item] = []
         producers: set[tuple[int, int]] = set()
         for item in self.items:
@@ -389,33 +396,43 @@ class Produce:
         if len(producers) > 1:
             self._refuse_all(ErrorCode.INVALID_PRODUCER_ID_MAPPING, "more than one producer")
             return self.proceed()
-        asked = [item for item in asked if item.verify(adds)]
+        return self._ask(asked) if asked else self.proceed()
+
+    def _ask(self, items: list[Item], *, is_again: bool = False) -> Reply | Parked:
+        """As `admit`, of batches of one producer."""
+        adds = self.request.api_version >= ADDS_SINCE
+        asked = [item for item in items if item.verify(adds)]
         if not asked:
             return self.proceed()
+        batch = asked[0].batch
+        assert batch is not None, "what is verified may still be appended"
         admitted = self.context.transactions.admit(
             self.request.body.transactional_id or "",
-            *producers.pop(),
+            batch.producer_id,
+            batch.producer_epoch,
             [item.partition.key for item in asked if item.partition is not None],
             add=adds,
         )
-        return self.admitting(asked, admitted)
+        return self.admitting(asked, admitted, is_again=is_again)
 
-    def admitting(self, asked: list[Item], admitted: Soon[Admitted]) -> Reply | Parked:
+    def admitting(
+        self, asked: list[Item], admitted: Soon[Admitted], *, is_again: bool = False
+    ) -> Reply | Parked:
         """Go on when the coordinator has answered."""
         if not isinstance(admitted, Pending):
-            return self._admitted(asked, admitted)
+            return self._admitted(asked, admitted, is_again)
         if admitted.done:
-            return self._admitted(asked, admitted.result())
+            return self._admitted(asked, admitted.result(), is_again)
         deadline_s = max(self.request.body.timeout_ms / 1000, _PREPARE_S_MIN)
 
         def resume() -> Reply | Parked:
             # Too late is what Kafka makes of a connection that breaks.
             late = ErrorCode.NETWORK_EXCEPTION
-            return self._admitted(asked, admitted.result() if admitted.done else late)
+            return self._admitted(asked, admitted.result() if admitted.done else late, is_again)
 
         return Parked(admitted, resume, deadline_s, before_effect=True)
 
-    def _admitted(self, asked: list[Item], admitted: Admitted) -> Reply | Parked:
+    def _admitted(self, asked: list[Item], admitted: Admitted, is_again: bool) -> Reply | Parked:
         """Refuse what the coordinator has refused, in codes that the client's version knows."""
         for item in asked:
             assert item.partition is not None, "only what has a partition was asked about"
@@ -424,6 +441,13 @@ class Produce:
                 item.refuted(error)
                 refused = _refusal(error, self.request.api_version)
                 item.refuse(refused.error, refused)
+        # Who has waited for the transaction before was overtaken by its marker, and what was begun
+        # before that is worth nothing to the log (I41). Once: another marker is this one's end. Not
+        # of older versions, where a batch of the transaction before has the same epoch.
+        if not is_again and self.request.api_version >= ADDS_SINCE:
+            overtaken = [item for item in asked if item.is_overtaken]
+            if overtaken:
+                return self._ask(overtaken, is_again=True)
         return self.proceed()
 
     # --- before the effect, for all --------------------------------------------------------

@@ -70,8 +70,12 @@ def handle(context: Context, request: Request[TxnOffsetCommitRequest]) -> Reply 
     if not body.transactional_id:
         return _answer(answer, responses, ErrorCode.INVALID_REQUEST)
     committing = _Committing(context, request, commits)
+    # Nothing behind it may come first: an EndTxn would end a transaction that it is not in yet.
     return when_replied(
-        committing.result, partial(_answer, answer, responses), write_deadline_s(context)
+        committing.result,
+        partial(_answer, answer, responses),
+        write_deadline_s(context),
+        before_effect=True,
     )
 
 
@@ -114,6 +118,10 @@ class _Committing:
         if isinstance(partition, ErrorCode):
             self.result.complete(ErrorCode.COORDINATOR_NOT_AVAILABLE)
             return
+        self._ask(partition)
+
+    def _ask(self, partition: Partition, *, is_again: bool = False) -> None:
+        body = self._request.body
         adds = self._request.api_version >= ADDS_SINCE
         verification = partition.verify(
             body.producer_id, body.producer_epoch, NO_SEQUENCE, bumps=adds
@@ -121,23 +129,32 @@ class _Committing:
         if verification is None:  # what it has written there before is verified
             self._commit(None)
             return
-        admitted = context.transactions.admit(
-            body.transactional_id, body.producer_id, body.producer_epoch, [place], add=adds
+        admitted = self._context.transactions.admit(
+            body.transactional_id, body.producer_id, body.producer_epoch, [partition.key], add=adds
         )
+        go_on = partial(self._admitted, partition, verification, is_again)
         if isinstance(admitted, Pending):
-            admitted.then(lambda: self._admitted(partition, admitted.result(), verification))
+            admitted.then(lambda: go_on(admitted.result()))
         else:
-            self._admitted(partition, admitted, verification)
+            go_on(admitted)
 
     def _admitted(
         self,
         partition: Partition,
-        admitted: Admitted,
         verification: Verification,
+        is_again: bool,
+        admitted: Admitted,
     ) -> None:
+        producer_id = self._request.body.producer_id
         if error := said_of(partition.key, admitted):
-            partition.refuted(self._request.body.producer_id, verification, error)
+            partition.refuted(producer_id, verification, error)
             self.result.complete(_known(error, self._request.api_version))
+        elif (
+            not is_again
+            and self._request.api_version >= ADDS_SINCE
+            and not partition.is_verifying(producer_id, verification)
+        ):
+            self._ask(partition, is_again=True)  # as in Produce: the marker before has come since
         else:
             self._commit(verification)
 

@@ -286,6 +286,10 @@ class Partition:
         """
         return self.log.producers.verify(producer_id, epoch, sequence, bumps=bumps)
 
+    def is_verifying(self, producer_id: int, verification: Verification) -> bool:
+        """Whether it still stands; else begin anew, and ask the coordinator again."""
+        return self.log.producers.is_verifying(producer_id, verification)
+
     def refuted(self, producer_id: int, verification: Verification, error: ErrorCode) -> None:
         """The coordinator has refused it so; where that is for good, it is forgotten."""
         if error in _REFUSED_FOR_GOOD:

@@ -214,6 +214,10 @@ class ProducerStates:
             verification.heard_ms = 0
         return verification
 
+    def is_verifying(self, producer_id: int, verification: Verification) -> bool:
+        """Whether it still stands: no marker of the producer's has come since it was begun."""
+        return self._verifying.get(producer_id) is verification
+
     def refute(self, producer_id: int, verification: Verification) -> None:
         """The coordinator knows no such producer, nor ever will again: forget that it was asked.
 

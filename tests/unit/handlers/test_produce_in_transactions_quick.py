@@ -202,6 +202,30 @@ def test_a_transactions_usual_request_is_answered_as_if_it_had_no_way_of_its_own
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("policy", ["os", "commit"])
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_batch_that_begins_a_transaction_waits_for_the_marker_of_the_one_before(
+    commit, policy, quick, monkeypatch
+):
+    """The first abort of a segment has an index made before its marker is written."""
+    if not quick:
+        monkeypatch.delattr(handler, "quick")
+    for seed in range(10):
+        session = Session(12, 1, policy)
+        session.node.random.seed(seed)
+        session.begin()
+        session.put("first", 0)
+        session.node.settle()
+        session.end(commit=commit)
+        session.put("second", 0)
+        session.node.settle()
+        session.node.advance(1)
+        answers = [call.answer for name, call, _ in session.calls if name in {"first", "second"}]
+        told = [answer.responses[0].partition_responses[0].error_code for answer in answers]
+        assert told == [0, 0], f"seed {seed}"
+
+
 @pytest.mark.parametrize("version", [9, 12])
 @pytest.mark.parametrize("acks", [-1, 1])
 def test_most_requests_of_transactions_go_the_quick_way(version, acks, monkeypatch):
