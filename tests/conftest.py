@@ -4,6 +4,7 @@ Owns the two hypothesis profiles and the markers' effects. Fixtures of one suite
 """
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -13,6 +14,11 @@ from tests import reference
 from tests.processes import Broker
 
 SOAK = os.environ.get("OTTLA_SOAK") == "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts a run in the background so, and all that the run starts
+    # would have it from there: tests of Ctrl-C would wait in vain.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A failure prints the blob that repeats it: CONTRIBUTING.md says how. No deadline: two cores of a
 # busy machine make one, and it would find nothing but the machine.
