@@ -49,8 +49,9 @@ class ReadAhead:
     def bring(self, disk: Disk, piece: FileSlice, limit: int) -> Pending[None]:
         """Bring a piece in, and then what lies behind it, up to `limit`. Fails with DiskError."""
         start, end = piece.position, piece.position + piece.length
-        # What was in and is wanted again was pushed out: from here on it is read ahead of anew.
-        if not self._begin <= start <= self._until or end <= self._through:
+        elsewhere = not self._begin <= start <= self._until
+        pushed_out = end <= self._through  # it was in, and yet it is wanted
+        if elsewhere or pushed_out:
             self._begin = self._through = self._until = start
         result: Pending[None] = Pending()
         bringing = disk.warm(piece)

@@ -274,10 +274,10 @@ class Segment:
             self._remember(offset, position)
         elif position >= limit:
             return None
-        if self.ahead is not None and not self._is_fresh(position):
+        if self.ahead is not None and position < (fresh_from := self._fresh_from()):
             # A scan looks for the last's end. What is fresh is no edge: it moves while the reader
             # is away, and who went to a thread for it would be sent there again and again.
-            touched = min(position + max_bytes + _CHUNK, limit, self._fresh_from())
+            touched = min(position + max_bytes + _CHUNK, limit, fresh_from)
             if self.ahead.at_edge(position, touched):
                 return Absent(self, FileSlice(self.log, position, touched - position))
         if position + max_bytes >= limit:
@@ -455,20 +455,17 @@ class Segment:
             del recent[next(iter(recent))]
         recent[offset] = position
 
-    def _is_fresh(self, position: int) -> bool:
-        """Whether it lies in the last 8 MiB of what this process itself wrote.
+    def _fresh_from(self) -> int:
+        """Where the last 8 MiB begin of what this process itself wrote.
 
         Those pages were dirty a moment ago, and most fetches are for them: nobody asks for them.
         """
-        return position >= self._written_from and self.size - position <= _TAIL_BYTES
-
-    def _fresh_from(self) -> int:
-        """Where that begins."""
-        return max(self._written_from, self.size - _TAIL_BYTES)
+        written, tail = self._written_from, self.size - _TAIL_BYTES
+        return written if written > tail else tail  # a call of max() takes longer than all this
 
     def _absent(self, position: int, end: int) -> bool:
         """Whether some pages are probably not in memory (a heuristic, 0.8 µs a probe)."""
-        if self._is_fresh(position):
+        if position >= self._fresh_from():
             return False
         known = self.ahead is not None and self.ahead.holds(position, end)
         read = self.log.read_nowait
