@@ -294,9 +294,8 @@ def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
 
 
 _COMMIT_HEAD = Packing(">hqi")
-_COMMIT_TAIL = Packing(">q3x16s")
+_COMMIT_TAIL = Packing(">q3s16s")
 _TOPIC_ID_TAG = b"\x01\x00\x10"  # one tag, number 0, 16 bytes
-_COMMIT_END = Packing(">q3s16s")
 
 
 def _usual_commit(value: OffsetCommitValue) -> bytes:
@@ -307,7 +306,7 @@ def _usual_commit(value: OffsetCommitValue) -> bytes:
             _COMMIT_HEAD.pack(4, value.offset, value.leader_epoch),
             write_uvarint(len(metadata) + 1),
             metadata,
-            _COMMIT_END.pack(value.commit_timestamp, _TOPIC_ID_TAG, value.topic_id),
+            _COMMIT_TAIL.pack(value.commit_timestamp, _TOPIC_ID_TAG, value.topic_id),
         )
     )
 
@@ -328,10 +327,10 @@ def _commit(key: bytes, value: bytes) -> Entry | None:
     tail_at = metadata_at + value[metadata_at - 1] - 1
     if version != 4 or topic_end + 4 != len(key) or tail_at + _COMMIT_TAIL.size != len(value):
         return None
+    timestamp, tag, topic_id = _COMMIT_TAIL.unpack_from(value, tail_at)
     # A metadata length past 127 takes two bytes; its first one is then 128 or more.
-    if value[tail_at + 8 : tail_at + 11] != _TOPIC_ID_TAG or value[metadata_at - 1] > 0x7F:
+    if tag != _TOPIC_ID_TAG or value[metadata_at - 1] > 0x7F:
         return None
-    timestamp, topic_id = _COMMIT_TAIL.unpack_from(value, tail_at)
     try:
         group, topic = key[4:group_end].decode(), key[topic_at:topic_end].decode()
         metadata = value[metadata_at:tail_at].decode()
