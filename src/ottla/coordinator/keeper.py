@@ -48,6 +48,8 @@ AGAIN_S = 0.5
 _BATCH_OVERHEAD = 61 + 64
 _RECORD_OVERHEAD = 32
 """The most that a record has beside its key and value."""
+_Outcome: TypeAlias = ErrorCode | Iterator[Pending[None] | ErrorCode]
+"""What a write comes to at once, or what yields first what it has to wait for."""
 _DONE: Final = ErrorCode.NONE
 _Pair: TypeAlias = tuple[bytes, bytes | None]
 """An entry as bytes: its record's key and value."""
@@ -166,13 +168,7 @@ class Keeper(Generic[S]):
             result: Pending[Any] = Pending()
             self.submit(Operation(decide, result))
             return result
-        self._busy = True
-        try:
-            decision = decide(self.shard)
-            outcome = self._write_decided(decision)
-        except BaseException:
-            self._busy = False
-            raise
+        decision, outcome = self._decide(decide)
         if outcome is _DONE:
             self._busy = False
             for effect in decision.effects:
@@ -267,14 +263,7 @@ class Keeper(Generic[S]):
 
     def _run(self, operation: Operation[S]) -> None:
         """Decide; and unless files must be made first, also all that follows."""
-        assert not self._busy, "one operation at a time"
-        self._busy = True
-        try:
-            decision = operation.decide(self.shard)
-            outcome = self._write_decided(decision)
-        except BaseException:
-            self._busy = False
-            raise
+        decision, outcome = self._decide(operation.decide)
         if outcome is _DONE:
             self._busy = False
             self._conclude(operation, decision)
@@ -283,6 +272,17 @@ class Keeper(Generic[S]):
             operation.refused(outcome)
         else:
             self._begin_to_wait(operation, decision, outcome)
+
+    def _decide(self, decide: Callable[[S], Decision[R]]) -> tuple[Decision[R], _Outcome]:
+        """What is decided, and what its being written comes to: busy until that is dealt with."""
+        assert not self._busy, "one operation at a time"
+        self._busy = True
+        try:
+            decision = decide(self.shard)
+            return decision, self._write_decided(decision)
+        except BaseException:
+            self._busy = False
+            raise
 
     def _begin_to_wait(
         self,
@@ -329,9 +329,7 @@ class Keeper(Generic[S]):
             raise
         self._next()
 
-    def _write_decided(
-        self, decision: Decision[Any]
-    ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
+    def _write_decided(self, decision: Decision[Any]) -> _Outcome:
         """Append and replay: what it comes to; or what yields first what must be waited for, and
         then why it ends, if it ends badly. Most of what is ever asked has no need of that."""
         entries = decision.entries
@@ -345,9 +343,7 @@ class Keeper(Generic[S]):
             return self._end_transaction(decision.ending)
         return _DONE
 
-    def _write_single(
-        self, decision: Decision[Any], entry: Entry
-    ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
+    def _write_single(self, decision: Decision[Any], entry: Entry) -> _Outcome:
         """As `_write_whole` and `_append`, of what is most usual: one entry, of nobody's batch."""
         key, value = self._codec.encode(entry)
         batch = BatchView(memoryview(build_single(key, value, self._clock.wall_ms())))
@@ -362,9 +358,7 @@ class Keeper(Generic[S]):
         self.shard.replay(entry)
         return _DONE
 
-    def _write_whole(
-        self, decision: Decision[Any]
-    ) -> ErrorCode | Iterator[Pending[None] | ErrorCode]:
+    def _write_whole(self, decision: Decision[Any]) -> _Outcome:
         """Append and replay what goes into one batch."""
         entries, encode = decision.entries, self._codec.encode
         pairs = [encode(entry) for entry in entries]
