@@ -96,8 +96,7 @@ class Runtime(Generic[S]):
 
     def ask(self, key: str, decide: Callable[[S], Decision[R]]) -> Soon[R | ErrorCode]:
         """As `submit`; but a reply that leaves at once is returned as it is."""
-        count = self._journals.count()
-        keeper = self._keepers.get(java_hash(key) % count) if count else None
+        keeper = self._keeper_of(key)
         if keeper is None or keeper.failure or self._stopped or self._waiting:
             return self.submit(key, decide)
         return keeper.ask(decide)
@@ -105,11 +104,14 @@ class Runtime(Generic[S]):
     def settled(self, key: str) -> S | None:
         """The key's shard, where nothing is under way in it and all that it has written is
         committed: what it says at once is what `submit` would be told. Else None: submit."""
-        count = self._journals.count()
-        keeper = self._keepers.get(java_hash(key) % count) if count else None
+        keeper = self._keeper_of(key)
         if keeper is None or self._stopped or self._waiting or not keeper.is_settled:
             return None
         return keeper.shard
+
+    def _keeper_of(self, key: str) -> Keeper[S] | None:
+        count = self._journals.count()
+        return self._keepers.get(java_hash(key) % count) if count else None
 
     def submit_to(
         self, partition: int, decide: Callable[[S], Decision[R]]
@@ -160,8 +162,7 @@ class Runtime(Generic[S]):
 
     def loaded_shard(self, key: str) -> S | None:
         """The key's shard, if it could answer now; for what only looks."""
-        count = self._journals.count()
-        keeper = self._keepers.get(java_hash(key) % count) if count else None
+        keeper = self._keeper_of(key)
         return keeper.shard if keeper is not None and keeper.is_loaded else None
 
     def loaded_shards(self) -> list[S]:
