@@ -67,6 +67,14 @@ Soon: TypeAlias = T | Pending[T]
 always is, what costs would be the Pending."""
 
 
+def when_told(asked: Soon[T], call: Callable[[T], None]) -> None:
+    """Call with what is told: now, where it is there at once. Of a Pending that never fails."""
+    if isinstance(asked, Pending):
+        asked.then(lambda: call(asked.result()))
+    else:
+        call(asked)
+
+
 def completed(value: T) -> Pending[T]:
     """A Pending that already has its value."""
     pending: Pending[T] = Pending()

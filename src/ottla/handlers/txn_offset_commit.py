@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ottla.coordinator.group.shard import Commit, Member
 from ottla.coordinator.transaction.ports import said_of
 from ottla.core.model import TopicPartition
-from ottla.core.pending import Pending
+from ottla.core.pending import Pending, when_told
 from ottla.handlers.asking import when_replied, write_deadline_s
 from ottla.handlers.internal_topics import OFFSETS_TOPIC
 from ottla.handlers.limits import note_full, too_many
@@ -94,7 +94,7 @@ class _Committing:
     """One request on its way: the topic of offsets, the transaction, the group. Once it has begun
     it goes on without its client, as in Kafka."""
 
-    __slots__ = ("_commits", "_context", "_request", "_verification", "result")
+    __slots__ = ("_commits", "_context", "_request", "result")
 
     def __init__(
         self, context: Context, request: Request[TxnOffsetCommitRequest], commits: list[Commit]
@@ -102,7 +102,6 @@ class _Committing:
         self._context = context
         self._request = request
         self._commits = commits
-        self._verification: Verification | None = None
         self.result: Pending[list[ErrorCode] | ErrorCode] = Pending()
         made = context.groups.when_made()
         made.then(partial(self._made, made))
@@ -132,11 +131,7 @@ class _Committing:
         admitted = self._context.transactions.admit(
             body.transactional_id, body.producer_id, body.producer_epoch, [partition.key], add=adds
         )
-        go_on = partial(self._admitted, partition, verification, is_again)
-        if isinstance(admitted, Pending):
-            admitted.then(lambda: go_on(admitted.result()))
-        else:
-            go_on(admitted)
+        when_told(admitted, partial(self._admitted, partition, verification, is_again))
 
     def _admitted(
         self,

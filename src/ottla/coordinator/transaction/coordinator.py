@@ -20,7 +20,7 @@ from ottla.coordinator.transaction.metadata import BUMPING
 from ottla.coordinator.transaction.sending import Sending
 from ottla.coordinator.transaction.shard import Needs, TransactionShard
 from ottla.core import group_options as options
-from ottla.core.pending import Pending, Soon
+from ottla.core.pending import Pending, Soon, when_told
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Transactions:
         if not isinstance(added, Pending) and added is not _CONCURRENT:
             return added
         joining = _Joining(name, producer, partitions, version)
-        self._when_added(joining, added)
+        when_told(added, partial(self._added, joining))
         return joining.result
 
     def verify(
@@ -209,13 +209,7 @@ class Transactions:
     # --- joining, once the transaction before has ended ------------------------------------
 
     def _add(self, joining: _Joining) -> None:
-        self._when_added(joining, self.add_partitions(*joining.asks))
-
-    def _when_added(self, joining: _Joining, asked: Soon[ErrorCode]) -> None:
-        if isinstance(asked, Pending):
-            asked.then(lambda: self._added(joining, asked.result()))
-        else:
-            self._added(joining, asked)
+        when_told(self.add_partitions(*joining.asks), partial(self._added, joining))
 
     def _added(self, joining: _Joining, told: ErrorCode) -> None:
         if told is not ErrorCode.CONCURRENT_TRANSACTIONS or joining.is_late:

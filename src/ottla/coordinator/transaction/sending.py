@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ottla.coordinator.decision import Decision, Ending
 from ottla.coordinator.transaction.states import TransactionState
-from ottla.core.pending import Pending
+from ottla.core.pending import Pending, when_told
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -116,10 +116,7 @@ class Sending:
             elif wanted:
                 self._write(name, ending, left, min(2 * waited_s, AGAIN_S_MAX))
 
-        if isinstance(asked, Pending):
-            asked.then(lambda: answered(asked.result()))
-        else:
-            answered(asked)
+        when_told(asked, answered)
 
     def _complete(self, name: str, ending: Ending) -> None:
         asked = self._ask(name, lambda shard: shard.complete(name, ending[:2]))
