@@ -208,6 +208,14 @@ def test_nothing_is_listed_where_nobody_ever_asked_for_a_transaction(node: SimNo
     assert "__transaction_state" not in node.view.image.topics
 
 
+def counted_turns(node: SimNode, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One for each turn of the loop that somebody asks for from now on."""
+    turns: list[None] = []
+    soon = node.loop.soon
+    monkeypatch.setattr(node.loop, "soon", lambda call: (turns.append(None), soon(call))[1])
+    return turns
+
+
 @pytest.mark.parametrize("version", [0, 2])
 def test_many_transactions_are_listed_a_slice_at_a_time_with_the_same_answer(
     node: SimNode, monkeypatch: pytest.MonkeyPatch, version: int
@@ -217,9 +225,7 @@ def test_many_transactions_are_listed_a_slice_at_a_time_with_the_same_answer(
     body = ListTransactionsRequest(state_filters=["Empty", "Asleep"])
     at_once = ask(node, body, version)
     monkeypatch.setattr(listing, "SLICE_COUNT", 3)
-    turns: list[None] = []
-    soon = node.loop.soon
-    monkeypatch.setattr(node.loop, "soon", lambda call: (turns.append(None), soon(call))[1])
+    turns = counted_turns(node, monkeypatch)
     assert ask(node, body, version) == at_once
     assert len(at_once.transaction_states) == 20
     assert len(turns) >= 6
@@ -245,10 +251,8 @@ def test_h110_a_pattern_is_matched_a_slice_at_a_time(
 ) -> None:
     for number in range(9):
         begun(node, f"job-{number}")
-    turns: list[None] = []
     monkeypatch.setattr(list_transactions, "SLICE_STEPS", 12)
-    soon = node.loop.soon
-    monkeypatch.setattr(node.loop, "soon", lambda call: (turns.append(None), soon(call))[1])
+    turns = counted_turns(node, monkeypatch)
     answer = ask(node, ListTransactionsRequest(transactional_id_pattern="job-[2-5]"), 2)
     assert sorted(states(answer)) == ["job-2", "job-3", "job-4", "job-5"]
     assert len(turns) >= 4
