@@ -1,3 +1,8 @@
+"""Results that come at once or later reach the same call."""
+
+from __future__ import annotations
+
+from ottla.core.pending import Pending, when_told
 
 
 def test_what_is_told_at_once_and_what_comes_later_reach_the_same_call() -> None:
