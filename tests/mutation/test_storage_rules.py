@@ -230,8 +230,8 @@ MUTANTS = [
     ),
     _rule(
         "a log without an id gets no recovery point",
-        "directory",
-        "if log.on_disk and (log.topic_id != NO_TOPIC_ID or name in self.adoptable)",
+        "checkpoint_files",
+        "if log.on_disk and (log.topic_id != NO_TOPIC_ID or name in self._adoptable)",
         "if log.on_disk",
         DIRECTORY,
     ),

@@ -147,7 +147,7 @@ class History:
 
     def note(self) -> None:
         self.flushed = max(self.flushed, self.log.flushed)
-        self.upto = max(self.upto, self.directory.cleaned.get(PARTITION, 0))
+        self.upto = max(self.upto, self.directory.checkpoints.cleaned.get(PARTITION, 0))
 
     def put(self, raw: bytearray, marker: EndMarker | None = None) -> int | None:
         batch = BatchView(memoryview(raw))
@@ -214,7 +214,7 @@ class History:
 
     def delete_records(self) -> None:
         offset = Offset(self.random.randint(self.log.start, self.log.flushed))
-        self.directory.move_start(self.log, offset)
+        self.directory.starts.move(self.log, offset)
         self.turn(self.random.randrange(30))
 
     def compact(self) -> None:
@@ -358,7 +358,7 @@ class History:
 
     def check_compacted(self) -> None:
         """Below what was compacted only the latest are left, and farewells not yet old."""
-        upto = self.directory.cleaned.get(PARTITION, Offset(0))
+        upto = self.directory.checkpoints.cleaned.get(PARTITION, Offset(0))
         committed = [o for o in sorted(self.written) if o not in self.aborted]
         latest = {self.written[o].key: o for o in committed if o < upto}
         for segment in self.log.segments:

@@ -108,7 +108,7 @@ class Stepwise(History):
             if isinstance(model, Asked) and log.flushed > log.start and log.on_disk:
                 offset = Offset(self.random.randint(log.start, log.flushed))
                 model.start_asked = max(model.start_asked, offset)
-                done = self.directory.move_start(log, offset)
+                done = self.directory.starts.move(log, offset)
 
                 done.then(partial(_moved, done, model, offset))
                 return f"start of {name} to {offset}"

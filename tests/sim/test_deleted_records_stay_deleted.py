@@ -74,7 +74,7 @@ class World:
         log.append(batch, LeaderEpoch(self.epoch))
 
     def move_start(self, log: Log, offset: int) -> Pending[None]:
-        return self.directory.move_start(log, Offset(offset))
+        return self.directory.starts.move(log, Offset(offset))
 
     def names(self, suffix: str) -> list[int]:
         self.disk.on_loop = False
@@ -181,7 +181,7 @@ def test_files_that_could_not_be_removed_are_reported_and_go_at_the_next_start()
     world = World(1)
     log = world.filled()
     reported: list[DiskError] = []
-    world.directory.left_behind = reported.append
+    world.directory.removals.failed = reported.append
     world.disk.faults = [Fault("rename", path="00.log")]
     done = world.move_start(log, 35)
     world.settle()

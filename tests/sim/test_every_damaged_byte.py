@@ -156,8 +156,8 @@ def image(stop: str) -> Image:
     """A directory after a clean stop, or as kill -9 leaves it some time after a checkpoint."""
     world = World({})
     logs = {key: world.directory.create(key, IDS[key], SETTINGS) for key in (HURT, WELL)}
-    world.directory.retention_ms = lambda: 1_700_000_000_000
-    world.directory.note_cleaned(WELL, Offset(0))
+    world.directory.checkpoints.retention_ms = lambda: 1_700_000_000_000
+    world.directory.checkpoints.note_cleaned(WELL, Offset(0))
     source = _batches()
     certain = {}
     while not _has_all(logs[HURT]):

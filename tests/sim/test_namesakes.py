@@ -110,12 +110,12 @@ def test_a_topic_made_anew_takes_nothing_from_its_namesake_whatever_a_power_cut_
     if synced:
         life.directory.rounds.request(life.log)
     life.settle()
-    life.directory.move_start(life.log, Offset(5))
+    life.directory.starts.move(life.log, Offset(5))
     life.settle()
     if synced:
         life.directory.checkpoint()
         life.settle()
-        life.directory.note_cleaned(T0, Offset(7))
+        life.directory.checkpoints.note_cleaned(T0, Offset(7))
         life.settle()
     life.directory.delete(T0)  # the metadata says so from here on
     life.create(NEW)
@@ -131,7 +131,7 @@ def test_a_topic_made_anew_takes_nothing_from_its_namesake_whatever_a_power_cut_
             tried.add(key)
             found = after(files, policy, 2, 1)
             assert (found.log.topic_id, found.log.start, found.log.end) == (NEW, 0, 0)
-            assert T0 not in found.directory.cleaned
+            assert T0 not in found.directory.checkpoints.cleaned
             seconds += written_on(files, policy, dice)
         if waiting.done:
             break

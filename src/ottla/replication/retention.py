@@ -46,8 +46,9 @@ class Retention:
         self._table = table
         self._timers = timers
         settle_ms = config[options.RETENTION_SETTLE_MS]
-        self.clock = RetentionClock(clock, uptime, settle_ms, table.directory.last_retention_ms)
-        table.directory.retention_ms = self.clock.now_ms
+        kept = table.directory.checkpoints
+        self.clock = RetentionClock(clock, uptime, settle_ms, kept.last_retention_ms)
+        kept.retention_ms = self.clock.now_ms
         self._every_s = config[options.RETENTION_CHECK_MS] / 1000
         self._in_future: dict[TopicPartition, int] = {}
         self._in_future_told = 0
@@ -112,7 +113,7 @@ class Retention:
                 log.settings.retention_bytes,
             )
         if verdict.start > log.start or below:  # what a reader's bound has kept goes now
-            moved = self._table.directory.move_start(log, verdict.start)
+            moved = self._table.directory.starts.move(log, verdict.start)
             moved.then(partial(self._tell_failure, partition.key, moved))
         if verdict.roll and (rolled := log.roll()) is not None:
             rolled.then(partial(self._rolled, partition, rolled))

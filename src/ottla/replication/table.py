@@ -69,7 +69,7 @@ class PartitionTable:
         self._committed_by_sync = config[options.FLUSH_POLICY] == "commit"
         self._said_at: dict[str, float] = {}
         directory.rounds.offline = self.take_offline
-        directory.left_behind = self._left_behind
+        directory.removals.failed = self._left_behind
         self._configs: dict[bytes, Mapping[str, str]] = {}
         self._unset: PartitionSettings | None = None
         config.on_change(self._configure_all)
@@ -110,7 +110,7 @@ class PartitionTable:
             return ErrorCode.KAFKA_STORAGE_ERROR
         if not 0 <= offset <= partition.high_watermark:
             return ErrorCode.OFFSET_OUT_OF_RANGE
-        return self.directory.move_start(partition.log, offset)
+        return self.directory.starts.move(partition.log, offset)
 
     @staticmethod
     def _left_behind(error: DiskError) -> None:

@@ -1,10 +1,10 @@
-"""A log directory: its lock, its identity, its checkpoints, and the logs in it.
+"""A log directory: its lock, its identity, and the logs in it.
 
-Owns what concerns all logs together: opening and stopping, the clean marker, the offset
-checkpoints, sync rounds, making and removing logs. Must not append or read.
+Owns which logs there are: opening and stopping them all, the clean marker, making, deleting and
+setting aside. Must not append, read, or say what the checkpoints hold (`checkpoint_files` does).
 
 The clean marker is removed, durably, before anything is written; and written last, once all is
-synced (I32). Offsets that checkpoints name were synced before (I31).
+synced (I32).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from ottla.core.model import NO_TOPIC_ID, Offset, TopicId, TopicPartition
+from ottla.core.model import NO_TOPIC_ID, TopicId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.core.ports import (
     Clock,
@@ -31,24 +31,22 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.storage import checkpoints
-from ottla.storage.checked import ANYWHERE
+from ottla.storage.checkpoint_files import CheckpointFiles
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.findings import Finding
 from ottla.storage.log import Log, Opened
 from ottla.storage.opening import ahead_of
-from ottla.storage.recovery import Hints, open_log
+from ottla.storage.recovery import open_log
 from ottla.storage.removal import Removals, aside_name
 from ottla.storage.rounds import FlushPolicy, Rounds
-from ottla.storage.segment import stem
 from ottla.storage.settings import LogSettings
+from ottla.storage.starts import Starts
 
 _LOGS_AT_ONCE = 100
 _STOPPED_AT_ONCE = 16  # each may need three descriptors until it is synced
 _OPENED_AT_ONCE = 64  # steps that make what was found durable: a few for each log
 _DELETE = "-delete"
-_DELETED = ".deleted"
 _STRAY = "-stray"
-_NO_SEALS: checkpoints.AbortedSeals = {}
 _SET_ASIDE = (_DELETE, _STRAY, "-future")
 _NOT_OURS = frozenset({"__cluster_metadata"})
 
@@ -94,33 +92,22 @@ class LogDirectory:
         self.disk = disk
         self.clock = clock
         self.rounds = Rounds(disk, timers, policy)
-        self.removals = Removals(disk, clock, timers, self._leave_behind)
         self.logs: dict[TopicPartition, Log] = {}
-        self.identity: MetaProperties | None = None
-        self.was_clean = False
-        self.cleaned: dict[TopicPartition, Offset] = {}
-        """How far logs were compacted. Below that, offsets may be missing for ever."""
-        self._cleaned_listed = False  # in its file: a namesake of what is in it must not inherit it
-        self.found: list[Found] = []
-        self.rebuilt: list[str] = []
-        """Files of the directory itself that could not be believed and were made anew."""
         self.adoptable: set[TopicPartition] = set()
         """Logs whose partition.metadata is damaged or lost, not only not durable yet: they are
         those of the topic so named. What was never synced may be a deleted namesake's."""
+        self.checkpoints = CheckpointFiles(path, disk, self.logs, self.adoptable)
+        self.removals = Removals(disk, clock, timers)
+        self.starts = Starts(path, disk, self.checkpoints, self.removals)
+        self.identity: MetaProperties | None = None
+        self.was_clean = False
+        self.found: list[Found] = []
+        self.rebuilt: list[str] = []
+        """Files of the directory itself that could not be believed and were made anew."""
         self._lock: Lock | None = None
         self._leaving: dict[TopicPartition, Pending[None]] = {}
         self._departing: list[_Departure] = []
         self._timers = timers
-        # Starts that moved: who waits for the next writing of their checkpoint, and its logs.
-        self._moving: list[Pending[None]] = []
-        self._moved: dict[Log, None] = {}
-        self._writing_starts = False
-        self.retention_ms: Callable[[], int] | None = None
-        """What time retention goes by, to be remembered with the checkpoints."""
-        self.last_retention_ms: int | None = None
-        """What was remembered of that at the last start."""
-        self.left_behind: Callable[[DiskError], None] = _nothing
-        """Called when files of deleted records could not be removed."""
 
     # -- start
 
@@ -144,8 +131,6 @@ class LogDirectory:
             raw = self.disk.read_file(marker)
             self.was_clean = checkpoints.decode_clean_marker(raw) is not None
             self.disk.perform_now([UnlinkFile(marker), SyncDirectory(self.path)])
-            raw = self.disk.read_file(f"{self.path}/{checkpoints.RETENTION_CLOCK}")
-            self.last_retention_ms = checkpoints.decode_clock(raw)
             self._open_logs(settings_for)
             opened = True
         finally:
@@ -176,28 +161,8 @@ class LogDirectory:
         self.identity = found
 
     def _open_logs(self, settings_for: SettingsFor) -> None:
-        recovery_points = self._offsets(checkpoints.RECOVERY_POINTS)
-        starts = self._offsets(checkpoints.LOG_STARTS)
-        starts_certain = checkpoints.is_sealed(
-            self.disk.read_file(f"{self.path}/{checkpoints.LOG_STARTS}")
-        )
-        for name, offsets in (
-            (checkpoints.RECOVERY_POINTS, recovery_points),
-            (checkpoints.LOG_STARTS, starts),
-        ):
-            if offsets is None:
-                self.rebuilt.append(f"{self.path}/{name}")
-        path = f"{self.path}/{checkpoints.ABORTED}"
-        raw = self.disk.read_file(path)
-        seals = checkpoints.decode_aborted_seals(raw)
-        if seals is None and raw is not None:
-            self.rebuilt.append(path)
-        # Not believed or not there, it costs another compaction. Holes are then no damage anywhere.
-        cleaned = self._offsets(checkpoints.CLEANED)
-        holes = Offset(0 if cleaned is not None else ANYWHERE)
-        self._cleaned_listed = bool(cleaned)
-        clean = self.was_clean and recovery_points is not None
-        now_ms = self.clock.wall_ms()
+        known = self.checkpoints.read(self.was_clean, self.clock.wall_ms())
+        self.rebuilt += known.unsound
         later: list[Step] = []
         there: list[tuple[TopicPartition, str]] = []
         for name in self.disk.names(self.path):
@@ -206,19 +171,10 @@ class LogDirectory:
                 self.removals.add([[RemoveTree(path)]], 0)
             if partition := partition_of(name):
                 there.append((partition, path))
-        certain = None if clean else recovery_points or {}
-        for partition, path in ahead_of(self.disk, there, certain):
+        for partition, path in ahead_of(self.disk, there, known.certain):
             metadata = self.disk.read_file(f"{path}/{checkpoints.PARTITION_METADATA}")
             topic_id = checkpoints.decode_partition_metadata(metadata) or NO_TOPIC_ID
-            hints = Hints(
-                clean,
-                (recovery_points or {}).get(partition, Offset(0)),
-                (starts or {}).get(partition, Offset(0)),
-                (cleaned or {}).get(partition, holes),
-                now_ms,
-                starts_certain,
-                None if seals is None else seals.get(partition, _NO_SEALS),
-            )
+            hints = known.hints(partition)
             if topic_id == NO_TOPIC_ID and (metadata is not None or hints.recovery_point > 0):
                 self.adoptable.add(partition)
             settings = settings_for(partition, topic_id)
@@ -229,15 +185,10 @@ class LogDirectory:
                 self._perform_together(later)
                 later.clear()
         self._perform_together(later)
-        self.cleaned = {name: at for name, at in (cleaned or {}).items() if name in self.logs}
-        # What is said of a log that is not here would pass for what is known of its namesake.
-        known = {*(recovery_points or ()), *(starts or ()), *(seals or ()), *(cleaned or ())}
+        all_here = self.checkpoints.take_over(known)
         # A new directory has nothing to tell; its first start is spared four syncs.
-        if not known <= self.logs.keys() or (self.logs and not self.was_clean) or self.rebuilt:
-            self.disk.perform_now(self._checkpoint_steps())
-
-    def _offsets(self, name: str) -> dict[TopicPartition, Offset] | None:
-        return checkpoints.decode_offsets(self.disk.read_file(f"{self.path}/{name}"))
+        if not all_here or (self.logs and not self.was_clean) or self.rebuilt:
+            self.disk.perform_now(self.checkpoints.steps())
 
     def _log(self, path: str, settings: LogSettings, opened: Opened) -> Log:
         return Log(path, self.disk, self.clock, self.rounds, settings, opened)
@@ -265,7 +216,7 @@ class LogDirectory:
         inherit its recovery point.
         """
         log = self.logs.pop(partition)
-        self.cleaned.pop(partition, None)
+        self.checkpoints.cleaned.pop(partition, None)
         gone: Pending[None] = Pending()
         leaving: Pending[None] = Pending()
         self._leaving[partition] = leaving
@@ -286,7 +237,7 @@ class LogDirectory:
     def _depart(self) -> None:
         """Rename the directories of deleted logs, many at a time, and remove them later."""
         departing, self._departing = self._departing, []
-        steps = self._checkpoint_steps()
+        steps = self.checkpoints.steps()
         if self.rounds.failure is None:
             there = [one for one in departing if one.log.on_disk]
             for one in there:
@@ -338,21 +289,21 @@ class LogDirectory:
         for partition in partitions:
             log = self.logs.pop(partition)
             log.close()
-            self.cleaned.pop(partition, None)
+            self.checkpoints.cleaned.pop(partition, None)
             self.adoptable.discard(partition)
             aside = aside_name(log.directory, log.topic_id, _STRAY, taken)
             renames.append(RenamePath(log.directory, aside))
         if renames:
-            self.disk.perform_now([*renames, SyncDirectory(self.path), *self._checkpoint_steps()])
+            self.disk.perform_now([*renames, SyncDirectory(self.path), *self.checkpoints.steps()])
         return [one.target for one in renames]
 
-    # -- checkpoints
+    # -- while it runs
 
     def checkpoint(self) -> Pending[None]:
         """Write the offset checkpoints. To be called about once a minute. Fails with DiskError."""
         self._snapshot()
         self._write_indexes(list(self.logs.values()))
-        done = self.disk.perform(self._checkpoint_steps())
+        done = self.disk.perform(self.checkpoints.steps())
         result: Pending[None] = Pending()
 
         def finish() -> None:
@@ -399,133 +350,6 @@ class LogDirectory:
 
         made.then(close)
 
-    def move_start(self, log: Log, offset: Offset) -> Pending[None]:
-        """Records before `offset` are gone, for good when this is done. Fails with DiskError.
-
-        What moves while the checkpoint is being written goes into the next writing. Segments
-        below the start follow later: recovery removes what is left of them.
-        """
-        log.set_start(offset)
-        self._moved[log] = None
-        pending: Pending[None] = Pending()
-        self._moving.append(pending)
-        if not self._writing_starts:
-            self._write_starts()
-        return pending
-
-    def _write_starts(self) -> None:
-        self._writing_starts = True
-        waiting, self._moving = self._moving, []
-        # What is written now: a start may move on before segments are let go.
-        moved, self._moved = {log: log.start for log in self._moved}, {}
-        done = self.disk.perform([*self._starts_steps(), SyncDirectory(self.path)])
-
-        def finish() -> None:
-            self._writing_starts = False
-            try:
-                done.result()
-            except DiskError as error:
-                for pending in waiting:
-                    pending.fail(error)
-            else:
-                for log, start in moved.items():
-                    self._drop_below(log, start)
-                for pending in waiting:
-                    pending.complete(None)
-            if self._moving and not self._writing_starts:
-                self._write_starts()
-
-        done.then(finish)
-
-    def _drop_below(self, log: Log, start: Offset) -> None:
-        """Take segments below a durable start out of their log, and remove their files later.
-
-        Nothing waits for that, and no sync is needed: the next start removes what it finds below.
-        The renames are done in the order of all other steps, so that they can't hit the files of a
-        namesake to come.
-        """
-        gone = log.drop_below(start)
-        if not gone:
-            return
-        works: list[list[Step]] = []
-        steps: list[Step] = []
-        for segment in gone:
-            paths = [file.path for file in segment.files()]
-            steps += [RenamePath(path, path + _DELETED) for path in paths]
-            steps.append(UnlinkFile(stem(log.directory, segment.base_offset) + ".snapshot"))
-            works.append([UnlinkFile(path + _DELETED) for path in paths])
-        renamed = self.disk.perform(steps)
-        delay_s = log.settings.file_delete_delay_ms / 1000
-
-        def finish() -> None:
-            try:
-                renamed.result()
-            except DiskError as error:
-                self._leave_behind(error)
-            else:
-                self.removals.add(works, delay_s)
-
-        renamed.then(finish)
-
-    def _leave_behind(self, error: DiskError) -> None:
-        self.left_behind(error)
-
-    def _starts_steps(self) -> list[Step]:
-        """Write down every start but 0; the directory is not synced.
-
-        Kafka leaves out those that are a segment's; but without a recovery point, which is in
-        another file, such a log looks as if it had lost its first segments. A directory must say
-        whose it is before its start is kept, or a namesake's would begin there if it is lost.
-        """
-        moved = {name: log for name, log in self.logs.items() if log.on_disk and log.start}
-        steps = [step for log in moved.values() for step in log.naming_steps()]
-        steps += [SyncDirectory(self.path)] if steps else []
-        path = f"{self.path}/{checkpoints.LOG_STARTS}"
-        content = checkpoints.encode_offsets({name: log.start for name, log in moved.items()})
-        return [*steps, ReplaceFile(path, content, False)]
-
-    def _checkpoint_steps(self) -> list[Step]:
-        """Replace them all; one sync of the directory is enough for them."""
-        # One without an id may be nobody's: with a recovery point it would pass for its topic's.
-        here = {
-            name: log
-            for name, log in self.logs.items()
-            if log.on_disk and (log.topic_id != NO_TOPIC_ID or name in self.adoptable)
-        }
-        contents = {
-            checkpoints.RECOVERY_POINTS: {name: log.recovery_point for name, log in here.items()},
-            checkpoints.HIGH_WATERMARKS: {name: log.flushed for name, log in here.items()},
-        }
-        seals = {name: log.aborted_seals() for name, log in here.items()}
-        sealed = checkpoints.encode_aborted_seals(seals)
-        steps: list[Step] = [
-            ReplaceFile(f"{self.path}/{checkpoints.ABORTED}", sealed, False),
-            *self._starts_steps(),
-            *(
-                ReplaceFile(f"{self.path}/{name}", checkpoints.encode_offsets(offsets), False)
-                for name, offsets in contents.items()
-            ),
-        ]
-        if self._cleaned_listed:
-            steps.append(self._cleaned_step())
-        if self.retention_ms is not None:
-            clock = checkpoints.encode_clock(self.retention_ms())
-            steps.append(ReplaceFile(f"{self.path}/{checkpoints.RETENTION_CLOCK}", clock, False))
-        return [*steps, SyncDirectory(self.path)]
-
-    def _cleaned_step(self) -> Step:
-        content = checkpoints.encode_offsets(self.cleaned)
-        return ReplaceFile(f"{self.path}/{checkpoints.CLEANED}", content, False)
-
-    def note_cleaned(self, partition: TopicPartition, offset: Offset) -> Pending[list[File]]:
-        """A log was compacted up to `offset`; written down when this is done. Fails with DiskError.
-
-        Not synced with its directory: without it the log is compacted once more.
-        """
-        self.cleaned[partition] = offset
-        self._cleaned_listed = True
-        return self.disk.perform([self._cleaned_step()])
-
     # -- stop
 
     def stop(self, broker_epoch: int) -> None:
@@ -548,7 +372,7 @@ class LogDirectory:
         for log in self.logs.values():
             if not log.failed:
                 log.all_synced()
-        steps = self._checkpoint_steps()
+        steps = self.checkpoints.steps()
         if sound:
             marker = checkpoints.encode_clean_marker(broker_epoch)
             steps.append(ReplaceFile(f"{self.path}/{checkpoints.CLEAN_MARKER}", marker))
@@ -584,10 +408,6 @@ def _works(log: Log, aside: str) -> list[list[Step]]:
         names = [file.path.rpartition("/")[2] for file in segment.files()]
         works.append([UnlinkFile(f"{aside}/{name}") for name in names])
     return [*works, [RemoveTree(aside)]]
-
-
-def _nothing(_error: DiskError) -> None:
-    pass
 
 
 def partition_of(name: str) -> TopicPartition | None:

@@ -443,7 +443,7 @@ class Log(Readable):
     def set_start(self, offset: Offset) -> None:
         """Records before `offset` are no longer there for readers. Never moves back.
 
-        Durable once the directory's checkpoint of starts is written: `LogDirectory.move_start`.
+        Durable once the directory's checkpoint of starts is written: `Starts.move`.
         """
         if offset > self.start:
             self._move(offset, self.flushed, self.end)

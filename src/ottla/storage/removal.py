@@ -49,22 +49,20 @@ class Removals:
         "_clock",
         "_disk",
         "_due",
-        "_failed",
         "_numbers",
         "_timers",
         "_turn",
         "_working",
+        "failed",
         "urgent",
     )
 
-    def __init__(
-        self, disk: Disk, clock: Clock, timers: Timers, failed: Callable[[DiskError], None]
-    ) -> None:
-        """`failed` is told of what could not be removed; it is not tried again."""
+    def __init__(self, disk: Disk, clock: Clock, timers: Timers) -> None:
         self._disk = disk
         self._clock = clock
         self._timers = timers
-        self._failed = failed
+        self.failed: Callable[[DiskError], None] = _nothing
+        """Told of what could not be removed; it is not tried again."""
         self._due: list[tuple[float, int, Work]] = []
         self._numbers = count()
         self._working = False
@@ -105,7 +103,7 @@ class Removals:
             try:
                 done.result()
             except DiskError as error:
-                self._failed(error)
+                self.failed(error)
             took_s = self._clock.monotonic() - began
             self._timers.after(min(took_s, _REST_MAX_S), go_on)
 
@@ -114,3 +112,7 @@ class Removals:
             self._next()
 
         done.then(finish)
+
+
+def _nothing(_error: DiskError) -> None:
+    pass

@@ -1,7 +1,7 @@
 """What retention no longer covers, by Kafka's rules, and what time it is for that.
 
 Owns the decision which segments of a log go, and the clock that it goes by. Must not delete
-anything: `LogDirectory.move_start` does. Pure but for the clock's memory. Why the wall clock is not
+anything: `Starts.move` does. Pure but for the clock's memory. Why the wall clock is not
 taken at its word: docs/design/0007-retention.md.
 """
 

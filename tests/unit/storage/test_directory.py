@@ -231,14 +231,14 @@ def test_what_checkpoints_say_of_a_log_that_is_not_here_is_forgotten_at_a_start(
     world.append(directory)
     world.append(directory)
     world.settle()
-    directory.move_start(directory.logs[T0], 1)
-    directory.note_cleaned(T0, 2)
+    directory.starts.move(directory.logs[T0], 1)
+    directory.checkpoints.note_cleaned(T0, 2)
     world.settle()
     directory.stop(1)
     world.disk.perform_now([RemoveTree("/data/t-0"), SyncDirectory("/data")])
     directory = world.start()
     assert directory.was_clean
-    assert not directory.cleaned
+    assert not directory.checkpoints.cleaned
     for name in ("recovery-point-offset", "log-start-offset", "cleaner-offset"):
         assert b"t 0" not in world.disk.read_file(f"/data/{name}-checkpoint")
     world.append(directory)

@@ -14,7 +14,8 @@ class World:
         self.disk.perform_now([MakeDirectory("/d")])
         self.loop = SimLoop()
         self.failed: list[DiskError] = []
-        self.removals = Removals(self.disk, self.loop, self.loop, self.failed.append)
+        self.removals = Removals(self.disk, self.loop, self.loop)
+        self.removals.failed = self.failed.append
 
     def add(self, *names: str, delay_s: float = 0) -> None:
         self.disk.perform_now([CreateFile(f"/d/{name}") for name in names])

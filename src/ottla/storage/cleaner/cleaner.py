@@ -150,7 +150,7 @@ class Cleaner:
         bounds = self._bounds(partition)
         if bounds is None or log.closed or self._directory.logs.get(partition) is not log:
             return None
-        dirt = dirt_of(log, self._directory.cleaned.get(partition), bounds, now_ms)
+        dirt = dirt_of(log, self._directory.checkpoints.cleaned.get(partition), bounds, now_ms)
         if dirt is None or not is_due(log, dirt):
             return None
         return Candidate(partition, log, dirt)
@@ -174,7 +174,7 @@ class Cleaner:
             return
         self.rounds_count += 1
         self._complained.discard(log)
-        noted = self._directory.note_cleaned(candidate.partition, known_to)
+        noted = self._directory.checkpoints.note_cleaned(candidate.partition, known_to)
 
         def finish() -> None:
             try:

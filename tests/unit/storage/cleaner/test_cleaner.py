@@ -105,7 +105,7 @@ def test_all_logs_that_are_due_are_compacted_and_then_the_worker_may_rest(world)
     assert [world.offsets(log) for log in logs] == [[4, 5], [4, 5]]
     assert world.cleaner.rounds_count == 2
     assert world.work.rests_count == 1
-    assert world.directory.cleaned == {ONE: 5, TWO: 5}
+    assert world.directory.checkpoints.cleaned == {ONE: 5, TWO: 5}
     world.look()
     assert world.cleaner.rounds_count == 2  # nothing to do
 
@@ -196,7 +196,7 @@ def test_a_topic_that_is_deleted_in_the_midst_of_it_holds_up_nobody(world):
                 world.disk.step()
         world.directory.delete(name)
         world.settle()
-        assert name not in world.directory.cleaned
+        assert name not in world.directory.checkpoints.cleaned
     world.look()
     log = world.log(ONE)
     world.look()
@@ -212,7 +212,7 @@ def test_records_that_are_deleted_in_the_midst_of_it_stay_deleted(world):
         for _ in range(steps):
             if not world.loop.turn():
                 world.disk.step()
-        world.directory.move_start(log, Offset(5))
+        world.directory.starts.move(log, Offset(5))
         world.settle()
         world.look()
         assert log.start == 5
