@@ -52,7 +52,7 @@ class World:
         self.fill()
         self.settle()
         self.disk.on_loop = False
-        self.disk.perform_now(self.directory._checkpoint_steps())
+        self.disk.perform_now(self.directory.checkpoints.steps())
         self.disk.on_loop = True
 
     def start(self) -> None:
