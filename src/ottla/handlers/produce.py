@@ -20,6 +20,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from ottla.coordinator.transaction.ports import said_of
+from ottla.core.model import NO_TIMESTAMP
 from ottla.core.pending import Pending
 from ottla.handlers.produce_general import (
     ACKS_ALL,
@@ -30,6 +31,7 @@ from ottla.handlers.produce_general import (
     Produce,
     go_on_with,
 )
+from ottla.handlers.produce_several import several
 from ottla.handlers.reply import Parked, Reply
 from ottla.protocol.codec import encoder
 from ottla.protocol.errors import ErrorCode
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
 
     from ottla.handlers.context import Context, Request
     from ottla.records.batch import BatchView
-    from ottla.replication.partition import Appended, Partition
+    from ottla.replication.partition import Partition
+    from ottla.storage.producers import Verification
 
     _GoOn: TypeAlias = partial[Reply | Parked]
 
@@ -68,15 +71,17 @@ _ANYTHING = _pack_outcome(-2, -2, -2, -2)
 
 
 def quick(context: Context, version: int, body: ProduceRequest) -> bytes | _GoOn | None:
-    """The usual request: one batch for one partition, which has to wait for nothing.
+    """The usual request: a batch for each of its partitions, which has to wait for nothing.
 
     Does what `handle` does with it, and knows nothing else: whatever is refused before its batch
     is appended, or could be waited for, is left to that. A transaction's coordinator is asked
     once, since that may have an effect: what follows on another answer goes on with that one.
     """
     topics = body.topic_data
-    if len(topics) != 1 or len(topics[0].partition_data) != 1 or version < START_SINCE:
+    if version < START_SINCE:
         return None
+    if len(topics) != 1 or len(topics[0].partition_data) != 1:
+        return several(context, version, body)
     topic = topics[0]
     part = topic.partition_data[0]
     table = context.table
@@ -92,22 +97,11 @@ def quick(context: Context, version: int, body: ProduceRequest) -> bytes | _GoOn
     batch = check_header(part.records, partition.rules, context.clock.wall_ms(), version)
     if type(batch) is Rejected:
         return None
-    outcome: Appended | ErrorCode | _GoOn | None
     if batch.attributes & TRANSACTIONAL_BIT:
-        outcome = _in_transaction(context, version, body.transactional_id, partition, batch)
-        if outcome is None or isinstance(outcome, partial):
-            return outcome
-    elif partition.prepare(batch) is not None:
+        return _in_transaction(context, version, body.transactional_id, partition, batch)
+    if partition.prepare(batch) is not None:
         return None
-    else:
-        outcome = partition.append_as_leader(batch)
-    start = partition.log.start
-    if type(outcome) is ErrorCode:
-        told = _pack_outcome(outcome, -1, -1, start if outcome in TELL_START else -1)
-    else:
-        told = _pack_outcome(0, outcome.base_offset, outcome.log_append_time_ms, start)
-    before, behind = (partition.produce_answers or {}).get(version) or _around(partition, version)
-    return before + told + behind
+    return _append(version, partition, batch, None)
 
 
 def _in_transaction(
@@ -116,8 +110,8 @@ def _in_transaction(
     transactional_id: str | None,
     partition: Partition,
     batch: BatchView,
-) -> Appended | ErrorCode | _GoOn | None:
-    """As `quick`, of a transaction's batch: what became of it, or how to go on."""
+) -> bytes | _GoOn | None:
+    """As `quick`, of a transaction's batch."""
     if transactional_id is None:
         return None
     producer_id, epoch, adds = batch.producer_id, batch.producer_epoch, version >= ADDS_SINCE
@@ -125,7 +119,7 @@ def _in_transaction(
     if verification is None:
         if partition.prepare(batch) is not None:
             return None
-        return partition.append_as_leader(batch)
+        return _append(version, partition, batch, None)
     key = partition.key
     admit = context.transactions.admit
     admitted = admit(transactional_id, producer_id, epoch, (key,), add=adds)
@@ -134,7 +128,24 @@ def _in_transaction(
         return go_on
     if partition.prepare(batch) is not None:
         return go_on
-    return partition.append_as_leader(batch, verification)
+    return _append(version, partition, batch, verification)
+
+
+def _append(
+    version: int, partition: Partition, batch: BatchView, verification: Verification | None
+) -> bytes:
+    """Append it, if its log takes it, and tell what became of it."""
+    outcome = partition.put(batch, verification)
+    start = partition.log.start
+    if outcome is None:
+        append_time = batch.max_timestamp if partition.stamps_time else NO_TIMESTAMP
+        told = _pack_outcome(0, batch.base_offset, append_time, start)
+    elif type(outcome) is ErrorCode:
+        told = _pack_outcome(outcome, -1, -1, start if outcome in TELL_START else -1)
+    else:
+        told = _pack_outcome(0, *outcome, start)
+    before, behind = (partition.produce_answers or {}).get(version) or _around(partition, version)
+    return before + told + behind
 
 
 def _around(partition: Partition, version: int) -> tuple[bytes, bytes]:

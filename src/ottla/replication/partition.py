@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ottla.storage.aborted import Aborted
     from ottla.storage.checked import Cold
     from ottla.storage.log import Log
-    from ottla.storage.producers import Verification
+    from ottla.storage.producers import Duplicate, Verification
     from ottla.storage.reading import LogPosition
     from ottla.storage.unstable import Transaction
 
@@ -243,11 +243,25 @@ class Partition:
     def append_as_leader(
         self, batch: BatchView, verification: Verification | None = None
     ) -> Appended | ErrorCode:
-        """Append a validated, prepared batch and give it its offsets.
+        """As `put`, and what became of the batch in one form."""
+        outcome = self.put(batch, verification)
+        if outcome is None:
+            append_time = batch.max_timestamp if self.stamps_time else NO_TIMESTAMP
+            return Appended(Offset(batch.base_offset), self.log.end, append_time)
+        if isinstance(outcome, ErrorCode):
+            return outcome
+        end = Offset(outcome.base_offset + batch.last_offset_delta + 1)
+        return Appended(outcome.base_offset, end, outcome.timestamp)
 
-        A batch that an idempotent producer sends again is answered with the offsets that it
-        was given the first time, and is not stored twice. The first batch of a transaction here
-        needs the `verification` that was begun before the coordinator was asked (KIP-890).
+    def put(
+        self, batch: BatchView, verification: Verification | None = None
+    ) -> Duplicate | ErrorCode | None:
+        """Append a validated, prepared batch and give it its offsets: None, if it is in now.
+
+        Its fields tell the offset that it was given, and where the topic stamps it the time. One
+        that an idempotent producer sends again is not stored twice: `Duplicate` tells what it was
+        given the first time. The first batch of a transaction here needs the `verification` that
+        was begun before the coordinator was asked (KIP-890).
         """
         log = self.log
         if log.failed or log.closed:  # not log.usable, without the call
@@ -255,16 +269,11 @@ class Partition:
         if batch.producer_id >= 0:
             verdict = log.producers.check(batch, verification)
             if verdict is not None:
-                if isinstance(verdict, ErrorCode):
-                    return verdict
-                end = Offset(verdict.base_offset + batch.last_offset_delta + 1)
-                return Appended(verdict.base_offset, end, verdict.timestamp)
-        append_time = NO_TIMESTAMP
+                return verdict
         if self.stamps_time:
-            append_time = self.clock.wall_ms()
-            batch.stamp_log_append_time(append_time)
+            batch.stamp_log_append_time(self.clock.wall_ms())
         try:
-            base_offset = log.append(batch, self.leader_epoch)
+            log.append(batch, self.leader_epoch)
         except DiskError as error:
             self.on_disk_error(error)
             return ErrorCode.KAFKA_STORAGE_ERROR
@@ -274,7 +283,7 @@ class Partition:
             self.tally.packed[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
             self._advance()
-        return Appended(base_offset, log.end, append_time)
+        return None
 
     def verify(
         self, producer_id: int, epoch: int, sequence: int, *, bumps: bool

@@ -7,7 +7,7 @@ image by its changes. Must not decide who leads, nor read or write a log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 from functools import partial
 from itertools import chain
@@ -91,6 +91,14 @@ class PartitionTable:
         if not 0 <= partition < len(partitions):
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return partitions[partition]
+
+    def of_topic(self, topic: str) -> Sequence[Partition]:
+        """All of a topic, by their numbers; none, if there is no such topic."""
+        return self._by_name.get(topic, ())
+
+    def of_topic_id(self, topic_id: bytes) -> Sequence[Partition]:
+        """As `of_topic`."""
+        return self._by_id.get(topic_id, ())
 
     def __iter__(self) -> Iterator[Partition]:
         """All of them, topic by topic."""

@@ -77,6 +77,28 @@ class Session:
         )
         self.ask(name, body, self.version, answered=self.acks != 0)
 
+    def put_all(
+        self,
+        name: str,
+        sequences: dict[int, int],
+        *,
+        later: dict[int, int] | None = None,
+        plain: tuple[int, ...] = (),
+    ) -> None:
+        """A batch for each of these partitions, and the answer. `plain`: in no transaction."""
+        parts = []
+        for number, sequence in sequences.items():
+            producer = Producer(self.id, self.epoch + (later or {}).get(number, 0), sequence)
+            attributes = 0 if number in plain else TRANSACTIONAL_BIT
+            records = batch(name.encode(), producer=producer, attributes=attributes)
+            parts.append(PartitionProduceData(index=number, records=records))
+        topic = TopicProduceData(name="t", topic_id=self.topic_id, partition_data=parts)
+        body = ProduceRequest(
+            transactional_id="mine", acks=self.acks, timeout_ms=1000, topic_data=[topic]
+        )
+        self.ask(name, body, self.version, answered=self.acks != 0)
+        self.node.settle()
+
     def end(self, *, commit: bool = True) -> None:
         """Without waiting until it has ended."""
         request = EndTxnRequest(
@@ -182,7 +204,60 @@ def _without_room(session: Session) -> None:
     session.node.settle()
 
 
-STORIES = (_first, _ended, _fenced, _restarted, _without_room)
+def _several(session: Session) -> None:
+    session.put_all("before there is a coordinator", {0: 0, 1: 0})
+    session.begin()
+    session.add(0, 1)
+    session.put_all("one of them not added, but by those that add", {0: 0, 2: 0})
+    session.put_all("one begun, one not", {0: 1, 1: 0})
+    session.put_all("again", {0: 1, 1: 0})
+    session.put_all("a gap in one", {0: 2, 1: 5})
+    session.put_all("one by an earlier epoch", {0: 3, 1: 1}, later={1: -1})
+    session.put_all("one outside", {0: 3, 1: 1}, plain=(0,))
+    session.put_all("all outside", {0: 3, 1: 1}, plain=(0, 1))
+    session.put_all("all of a later epoch", {0: 0, 1: 0}, later={0: 1, 1: 1})
+    session.end()
+    session.add(1, 2)
+    session.put_all("behind the end, perhaps before its markers", {1: 0, 2: 0})
+    session.node.settle()
+    session.put_all("once more", {0: 0, 1: 1, 2: 1})
+    session.end(commit=False)
+    session.node.settle()
+    session.put_all("plain behind an abort", {0: 0, 1: 0}, later={0: 1, 1: 1}, plain=(0, 1))
+
+
+def _several_fenced(session: Session) -> None:
+    session.begin()
+    session.add(0, 1)
+    session.put_all("first", {0: 0, 1: 0})
+    own = session.id, session.epoch
+    session.begin()
+    session.node.settle()
+    session.begin()
+    session.id, session.epoch = own
+    session.put_all("fenced", {0: 1, 1: 1, 2: 0})
+
+
+def _several_restarted(session: Session) -> None:
+    session.begin()
+    session.add(0, 1, 2)
+    session.put_all("first", {0: 0, 1: 0})
+    session.calls.clear()
+    session.node.kill()
+    session.put_all("while the coordinator is loading", {0: 1, 1: 1, 2: 0})
+    session.put_all("once it is there", {0: 2, 1: 2, 2: 1})
+
+
+STORIES = (
+    _first,
+    _ended,
+    _fenced,
+    _restarted,
+    _without_room,
+    _several,
+    _several_fenced,
+    _several_restarted,
+)
 
 
 @pytest.mark.parametrize("version", [5, 11, 12, 13])
@@ -226,9 +301,10 @@ def test_a_batch_that_begins_a_transaction_waits_for_the_marker_of_the_one_befor
         assert told == [0, 0], f"seed {seed}"
 
 
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("version", [9, 12])
 @pytest.mark.parametrize("acks", [-1, 1])
-def test_most_requests_of_transactions_go_the_quick_way(version, acks, monkeypatch):
+def test_most_requests_of_transactions_go_the_quick_way(version, acks, several, monkeypatch):
     ways: list[bool] = []
     quick = handler.quick
 
@@ -241,12 +317,19 @@ def test_most_requests_of_transactions_go_the_quick_way(version, acks, monkeypat
     session = Session(version, acks, "os")
     session.begin()
     for turn in range(3):
-        session.add(0)
-        session.put("begins", 0 if version > _OLD else 2 * turn)
-        session.node.settle()
-        session.put("goes on", 1 if version > _OLD else 2 * turn + 1)
+        session.add(0, 1)
+        first = 0 if version > _OLD else 2 * turn
+        if several:
+            session.put_all("begins", {0: first, 1: first})
+            session.put_all("goes on", {0: first + 1, 1: first + 1})
+        else:
+            session.put("begins", first)
+            session.node.settle()
+            session.put("goes on", first + 1)
         session.end()
         session.node.settle()
     assert ways[1:] == [True] * 5, "the first waits for its log's files"
     codes = [call.answer for name, call, _ in session.calls if name in ("begins", "goes on")]
-    assert not any(one.responses[0].partition_responses[0].error_code for one in codes)
+    parts = [part for one in codes for part in one.responses[0].partition_responses]
+    assert not any(part.error_code for part in parts)
+    assert len(parts) == (12 if several else 6)

@@ -1,0 +1,204 @@
+"""The usual Produce request that names several partitions: a way of its own, as one of one has.
+
+Owns the way from the decoded body to the encoded answer, for what has to wait for nothing. What a
+request of one partition does is `produce`'s, and whatever else there may be `produce_general`'s.
+
+As there, all partitions are judged before any is prepared, and all are prepared before anything is
+appended: until then the request can still be left whole to the general way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import repeat
+from struct import Struct
+from typing import TYPE_CHECKING, TypeAlias
+
+from ottla.coordinator.transaction.ports import said_of
+from ottla.core import options
+from ottla.core.model import NO_TIMESTAMP
+from ottla.core.pending import Pending
+from ottla.handlers.produce_general import (
+    ACKS_ALL,
+    ACKS_LEADER,
+    ADDS_SINCE,
+    TELL_START,
+    TOPIC_IDS_SINCE,
+    go_on_with,
+)
+from ottla.protocol.errors import ErrorCode
+from ottla.protocol.primitives import write_uvarint
+from ottla.records.batch import TRANSACTIONAL_BIT
+from ottla.records.validate import Rejected, check_header
+
+if TYPE_CHECKING:
+    from ottla.handlers.context import Context
+    from ottla.handlers.reply import Parked, Reply
+    from ottla.protocol.messages.produce import ProduceRequest, TopicProduceData
+    from ottla.records.batch import BatchView
+    from ottla.replication.partition import Partition
+    from ottla.storage.producers import Verification
+
+    _GoOn: TypeAlias = partial[Reply | Parked]
+    _Judged: TypeAlias = tuple[int, list[Partition], list[BatchView]]
+    """Attributes that any of the batches has, and each batch with its partition."""
+
+RECORD_ERRORS_SINCE, FLEXIBLE_SINCE = 8, 9
+_NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
+# Of a partition in the answer: its number, error, base offset, append time, log start.
+_pack_outcome = Struct(">ihqqq").pack
+_NO_THROTTLE = bytes(4)
+
+
+def several(context: Context, version: int, body: ProduceRequest) -> bytes | _GoOn | None:
+    """As `produce.quick`, from version 5 on. None: nothing has been done."""
+    judged = _judge(context, version, body)
+    if judged is None:
+        return None
+    attributes, partitions, batches = judged
+    if attributes & TRANSACTIONAL_BIT:
+        return _in_transaction(context, version, body, partitions, batches)
+    if _must_wait(partitions, batches):
+        return None
+    return _append(version, body.topic_data, partitions, batches, repeat(None))
+
+
+def _judge(context: Context, version: int, body: ProduceRequest) -> _Judged | None:
+    """What is to be appended; None where a batch is refused, or there is more than to append."""
+    table = context.table
+    acks = body.acks
+    if table.little_room or acks not in (ACKS_ALL, ACKS_LEADER):
+        return None
+    now_ms = context.clock.wall_ms()
+    attributes = 0
+    partitions: list[Partition] = []
+    batches: list[BatchView] = []
+    for topic in body.topic_data:
+        if version >= TOPIC_IDS_SINCE:
+            of_topic = table.of_topic_id(topic.topic_id)
+        else:
+            of_topic = table.of_topic(topic.name)
+        count = len(of_topic)
+        if not topic.partition_data:
+            return None
+        for part in topic.partition_data:
+            if not 0 <= part.index < count:
+                return None
+            partition = of_topic[part.index]
+            if not partition.plain or (acks == ACKS_ALL and partition.committed_by_sync):
+                return None
+            batch = check_header(part.records, partition.rules, now_ms, version)
+            if type(batch) is Rejected:
+                return None
+            attributes |= batch.attributes
+            partitions.append(partition)
+            batches.append(batch)
+    named = len(partitions)
+    if named != len(set(partitions)) or named > context.config[options.REQUEST_PARTITIONS_MAX]:
+        return None
+    return attributes, partitions, batches
+
+
+def _in_transaction(
+    context: Context,
+    version: int,
+    body: ProduceRequest,
+    partitions: list[Partition],
+    batches: list[BatchView],
+) -> bytes | _GoOn | None:
+    """As `several`, of one producer's transaction."""
+    producer_id, epoch, adds = batches[0].producer_id, batches[0].producer_epoch, False
+    if body.transactional_id is None:
+        return None
+    for batch in batches:
+        if (
+            not batch.attributes & TRANSACTIONAL_BIT
+            or batch.producer_id != producer_id
+            or batch.producer_epoch != epoch
+        ):
+            return None
+    adds = version >= ADDS_SINCE
+    verifications = [
+        partition.verify(producer_id, epoch, batch.base_sequence, bumps=adds)
+        for partition, batch in zip(partitions, batches, strict=True)
+    ]
+    keys = [
+        partition.key
+        for partition, verification in zip(partitions, verifications, strict=True)
+        if verification is not None
+    ]
+    go_on: _GoOn | None = None
+    if keys:
+        admit = context.transactions.admit
+        admitted = admit(body.transactional_id, producer_id, epoch, keys, add=adds)
+        go_on = partial(go_on_with, verifications, admitted)
+        if isinstance(admitted, Pending):
+            return go_on
+        if admitted is not _NO_ERROR and any(said_of(key, admitted) for key in keys):
+            return go_on
+    if _must_wait(partitions, batches):
+        return go_on
+    return _append(version, body.topic_data, partitions, batches, verifications)
+
+
+def _must_wait(partitions: list[Partition], batches: list[BatchView]) -> bool:
+    for partition, batch in zip(partitions, batches, strict=True):
+        if partition.prepare(batch) is not None:
+            return True
+    return False
+
+
+def _append(
+    version: int,
+    topics: Sequence[TopicProduceData],
+    partitions: list[Partition],
+    batches: list[BatchView],
+    verifications: Iterable[Verification | None],
+) -> bytes:
+    """Append each, as far as its log takes it, and tell what became of it."""
+    told: list[bytes] = []
+    for partition, batch, verification in zip(partitions, batches, verifications):  # noqa: B905  # the last may have no end
+        outcome = partition.put(batch, verification)
+        start: int = partition.log.start
+        error = 0
+        if outcome is None:
+            offset = batch.base_offset
+            time = batch.max_timestamp if partition.stamps_time else NO_TIMESTAMP
+        elif type(outcome) is ErrorCode:
+            error, offset, time = outcome, -1, -1
+            if outcome not in TELL_START:
+                start = -1
+        else:
+            offset, time = outcome
+        told.append(_pack_outcome(partition.key.partition, error, offset, time, start))
+    return _encode(version, topics, told)
+
+
+def _encode(version: int, topics: Sequence[TopicProduceData], told: list[bytes]) -> bytes:
+    """The answer around what is told of each partition: a ProduceResponse without messages."""
+    if version >= FLEXIBLE_SINCE:
+        behind = b"\1\0\0"  # no record errors, no message, no tags
+        chunks = [write_uvarint(len(topics) + 1)]
+    else:
+        behind = b"" if version < RECORD_ERRORS_SINCE else b"\0\0\0\0\xff\xff"
+        chunks = [len(topics).to_bytes(4)]
+    at = 0
+    for topic in topics:
+        count = len(topic.partition_data)
+        if version >= TOPIC_IDS_SINCE:
+            chunks += (topic.topic_id, write_uvarint(count + 1))
+        else:
+            name = topic.name.encode()
+            if version >= FLEXIBLE_SINCE:
+                chunks += (write_uvarint(len(name) + 1), name, write_uvarint(count + 1))
+            else:
+                chunks += (len(name).to_bytes(2), name, count.to_bytes(4))
+        chunks += (behind.join(told[at : at + count]), behind)
+        if version >= FLEXIBLE_SINCE:
+            chunks.append(b"\0")
+        at += count
+    chunks.append(_NO_THROTTLE)
+    if version >= FLEXIBLE_SINCE:
+        chunks.append(b"\0")
+    return b"".join(chunks)
