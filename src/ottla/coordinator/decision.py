@@ -21,11 +21,21 @@ R = TypeVar("R")
 class Entry(NamedTuple):
     """One record of an internal topic: its key, and its value or None for a tombstone.
 
-    `entries.offsets_topic` has the classes. Shards keep values: nobody may change one.
+    `entries.offsets_topic` has the classes, and a `Brief` for what is written most often. Shards
+    keep values: nobody may change one.
     """
 
-    key: Message
-    value: Message | None
+    key: Message | Brief
+    value: Message | tuple[Any, ...] | None
+
+
+class Brief:
+    """A key that is bytes already, of an entry whose value is a tuple: no more than is needed."""
+
+    __slots__ = ("packed",)
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
 
 
 class Ending(NamedTuple):

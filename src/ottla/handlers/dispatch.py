@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     """A handler's way for its usual request: from version and body to the body of the answer,
     encoded. None means that nothing has been done, and that the handler is to be asked; another
     handler, that something has, with which that one goes on. A list begins with bytes."""
+    Reader = Callable[[int], Callable[[memoryview, int], tuple[Any, int]]]
+    """A handler's own decoder of a version: for its `quick`, which knows what it may give."""
     Stopwatch = Callable[[bool], tuple[float, float]]
     """Seconds that pass, and if it is asked for those of CPU of this thread (else 0)."""
 
@@ -51,9 +53,9 @@ class Route:
         flexible = response.FLEXIBLE is not None and version >= response.FLEXIBLE
         self.key = api.key
         self.version = version
-        self.decode: Callable[[memoryview, int], tuple[Any, int]] = decoder(
-            getattr(messages, f"{api.name}Request"), version
-        )
+        reader: Reader | None = getattr(handlers, "reader", None)
+        request = getattr(messages, f"{api.name}Request")
+        self.decode = decoder(request, version) if reader is None else reader(version)
         self.handle: Handler = handlers.handle
         self.quick: Quick | None = getattr(handlers, "quick", None)
         self.encode: Callable[[Any], list[bytes | FileSlice]] = encoder(response, version)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from struct import Struct as Packing
+from typing import TypeAlias
 
-from ottla.coordinator.decision import Entry
+from ottla.coordinator.decision import Brief, Entry
 from ottla.protocol import schema as t
 from ottla.protocol.codec import CodecError, decoder, encoder
 from ottla.protocol.primitives import write_uvarint
@@ -227,10 +228,30 @@ _WRITTEN = {OffsetCommitValue: 4, GroupMetadataValue: 3}
 _LONG = 256
 """Characters of a group's id above which its keys are not remembered: it may have 32,767."""
 
+BriefCommit: TypeAlias = tuple[int, int, str, int, int, bytes]
+"""What an OffsetCommitValue says, in its order: a committed offset as it is kept."""
+
+
+class CommitPlace(Brief):
+    """An OffsetCommitKey that has been bytes before. Its entry's value is a BriefCommit, without a
+    text and without an expiry."""
+
+    __slots__ = ("group", "partition", "topic")
+
+    def __init__(self, group: str, topic: str, partition: int) -> None:
+        super().__init__(_key(OffsetCommitKey(group=group, topic=topic, partition=partition)))
+        self.group = group
+        self.topic = topic
+        self.partition = partition
+
 
 def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
     """The key and the value of the record, None for a tombstone. Raises CodecError."""
     key, value = entry
+    if isinstance(value, tuple):
+        assert isinstance(key, CommitPlace), entry
+        return key.packed, _brief(value)
+    assert not isinstance(key, Brief), entry
     if isinstance(key, OffsetCommitKey):
         is_long = len(key.group) > _LONG
         written = _key(key) if is_long else _commit_key(key.group, key.topic, key.partition)
@@ -296,6 +317,13 @@ def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
 _COMMIT_HEAD = Packing(">hqi")
 _COMMIT_TAIL = Packing(">q3s16s")
 _TOPIC_ID_TAG = b"\x01\x00\x10"  # one tag, number 0, 16 bytes
+_pack_brief = Packing(">hqiBq3s16s").pack
+
+
+def _brief(value: BriefCommit) -> bytes:
+    """As `_usual_commit`, without a text."""
+    offset, leader_epoch, _, timestamp, _, topic_id = value
+    return _pack_brief(4, offset, leader_epoch, 1, timestamp, _TOPIC_ID_TAG, topic_id)
 
 
 def _usual_commit(value: OffsetCommitValue) -> bytes:

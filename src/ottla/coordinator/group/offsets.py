@@ -14,7 +14,12 @@ from itertools import count
 from typing import NamedTuple, TypeAlias
 
 from ottla.coordinator.decision import Entry
-from ottla.coordinator.entries.offsets_topic import OffsetCommitKey, OffsetCommitValue
+from ottla.coordinator.entries.offsets_topic import (
+    BriefCommit,
+    CommitPlace,
+    OffsetCommitKey,
+    OffsetCommitValue,
+)
 from ottla.core.model import NO_TOPIC_ID
 
 NO_OFFSET = -1
@@ -38,7 +43,7 @@ PLACE_BYTES = 200
 NOTHING = Committed(NO_OFFSET, -1, "", -1, NO_EXPIRY, NO_TOPIC_ID)
 """What is told of a partition that nothing was committed of (I35: never a zero)."""
 
-Plain: TypeAlias = tuple[int, int, str, int, int, bytes]
+Plain: TypeAlias = BriefCommit
 """A Committed as it is kept: what holds nothing but a plain tuple's numbers and texts, the
 collector looks at once. A million objects of a class it would look at again and again."""
 
@@ -153,6 +158,16 @@ class Offsets:
             # The group is known from now on, even if the transaction is aborted: as in Kafka.
             self.groups.setdefault(key.group, {})
             self._add_pending(place, _plain(value), producer_id)
+
+    def replay_again(self, place: CommitPlace, committed: Plain) -> None:
+        """As `replay`, of a place that has a commit already, by no producer and without a text."""
+        partitions = self.groups[place.group][place.topic]
+        if partitions[place.partition][2]:
+            self._set(place.group, place.topic, place.partition, committed)
+        else:
+            partitions[place.partition] = committed
+        if self._unstable:
+            self._supersede((place.group, place.topic, place.partition))
 
     def end_transaction(self, producer_id: int, committed: bool) -> None:
         for place, (turn, value) in self._pending.pop(producer_id, {}).items():

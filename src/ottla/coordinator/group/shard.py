@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ottla.coordinator.decision import Decision, Effect, Entry
 from ottla.coordinator.entries.offsets_topic import (
+    CommitPlace,
     GroupMetadataKey,
     GroupMetadataValue,
     LegacyOffsetCommitKey,
@@ -32,6 +33,7 @@ from ottla.coordinator.group.offsets import NO_EXPIRY, NOTHING, Committed, Offse
 from ottla.coordinator.group.retention import Retention
 from ottla.coordinator.group.turn import Turn
 from ottla.core import group_options
+from ottla.core.model import NO_TOPIC_ID
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.list_groups import ListedGroup
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from ottla.records.builder import Producer
 
 _JOINING = (ErrorCode.NONE, ErrorCode.MEMBER_ID_REQUIRED)
+_NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
 
 CommitCheck: TypeAlias = Callable[[str, bytes, int], ErrorCode]
 """Judges one partition of a commit: topic, topic id, partition."""
@@ -198,7 +201,10 @@ class GroupShard:
     def replay(self, entry: Entry, producer_id: int = -1) -> None:
         """Take an entry in. The only code that changes durable state; loading calls it too."""
         key, value = entry
-        if isinstance(key, OffsetCommitKey):
+        if isinstance(key, CommitPlace):
+            assert isinstance(value, tuple), entry
+            self.offsets.replay_again(key, value)
+        elif isinstance(key, OffsetCommitKey):
             assert value is None or isinstance(value, OffsetCommitValue), entry
             self.offsets.replay(key, value, producer_id)
         elif isinstance(key, LegacyOffsetCommitKey):
@@ -321,6 +327,33 @@ class GroupShard:
             return Decision(committed)
         errors, entries = committed
         return Decision(errors, entries, effects)
+
+    def commit_again(
+        self, place: CommitPlace, member: Member, committed: tuple[int, int, bytes], version: int
+    ) -> Decision[list[ErrorCode] | ErrorCode]:
+        """As `commit_offsets`, of one place without a text: `committed` is its offset, the offset's
+        leader epoch and the topic's id. NONE where it is the place's next commit, as it mostly is.
+        """
+        offset, leader_epoch, topic_id = committed
+        group_id = place.group
+        effects: Sequence[Effect] = ()
+        try:
+            self.offsets.groups[group_id][place.topic][place.partition]
+        except KeyError:
+            is_usual = False
+        else:
+            group = self.groups.get(group_id)
+            if group is None:
+                is_usual = member.epoch < 0
+            else:
+                judged = group.check_commit(member, version, transactional=False)
+                is_usual = judged is _NO_ERROR
+                effects = group.committing(member) if is_usual else ()
+        if not is_usual or topic_id == NO_TOPIC_ID:
+            one = Commit(place.topic, topic_id, place.partition, offset, leader_epoch, "")
+            return self.commit_offsets(group_id, member, (one,), version=version)
+        value = offset, leader_epoch, "", self.clock.wall_ms(), NO_EXPIRY, topic_id
+        return Decision(_NO_ERROR, (Entry(place, value),), effects)
 
     def commit_in_transaction(
         self,

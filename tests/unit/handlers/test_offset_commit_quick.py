@@ -1,0 +1,475 @@
+"""OffsetCommit has a way of its own for what is committed again and again: told by nothing."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from errno import EIO
+from typing import Any
+
+import pytest
+
+from ottla.coordinator.group.classic import ClassicGroup
+from ottla.handlers import offset_commit
+from ottla.protocol.codec import CodecError, decoder, encoder
+from ottla.protocol.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
+from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
+from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
+from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from ottla.protocol.messages.leave_group import LeaveGroupRequest, MemberIdentity
+from ottla.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
+from ottla.protocol.messages.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitRequestPartition,
+    TxnOffsetCommitRequestTopic,
+)
+from ottla.testing.simdisk import Fault
+from ottla.testing.simnode import Call, SimConnection, SimNode
+
+VERSIONS = range(2, 11)
+OPTIONS = {
+    "offsets_topic_num_partitions": "2",
+    "group_initial_rebalance_delay_ms": "0",
+    "request_partitions_max": "35",
+    "offset_metadata_max_bytes": "10",
+    "group_offsets_bytes_max": "1100",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_known() -> Iterator[None]:
+    for known in offset_commit._known.values():
+        known.clear()
+    yield
+    for known in offset_commit._known.values():
+        known.clear()
+
+
+class Session:
+    """Clients of a node of its own, all that they were told, and what became of it."""
+
+    def __init__(self, version: int, policy: str, **options: str) -> None:
+        self.version = version
+        self.node = SimNode(0, flush_policy=policy, **(OPTIONS | options))
+        self.ids = {name: self.node.create_topic(name, 40) for name in ("t", "u")}
+        self.ids["missing"] = b"m" * 16
+        self.calls: list[tuple[Call, SimConnection]] = []
+
+    def ask(self, body: Any, version: int) -> Call:
+        connection = self.node.connect()
+        call = connection.ask(body, version)
+        self.calls.append((call, connection))
+        return call
+
+    def answer(self, body: Any, version: int) -> Any:
+        return self.node.answer(self.ask(body, version))
+
+    def commit(
+        self,
+        *partitions: int,
+        group: str = "g",
+        topics: tuple[str, ...] = ("t",),
+        member: tuple[str, int] = ("", -1),
+        offset: int = 5,
+        leader_epoch: int = -1,
+        text: str | None = "",
+        **more: Any,
+    ) -> Call:
+        """Without waiting."""
+        parts = [
+            OffsetCommitRequestPartition(
+                partition_index=number,
+                committed_offset=offset,
+                committed_leader_epoch=leader_epoch,
+                committed_metadata=text,
+            )
+            for number in partitions
+        ]
+        request = OffsetCommitRequest(
+            group_id=group,
+            generation_id_or_member_epoch=member[1],
+            member_id=member[0],
+            topics=[
+                OffsetCommitRequestTopic(name=name, topic_id=self.ids[name], partitions=parts)
+                for name in topics
+            ],
+            **more,
+        )
+        return self.ask(request, self.version)
+
+    def commits(self, *partitions: int, **more: Any) -> None:
+        """Three times, each behind the one before, and once more when all is done."""
+        for offset in range(3):
+            self.commit(*partitions, offset=offset, **more)
+        self.node.settle()
+        self.commit(*partitions, **more)
+        self.node.settle()
+
+    def join(self, member_id: str = "", **more: Any) -> Call:
+        request = JoinGroupRequest(
+            group_id="g",
+            session_timeout_ms=10_000,
+            rebalance_timeout_ms=10_000,
+            member_id=member_id,
+            protocol_type="consumer",
+            protocols=[JoinGroupRequestProtocol(name="range", metadata=b"")],
+            **more,
+        )
+        return self.ask(request, 7)
+
+    def sync(self, member: tuple[str, int]) -> None:
+        mine = SyncGroupRequestAssignment(member_id=member[0], assignment=b"mine")
+        self.answer(
+            SyncGroupRequest(
+                group_id="g", generation_id=member[1], member_id=member[0], assignments=[mine]
+            ),
+            4,
+        )
+
+    def joined(self, **more: Any) -> tuple[str, int]:
+        answer = self.node.answer(self.join(**more))
+        if answer.error_code:
+            answer = self.node.answer(self.join(answer.member_id, **more))
+        assert not answer.error_code
+        return answer.member_id, answer.generation_id
+
+    def beat(self, name: str, epoch: int = 0, topics: Any = None) -> tuple[str, int]:
+        """A heartbeat of a consumer group's member: its epoch."""
+        answer = self.answer(
+            ConsumerGroupHeartbeatRequest(
+                group_id="g",
+                member_id=name.ljust(22, "x"),
+                member_epoch=epoch,
+                rebalance_timeout_ms=60_000 if epoch == 0 else -1,
+                subscribed_topic_names=["t"] if epoch == 0 else None,
+                topic_partitions=[] if epoch == 0 else None,
+            ),
+            1,
+        )
+        return answer.member_id or name.ljust(22, "x"), answer.member_epoch
+
+    def restarted(self) -> None:
+        """Killed, and up again; what was told before is forgotten here."""
+        self.node.settle()
+        self.node.kill()
+        self.calls.clear()
+
+    def whole(self) -> list[Any]:
+        """Every answer, every complaint, every byte of every log, and all that is kept."""
+        self.node.settle()
+        told: list[Any] = [(call.answer, one.closed) for call, one in self.calls]
+        told += sorted(self.node.context.complaints.counts.items())
+        for partition in self.node.table:
+            segments = partition.log.segments
+            told += [(partition.key, one.log.read_nowait(0, one.size)) for one in segments]
+        for shard in self.node.context.groups.shards():
+            offsets = shard.offsets
+            told += [offsets.groups, offsets.bytes_count, offsets._bytes, offsets._pending]
+            told += [
+                (group, place, one.producers, one.counts_since)
+                for group, places in offsets._unstable.items()
+                for place, one in places.items()
+            ]
+            for group in shard.groups.values():
+                if isinstance(group, ClassicGroup):
+                    told += [(member.id, member.deadline) for member in group.members]
+        return told
+
+
+def _on_its_own(session: Session) -> None:
+    session.commits(0)
+    for offset in (-1, -2, 1 << 62):
+        session.commit(0, offset=offset, leader_epoch=offset & 0xFF)
+    for text in (None, "a text", "", "x" * 11, "y" * 10, "", "é" * 3, None):
+        session.commit(0, text=text)
+        session.node.settle()
+    session.commits(0, group="")
+    session.commits(3, topics=("u",))
+    session.commits(1, 2, 1)
+    session.commits(0, topics=("t", "u"))
+    session.commits()
+    session.commits(0, topics=())
+    session.commits(0, topics=("missing",))
+    session.commits(0, topics=("t", "missing"))
+    session.commits(40)
+    session.commits(-1)
+    session.commits(*range(36))
+    session.commits(0, member=("nobody", -1))
+    session.commits(0, member=("nobody", 3))
+    session.commits(0, member=("", 3), group="nowhere")
+    session.commits(0, group="g" * 300)
+    session.commits(0, group="g" * 30_000)
+    if session.version < 5:
+        session.commits(0, retention_time_ms=1000)
+        session.commits(0)
+
+
+def _limits(session: Session) -> None:
+    for number in range(7):
+        session.commits(number)
+    session.commits(0, text="longer")
+    session.commits(0)
+    session.commit(4, 5)
+    for group in ("h", "i", "j", "k"):
+        session.commits(0, group=group)
+
+
+def _classic(session: Session) -> None:
+    member = session.joined()
+    session.commits(0, member=member)  # the group is not assigned yet
+    session.sync(member)
+    for _ in range(3):
+        session.commits(0, member=member)
+        session.node.advance(3.0)
+    session.commits(1, 2, member=member)
+    session.commits(0)
+    session.commits(0, member=(member[0], member[1] - 1))
+    session.commits(0, member=(member[0], member[1] + 1))
+    session.commits(0, member=("another", member[1]))
+    if session.version >= 7:
+        session.commits(0, member=member, group_instance_id="no such one")
+    other = session.node.answer(session.join()).member_id
+    session.join(other)
+    session.node.settle()
+    session.commits(0, member=member)  # while it is to join again
+    again = session.join(member[0])
+    generation = session.node.answer(again).generation_id
+    session.commits(0, member=member)
+    session.commits(0, member=(member[0], generation))
+    session.sync((member[0], generation))
+    session.commits(0, member=member)
+    session.commits(0, member=(member[0], generation))
+    session.commits(0, member=(other, generation))
+    leaving = [MemberIdentity(member_id=one) for one in (other, member[0])]
+    session.answer(LeaveGroupRequest(group_id="g", members=leaving), 4)
+    session.commits(0, member=(member[0], generation))
+    session.commits(0)
+
+
+def _late(session: Session) -> None:
+    member = session.joined()
+    session.sync(member)
+    session.commits(0, member=member)
+    for seconds in (9.0, 9.0, 11.0):
+        session.node.advance(seconds)
+        session.commits(0, member=member)
+
+
+def _static(session: Session) -> None:
+    static = {"group_instance_id": "one"}
+    member = session.joined(**static)
+    session.sync(member)
+    if session.version < 7:
+        static = {}
+    session.commits(0, member=member, **static)
+    session.commits(0, member=member)
+    again = session.joined(group_instance_id="one")
+    session.sync(again)
+    session.commits(0, member=member, **static)
+    session.commits(0, member=again, **static)
+
+
+def _consumers(session: Session) -> None:
+    one = session.beat("one")
+    session.commits(0, member=one)
+    session.commits(0, member=(one[0], one[1] - 1))
+    session.commits(0, member=(one[0], one[1] + 1))
+    session.commits(0, member=("another", one[1]))
+    session.commits(0)
+    two = session.beat("two")
+    session.commits(0, member=one)
+    later = session.beat("one", one[1])
+    for member in (one, later, two):
+        session.commits(0, member=member)
+        session.commits(39, member=member)
+    session.beat("one", -1)
+    session.beat("two", -1)
+    session.commits(0, member=later)
+    session.commits(0)
+
+
+def _topics_come_and_go(session: Session) -> None:
+    session.commits(0)
+    session.commits(3)
+    session.commits(0, topics=("u",))
+    session.node.delete_topic("t")
+    session.commits(0)
+    session.node.settle()
+    session.commits(0)
+    former = session.ids["t"]
+    session.ids["t"] = session.node.create_topic("t", 1)
+    session.commits(0)
+    session.commits(3)
+    session.ids["t"] = former
+    session.commits(0)
+    session.restarted()
+    for _ in range(2):
+        session.commits(0)
+        session.commits(0, topics=("u",))
+
+
+def _known_elsewhere(session: Session) -> None:
+    """What was committed on another node of this process."""
+    another = Session(session.version, "os")
+    member = another.joined()
+    another.sync(member)
+    another.commits(0, member=member)
+    another.commits(0, group="h")
+    session.commits(0, group="h")
+    session.commits(0, member=member)
+    session.commits(0)
+    session.commits(0, member=member)
+
+
+def _in_transactions(session: Session) -> None:
+    session.commits(0)
+    request = InitProducerIdRequest(transactional_id="mine", transaction_timeout_ms=60_000)
+    producer = session.answer(request, 4)
+    who = {
+        "transactional_id": "mine",
+        "producer_id": producer.producer_id,
+        "producer_epoch": producer.producer_epoch,
+    }
+    session.answer(AddOffsetsToTxnRequest(group_id="g", **who), 3)
+    part = TxnOffsetCommitRequestPartition(
+        partition_index=0, committed_offset=77, committed_metadata=""
+    )
+    topics = [TxnOffsetCommitRequestTopic(name="t", partitions=[part])]
+    session.answer(TxnOffsetCommitRequest(group_id="g", topics=topics, **who), 3)
+    session.commits(0)
+    session.commits(1)
+
+
+def _disk_fails(session: Session) -> None:
+    member = session.joined()
+    session.sync(member)
+    session.commits(0, member=member)
+    session.node.advance(3.0)
+    session.node.disk.faults = [Fault("write", EIO)]
+    session.commits(0, member=member)
+
+
+STORIES = (
+    _on_its_own,
+    _limits,
+    _classic,
+    _late,
+    _static,
+    _consumers,
+    _topics_come_and_go,
+    _known_elsewhere,
+    _in_transactions,
+    _disk_fails,
+)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("story", STORIES)
+def test_a_commit_is_answered_written_and_kept_as_if_it_had_no_way_of_its_own(
+    version: int, story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each version with one policy or the other: every kind of layout has both.
+    policy = "os" if version % 2 else "commit"
+    options = {"groups_max": "4"} if story is _limits else {}
+    ways: list[bool] = []
+    monkeypatch.setattr(offset_commit, "quick", _spied(offset_commit.quick, ways))
+    seen = []
+    for has_one in (True, False):
+        if not has_one:
+            monkeypatch.delattr(offset_commit, "quick")
+            monkeypatch.delattr(offset_commit, "reader")
+        session = Session(version, policy, **options)
+        story(session)
+        seen.append(session.whole())
+    assert seen[0] == seen[1]
+    assert any(ways) or (story is _consumers and version < 9), "none went the quick way"
+
+
+def _spied(quick: Any, ways: list[bool]) -> Any:
+    def spied(context: Any, version: int, body: Any) -> Any:
+        ways.append(type(body) is tuple)
+        return quick(context, version, body)
+
+    return spied
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("cut", range(1, 17))
+def test_a_request_that_ends_too_early_or_too_late_is_read_as_any_other(
+    version: int, cut: int
+) -> None:
+    session = Session(version, "os")
+    call = session.commit(0)
+    session.node.settle()
+    assert len(offset_commit._known[version]) == 1
+    part = OffsetCommitRequestPartition(partition_index=0, committed_metadata="")
+    topic = OffsetCommitRequestTopic(name="t", topic_id=session.ids["t"], partitions=[part])
+    (whole,) = encoder(OffsetCommitRequest, version)(
+        OffsetCommitRequest(group_id="g", topics=[topic])
+    )
+    assert call.answer.topics[0].partitions[0].error_code == 0
+    assert type(whole) is bytes
+    own, general = offset_commit.reader(version), decoder(OffsetCommitRequest, version)
+    for changed in (whole[:-cut], whole + b"\0" * cut, whole[:-cut] + b"\1" + whole[-cut:][1:]):
+        view = memoryview(b"head" + changed)
+        try:
+            expected = general(view, 4)
+        except CodecError:
+            with pytest.raises(CodecError):
+                own(view, 4)
+            continue
+        body, end = own(view, 4)
+        if type(body) is tuple:
+            usual, offset, leader_epoch = body
+            body = usual.body(offset, leader_epoch)
+            expected[0].topics[0].partitions[0].committed_metadata = ""  # null is the same
+            expected[0].topics[0].name, body.topics[0].name = "t", "t"
+        assert (body, end) == expected
+
+
+def test_commits_of_one_partition_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[bool] = []
+    quick = offset_commit.quick
+
+    def spied(*asked: Any) -> Any:
+        answer = quick(*asked)
+        done.append(isinstance(answer, bytes))
+        return answer
+
+    monkeypatch.setattr(offset_commit, "quick", spied)
+    session = Session(9, "os")
+    member = session.joined()
+    session.sync(member)
+    session.commits(0, member=member)
+    session.node.settle()
+    done.clear()
+    session.commits(0, member=member)
+    assert done == [True] * 4
+
+
+def test_i44_what_was_never_committed_is_not_remembered_and_of_what_was_not_too_much() -> None:
+    session = Session(9, "os", offsets_bytes_max="100000000")
+    session.node.settle()
+    connection = session.node.connect()
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            for group in (f"𝄞{number:04}".ljust(30_000, "x"), f"{number}"):
+                part = OffsetCommitRequestPartition(partition_index=0, committed_metadata="")
+                topic = OffsetCommitRequestTopic(name="none" * 5000, partitions=[part])
+                connection.ask(OffsetCommitRequest(group_id=group, topics=[topic]), 9)
+        session.node.settle()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
+    assert not any(offset_commit._known.values())
+    most = offset_commit._KNOWN_MAX
+    offset_commit._known[8] = {b"%d" % number: Any for number in range(most)}  # type: ignore[misc]
+    session.commits(0)
+    assert sum(map(len, offset_commit._known.values())) == 1
