@@ -189,15 +189,15 @@ MUTANTS = [
     _rule(
         "new names are synced before what is in the files counts",
         "log",
-        "            self.epochs.assign(epoch, self.end)\n            self._new_names.append(self.directory)",
+        "            self.epochs.assign(epoch, self.end)\n            self._owed().names.append(self.directory)",
         "            self.epochs.assign(epoch, self.end)",
         *STATES,
     ),
     _rule(
         "a segment that is full is synced by the next round",
-        "log",
-        "        files = [file for segment in rolled for file in segment.files()] + once\n",
-        "        files = list(once)\n",
+        "unsynced",
+        "[file for segment in self.rolled for file in segment.files()] + self.once",
+        "list(self.once)",
         *STATES,
     ),
     _rule(

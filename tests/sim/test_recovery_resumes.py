@@ -17,8 +17,7 @@ from ottla.core.model import LeaderEpoch, Offset, TopicId, TopicPartition
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.reader import Record
-from ottla.storage import index, recovery
-from ottla.storage import log as log_module
+from ottla.storage import index, recovery, snapshots
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory
 from ottla.storage.log import Log
@@ -132,8 +131,8 @@ def test_beginning_behind_the_recovery_point_finds_the_same(
 
     for seed in seeds:
         with named_by(seed):
-            monkeypatch.setattr(log_module, "_SNAPSHOT_EVERY", 1000)
-            monkeypatch.setattr(log_module, "_SNAPSHOT_EVERY_PRODUCER", 0)
+            monkeypatch.setattr(snapshots, "_EVERY", 1000)
+            monkeypatch.setattr(snapshots, "_EVERY_PRODUCER", 0)
             monkeypatch.setattr(index, "_WRITE_AT", random.Random(seed).choice((1, 2, 5)))
             history = History(seed)
             for _ in range(history.random.randrange(1, 4)):

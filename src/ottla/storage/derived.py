@@ -15,6 +15,7 @@ from ottla.core.model import LeaderEpoch, Offset
 from ottla.core.ports import CreateFile, ReplaceFile, UnlinkFile
 from ottla.records.batch import CONTROL_BIT, BatchView
 from ottla.storage import epochs as leader_epochs
+from ottla.storage import snapshots
 from ottla.storage.aborted import SUFFIX, Aborted, AbortedIndex
 from ottla.storage.checkpoints import decode_epochs, encode_epochs
 from ottla.storage.epochs import LeaderEpochs
@@ -24,6 +25,7 @@ from ottla.storage.producers import BadSnapshot, ProducerStates, decode_snapshot
 from ottla.storage.reading import LogPosition
 from ottla.storage.scanning import batches
 from ottla.storage.segment import Segment, stem
+from ottla.storage.snapshots import snapshot_path
 
 if TYPE_CHECKING:
     from ottla.storage.recovery import Recovery
@@ -68,8 +70,8 @@ def producers_of(
     producers = ProducerStates(work.settings.producers_max)
     begin: Offset | None = None
     bases = {segment.base_offset for segment in segments}
-    for offset in reversed(named_offsets(names, ".snapshot")):
-        path = stem(work.directory, offset) + ".snapshot"
+    for offset in reversed(named_offsets(names, snapshots.SUFFIX)):
+        path = snapshot_path(work.directory, offset)
         if offset > end:
             work.found(Case.SNAPSHOT_AHEAD, path)
         elif begin is None:
@@ -110,9 +112,9 @@ def doubt_aborted(work: Recovery, names: list[str], segments: list[Segment]) -> 
 
 
 def _tells_of_markers(work: Recovery, names: list[str]) -> bool:
-    for offset in named_offsets(names, ".snapshot"):
+    for offset in named_offsets(names, snapshots.SUFFIX):
         with suppress(BadSnapshot):
-            path = stem(work.directory, offset) + ".snapshot"
+            path = snapshot_path(work.directory, offset)
             for entry in decode_snapshot(work.disk.read_file(path) or b""):
                 if entry[_COORDINATOR_EPOCH] >= 0 or entry[_OPEN_SINCE] >= 0:
                     return True
@@ -130,10 +132,10 @@ def find_aborted(work: Recovery, names: list[str], segments: list[Segment]) -> N
     first = min(work.aborted_unsound)
     producers = ProducerStates(work.settings.producers_max)
     begin = _FIRST
-    for offset in reversed(named_offsets(names, ".snapshot")):
+    for offset in reversed(named_offsets(names, snapshots.SUFFIX)):
         if offset <= first:
             try:
-                path = stem(work.directory, offset) + ".snapshot"
+                path = snapshot_path(work.directory, offset)
                 producers.load(decode_snapshot(work.disk.read_file(path) or b""))
             except BadSnapshot:
                 continue

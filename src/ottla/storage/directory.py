@@ -231,7 +231,7 @@ class LogDirectory:
             log.close()
             self.rounds.when_idle(remove)  # a round in flight may sync the directory by its name
 
-        log.when_made(close)
+        log.making.when_idle(close)
         return gone
 
     def _depart(self) -> None:

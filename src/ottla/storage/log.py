@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from zlib import crc32
 
 from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, Offset, TopicId
 from ottla.core.pending import Pending
@@ -42,6 +41,7 @@ from ottla.storage.checkpoints import (
     encode_quarantine,
 )
 from ottla.storage.epochs import LeaderEpochs
+from ottla.storage.making import Making
 from ottla.storage.producers import ProducerStates
 from ottla.storage.reading import INTACT, LogPosition, Readable
 from ottla.storage.rounds import Covered, Rounds
@@ -53,10 +53,10 @@ from ottla.storage.segment import (
     stem,
 )
 from ottla.storage.settings import LogSettings
+from ottla.storage.snapshots import Snapshots, snapshot_path
+from ottla.storage.unsynced import Unsynced
 
 _FIRST = Offset(0)
-_SNAPSHOT_EVERY = 1 << 20  # bytes of log that a start after a crash reads again for its producers
-_SNAPSHOT_EVERY_PRODUCER = 1 << 10  # or more, where there are many: a snapshot has them all
 
 
 class Opened(Value):
@@ -79,11 +79,11 @@ class Log(Readable):
     """One partition's log. Without segments until its first append."""
 
     __slots__ = (
-        "_bytes_before", "_complete_at", "_flushed_at", "_index_entries_max", "_new_files",
-        "_new_names", "_queued", "_rolled", "_segment_bytes_max", "_settings", "_snapshot_behind",
-        "_snapshots", "_time_entries_max", "_waiting", "clock", "closed", "directory", "disk",
-        "end", "epochs", "flushed", "named", "on_disk", "on_flushed", "on_start_moved", "producers",
-        "recovery_point", "replacing", "rounds", "topic_id",
+        "_bytes_before", "_complete_at", "_flushed_at", "_index_entries_max", "_queued",
+        "_segment_bytes_max", "_settings", "_snapshots", "_time_entries_max", "_unsynced",
+        "clock", "closed", "directory", "disk", "end", "epochs", "flushed", "making", "named",
+        "on_disk", "on_flushed", "on_start_moved", "producers", "recovery_point", "replacing",
+        "rounds", "topic_id",
     )  # fmt: skip
 
     def __init__(
@@ -121,21 +121,15 @@ class Log(Readable):
         self._move(self.start, self.flushed, self.end)
         # While nothing changes a log that was opened after a clean stop, stopping takes nothing.
         self._complete_at = (self._active, self.end) if opened.complete else None
-        # Snapshots of producers between those of rolls: their offsets, and where the last one is.
-        self._snapshots: list[Offset] = []
-        self._snapshot_behind: tuple[Segment | None, int] = (None, 0)
+        self._snapshots = Snapshots(directory)
         if opened.failed:
             self.damaged_at = min(self.end, opened.damaged_at)
         self.epochs.raise_start(self.start)
         self._flushed_at = self.end_position()
-        # Since the last sync round: closed segments, files to sync once, directories.
-        self._rolled: list[Segment] = []
-        self._new_files: list[File] = []
-        self._new_names: list[str] = []
+        self._unsynced: Unsynced | None = None
+        """Mostly there is nothing but what was appended, and then a round makes no lists."""
         self._queued = False
-        # Who waits for files that are being made: a list, maybe an empty one, while they are, and
-        # None while none are.
-        self._waiting: list[Pending[None]] | None = None
+        self.making = Making()
 
     @property
     def settings(self) -> LogSettings:
@@ -182,22 +176,18 @@ class Log(Readable):
         The Pending fails with DiskError. `offsets` matters only past 2^31 in one segment; 0 takes
         the size for it, which suffices unless records take less than a byte (compression).
         """
-        waiting = self._waiting
-        if waiting is None:
+        making = self.making
+        if making.waiting is None:
             active = self._active
             full = active is not None and self._full(active, size, timestamp_ms, offsets or size)
             if active is not None and not full and epoch <= self.epochs.latest:
                 return None
             if not self.usable:
                 return None  # for the caller to notice, as it must before it appends
-            waiting = self._waiting = []
-            pending: Pending[None] = Pending()
-            waiting.append(pending)
+            pending = making.begin()
             self._make(full, epoch)
             return pending
-        pending = Pending()
-        waiting.append(pending)
-        return pending
+        return making.wait()
 
     def _metadata_step(self) -> ReplaceFile:
         content = encode_partition_metadata(self.topic_id)
@@ -221,9 +211,7 @@ class Log(Readable):
         settings = self._settings
         most_ms = settings.segment_ms
         if settings.segment_jitter_ms:
-            # Chance without a source of it: logs of one age differ, and one log always agrees.
-            chance = crc32(b"%d" % active.base_offset, crc32(self.directory.encode()))
-            most_ms -= chance % min(settings.segment_jitter_ms, settings.segment_ms)
+            most_ms -= settings.jitter_ms(self.directory, active.base_offset)
         first = active.first_timestamp
         if first is not None and first >= 0 and timestamp_ms >= 0:
             return timestamp_ms - first > most_ms
@@ -250,9 +238,9 @@ class Log(Readable):
                 assert old is not None
                 old.seal()
             except DiskError as error:
-                self._made(error)
+                self.making.end(error)
                 return
-            path = stem(self.directory, self.end) + ".snapshot"
+            path = snapshot_path(self.directory, self.end)
             steps.append(CreateFile(path, self.producers.encode()))
         if old is None or roll:
             steps += creation_steps(self.directory, self.end)
@@ -264,17 +252,17 @@ class Log(Readable):
             except DiskError as error:
                 self._unmake(steps, error)
                 return
-            assert not self.closed, "closed while files were being made: see when_made"
+            assert not self.closed, "closed while files were being made"
             if files:
                 self._begin_segment(files)
             self.epochs.assign(epoch, self.end)
-            self._new_names.append(self.directory)
+            self._owed().names.append(self.directory)
             if roll:
                 # Also under flush.policy=os, as Kafka does: recovery then has only the active
                 # segment to read.
                 self._queued = True
                 self.rounds.request(self)
-            self._made(None)
+            self.making.end(None)
 
         done.then(finish)
 
@@ -290,32 +278,30 @@ class Log(Readable):
         def finish() -> None:
             with suppress(DiskError):
                 removed.result()
-            self._new_names.append(self.directory)
-            self._made(error)
+            self._owed().names.append(self.directory)
+            self.making.end(error)
 
         removed.then(finish)
 
     def _begin_segment(self, files: list[File]) -> None:
-        self._new_files += files[:-3]
+        owed = self._owed()
+        owed.once += files[:-3]
         segment = new_segment(self.end, files[-3:])
         segment.created_ms = self.clock.wall_ms()
         segment.on_damage = self._quarantine
         if self._active is None:
-            self._new_names.append(self.directory.rpartition("/")[0])
+            owed.names.append(self.directory.rpartition("/")[0])
         else:
-            self._rolled.append(self._active)
+            owed.rolled.append(self._active)
             self._bytes_before += self._active.size
         self.segments.append(segment)
         self._bases.append(self.end)
         self._active = segment
 
-    def _made(self, error: DiskError | None) -> None:
-        waiting, self._waiting = self._waiting or [], None
-        for pending in waiting:
-            if error is None:
-                pending.complete(None)
-            else:
-                pending.fail(error)
+    def _owed(self) -> Unsynced:
+        if self._unsynced is None:
+            self._unsynced = Unsynced()
+        return self._unsynced
 
     def append(self, batch: BatchView, epoch: LeaderEpoch) -> Offset:
         """Give a checked batch the next offsets and write it. `prepare` must just have said None.
@@ -325,7 +311,7 @@ class Log(Readable):
         """
         segment = self._active
         assert segment is not None, "append without prepare"
-        assert self._waiting is None, "append while files are being made"
+        assert self.making.waiting is None, "append while files are being made"
         assert epoch == self.epochs.latest, "append in an epoch that was not prepared"
         assert not self.failed, "append to a log that failed"
         assert not self.closed, "append to a log that is closed"
@@ -369,20 +355,20 @@ class Log(Readable):
         segment = self._active
         if pending is not None or not self.usable or segment is None or segment.aborted is not None:
             return pending
-        waiting = self._waiting = [Pending()]
+        pending = self.making.begin()
         made = self.disk.perform([CreateFile(stem(self.directory, segment.base_offset) + SUFFIX)])
 
         def finish() -> None:
             try:
                 segment.aborted = AbortedIndex(made.result()[0])
             except DiskError as error:
-                self._made(error)
+                self.making.end(error)
                 return
-            self._new_names.append(self.directory)
-            self._made(None)
+            self._owed().names.append(self.directory)
+            self.making.end(None)
 
         made.then(finish)
-        return waiting[0]
+        return pending
 
     def append_marker(self, batch: BatchView, epoch: LeaderEpoch) -> Offset:
         """As `append`, for the control batch that ends its producer's transaction.
@@ -415,17 +401,15 @@ class Log(Readable):
     def begin_sync(self) -> Covered:
         """For `Rounds`: what is not yet durable, up to the log end as it is now."""
         position = self.end_position()
-        rolled, self._rolled = self._rolled, []
-        once, self._new_files = self._new_files, []
-        names, self._new_names = self._new_names, []
+        owed, self._unsynced = self._unsynced, None
         self._queued = False
-        files = [file for segment in rolled for file in segment.files()] + once
+        files = [] if owed is None else owed.files()
         if position.segment is not None:
             files.append(position.segment.log)
 
         def synced() -> None:
-            for file in once:
-                file.close()
+            if owed is not None:
+                owed.close()
             if self.closed:
                 return
             self.named = True
@@ -436,7 +420,7 @@ class Log(Readable):
                 self._flushed_at = position
                 self.on_flushed()
 
-        return Covered(files, names, synced)
+        return Covered(files, [] if owed is None else owed.names, synced)
 
     # -- the rest of its life
 
@@ -467,7 +451,8 @@ class Log(Readable):
             return []
         gone = self.segments[:count]
         del self.segments[:count], self._bases[:count]
-        self._rolled = [segment for segment in self._rolled if segment not in gone]
+        if self._unsynced is not None:
+            self._unsynced.forget(gone)
         self.recovery_point = max(self.recovery_point, self.segments[0].base_offset)
         for segment in gone:
             segment.close()
@@ -479,10 +464,9 @@ class Log(Readable):
         None where it is empty, or files are being made already.
         """
         active = self._active
-        if active is None or active.size == 0 or self._waiting is not None or not self.usable:
+        if active is None or active.size == 0 or self.making.waiting is not None or not self.usable:
             return None
-        pending: Pending[None] = Pending()
-        self._waiting = [pending]
+        pending = self.making.begin()
         self._make(True, self.epochs.latest)
         return pending
 
@@ -492,24 +476,11 @@ class Log(Readable):
         self.producers.expire(self.clock.wall_ms(), self.settings.producer_id_expiration_ms)
 
     def snapshot_steps(self) -> list[Step]:
-        """A snapshot of the producers, where a start after a crash would read much without one.
-
-        It needs no sync: one that is torn is passed over, and the one before it is still there.
-        """
+        """A snapshot of the producers, where a start after a crash would read much without one."""
         active = self._active
-        if active is None or self._waiting is not None or not self.usable:
+        if active is None or self.making.waiting is not None or not self.usable:
             return []
-        segment, position = self._snapshot_behind
-        unread = active.size - (position if segment is active else 0)
-        if unread < max(_SNAPSHOT_EVERY, len(self.producers) * _SNAPSHOT_EVERY_PRODUCER):
-            return []
-        self._snapshot_behind = (active, active.size)
-        old, self._snapshots = self._snapshots[:-1], [*self._snapshots[-1:], self.end]
-        steps: list[Step] = [UnlinkFile(self._snapshot_path(offset)) for offset in old]
-        return [CreateFile(self._snapshot_path(self.end), self.producers.encode()), *steps]
-
-    def _snapshot_path(self, offset: Offset) -> str:
-        return stem(self.directory, offset) + ".snapshot"
+        return self._snapshots.take(active, self.end, self.producers)
 
     def closing_steps(self) -> list[Step]:
         """Complete the files; the steps make all of it durable, producers' snapshot included.
@@ -521,14 +492,12 @@ class Log(Readable):
         if active is None or (active, self.end) == self._complete_at:
             return []
         active.seal()
-        files = [file for segment in (*self._rolled, active) for file in segment.files()]
-        steps: list[Step] = [SyncFile(file) for file in (*files, *self._new_files)]
-        path = self._snapshot_path(self.end)
+        owed = self._owed()
+        steps: list[Step] = [SyncFile(file) for file in (*active.files(), *owed.files())]
+        path = snapshot_path(self.directory, self.end)
         steps.append(ReplaceFile(path, self.producers.encode(), False))
-        bases = {segment.base_offset for segment in self.segments}
-        old = {*self._snapshots} - bases - {self.end}
-        steps += [UnlinkFile(self._snapshot_path(offset)) for offset in old]
-        names = dict.fromkeys([*self._new_names, self.directory])
+        steps += self._snapshots.drop({self.end, *(one.base_offset for one in self.segments)})
+        names = dict.fromkeys([*owed.names, self.directory])
         return steps + [SyncDirectory(name) for name in names]
 
     def close(self) -> None:
@@ -537,9 +506,8 @@ class Log(Readable):
         self.rounds.forget(self)
         for segment in self.segments:
             segment.close()
-        for file in self._new_files:
-            file.close()
-        self._new_files = []
+        if self._unsynced is not None:
+            self._unsynced.close()
 
     def all_synced(self) -> None:
         """The closing steps were done: everything is on disk."""
@@ -559,17 +527,16 @@ class Log(Readable):
 
     def hold_until(self, ready: Pending[None]) -> None:
         """Let `prepare` wait until then. If `ready` fails, so has the log."""
-        assert self._waiting is None, "held while files are being made"
-        self._waiting = []
+        self.making.begin()
 
         def go() -> None:
             try:
                 ready.result()
             except DiskError as error:
                 self.failed = True
-                self._made(error)
+                self.making.end(error)
             else:
-                self._made(None)
+                self.making.end(None)
 
         ready.then(go)
 
@@ -580,15 +547,6 @@ class Log(Readable):
         if self.damaged_at < before and not self.closed:
             note = encode_quarantine(self.damaged_at)
             self.disk.perform([ReplaceFile(f"{self.directory}/{QUARANTINE}", note)])
-
-    def when_made(self, call: Callable[[], None]) -> None:
-        """Call once no files are being made: deletion must not race with creation."""
-        if self._waiting is None:
-            call()
-        else:
-            pending: Pending[None] = Pending()
-            self._waiting.append(pending)
-            pending.then(call)
 
 
 def _nothing() -> None:

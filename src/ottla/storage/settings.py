@@ -6,6 +6,8 @@ the configuration builds one, and may replace it on a live log at any time.
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from ottla.core.value import Value
 
 _NEVER = (1 << 63) - 1
@@ -43,6 +45,14 @@ class LogSettings(Value):
     max_compaction_lag_ms: int = _NEVER
     delete_retention_ms: int = 24 * 3600 * 1000
     """How long a record without a value stays, after it was first compacted."""
+
+    def jitter_ms(self, directory: str, base_offset: int) -> int:
+        """By how much earlier one segment rolls, where segments do.
+
+        Chance without a source of it: logs of one age differ, and one log always agrees.
+        """
+        chance = crc32(b"%d" % base_offset, crc32(directory.encode()))
+        return chance % min(self.segment_jitter_ms, self.segment_ms)
 
     @property
     def index_entries_max(self) -> int:

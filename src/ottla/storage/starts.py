@@ -13,7 +13,7 @@ from ottla.core.ports import Disk, DiskError, RenamePath, Step, SyncDirectory, U
 from ottla.storage.checkpoint_files import CheckpointFiles
 from ottla.storage.log import Log
 from ottla.storage.removal import Removals
-from ottla.storage.segment import stem
+from ottla.storage.snapshots import snapshot_path
 
 _DELETED = ".deleted"
 
@@ -86,7 +86,7 @@ class Starts:
         for segment in gone:
             paths = [file.path for file in segment.files()]
             steps += [RenamePath(path, path + _DELETED) for path in paths]
-            steps.append(UnlinkFile(stem(log.directory, segment.base_offset) + ".snapshot"))
+            steps.append(UnlinkFile(snapshot_path(log.directory, segment.base_offset)))
             works.append([UnlinkFile(path + _DELETED) for path in paths])
         renamed = self._disk.perform(steps)
         delay_s = log.settings.file_delete_delay_ms / 1000

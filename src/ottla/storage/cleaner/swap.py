@@ -30,6 +30,7 @@ from ottla.core.ports import (
 )
 from ottla.storage.aborted import SUFFIX as ABORTED
 from ottla.storage.segment import SUFFIXES, stem
+from ottla.storage.snapshots import snapshot_path
 
 if TYPE_CHECKING:
     from ottla.storage.cleaner.round import Cleaned
@@ -73,7 +74,7 @@ def settle_steps(
             for suffix in reversed(cleaned.suffixes)
         ),
         SyncDirectory(directory),
-        *(UnlinkFile(f"{stem(directory, base)}.snapshot") for base in bases),
+        *(UnlinkFile(snapshot_path(directory, base)) for base in bases),
     ]
 
 
