@@ -26,10 +26,10 @@ from ottla.handlers.produce_general import (
     ACKS_ALL,
     ACKS_LEADER,
     ADDS_SINCE,
-    TELL_START,
     TOPIC_IDS_SINCE,
     Produce,
     go_on_with,
+    start_told,
 )
 from ottla.handlers.produce_several import several
 from ottla.handlers.reply import Parked, Reply
@@ -141,7 +141,7 @@ def _append(
         append_time = batch.max_timestamp if partition.stamps_time else NO_TIMESTAMP
         told = _pack_outcome(0, batch.base_offset, append_time, start)
     elif type(outcome) is ErrorCode:
-        told = _pack_outcome(outcome, -1, -1, start if outcome in TELL_START else -1)
+        told = _pack_outcome(outcome, -1, -1, start_told(outcome, batch, start))
     else:
         told = _pack_outcome(0, *outcome, start)
     before, behind = (partition.produce_answers or {}).get(version) or _around(partition, version)

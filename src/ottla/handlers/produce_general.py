@@ -45,7 +45,7 @@ _PREPARE_S_MIN = 10.0
 """The least that is waited for a disk or worker, whatever timeout a client has in mind."""
 
 # What Kafka refuses in its log, and then tells where that starts, but for `Rejected.before_log`.
-TELL_START = frozenset(
+_TELL_START = frozenset(
     {
         ErrorCode.INVALID_RECORD,
         ErrorCode.INVALID_TIMESTAMP,
@@ -55,6 +55,16 @@ TELL_START = frozenset(
         ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
     }
 )
+
+
+def start_told(error: ErrorCode, batch: BatchView | None, start: Offset) -> int:
+    """The start of the log that goes with a refusal; -1 where Kafka tells of none."""
+    if error not in _TELL_START:
+        return -1
+    if error is ErrorCode.INVALID_PRODUCER_EPOCH and batch is not None:
+        # Of a transaction's batches it judges the epoch before its log is asked.
+        return -1 if batch.attributes & TRANSACTIONAL_BIT else start
+    return start
 
 
 # What a coordinator says that will pass: a producer that is told so would give the batch up, or
@@ -125,11 +135,11 @@ class Item:
             partition.refuted(batch.producer_id, verification, error)
 
     def refuse(self, error: ErrorCode, rejected: Rejected | None = None) -> None:
-        self.batch = None
         response = self.response
         response.error_code = error
-        if error in TELL_START and self.partition is not None:
-            response.log_start_offset = self.partition.log.start
+        if self.partition is not None:
+            response.log_start_offset = start_told(error, self.batch, self.partition.log.start)
+        self.batch = None
         if rejected is not None:
             if rejected.before_log:
                 response.log_start_offset = -1

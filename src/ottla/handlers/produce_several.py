@@ -23,9 +23,9 @@ from ottla.handlers.produce_general import (
     ACKS_ALL,
     ACKS_LEADER,
     ADDS_SINCE,
-    TELL_START,
     TOPIC_IDS_SINCE,
     go_on_with,
+    start_told,
 )
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.primitives import write_uvarint
@@ -167,8 +167,7 @@ def _append(
             time = batch.max_timestamp if partition.stamps_time else NO_TIMESTAMP
         elif type(outcome) is ErrorCode:
             error, offset, time = outcome, -1, -1
-            if outcome not in TELL_START:
-                start = -1
+            start = start_told(outcome, batch, partition.log.start)
         else:
             offset, time = outcome
         told.append(_pack_outcome(partition.key.partition, error, offset, time, start))

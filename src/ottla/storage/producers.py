@@ -182,6 +182,8 @@ class ProducerStates:
         known = self._verifying.get(batch.producer_id)
         open_here = state is not None and state.epoch == epoch and state.transaction is not None
         if not open_here and (verification is None or verification is not known):
+            if verification is None and state is not None and epoch < state.epoch:
+                return ErrorCode.INVALID_PRODUCER_EPOCH  # which is why it has none: see `verify`
             return ErrorCode.INVALID_TXN_STATE
         if state is not None and epoch < state.epoch:
             return ErrorCode.INVALID_PRODUCER_EPOCH
@@ -194,16 +196,19 @@ class ProducerStates:
     def verify(
         self, producer_id: int, epoch: int, sequence: int, *, bumps: bool
     ) -> Verification | None:
-        """Begin to verify a producer's batches; None if its transaction is open here already.
+        """Begin to verify a producer's batches; None if nobody needs to be asked about them.
 
-        `bumps`: by the rules of transaction version 2, where each has its own epoch.
+        So if its transaction is open here already; or if its epoch is over: the log refuses what it
+        sends, and the coordinator must not begin a transaction with that. `bumps`: by the rules of
+        transaction version 2, where each has its own epoch.
         """
         state = self._states.get(producer_id)
-        if state is not None and state.transaction is not None and state.epoch == epoch:
-            return None
-        if state is not None and state.epoch == epoch and state.batches:
-            # A batch that comes again, after its transaction, is no gap for those behind it.
-            sequence = max(sequence, state.batches[-1].last_sequence + 1)
+        if state is not None and epoch <= state.epoch:
+            if epoch < state.epoch or state.transaction is not None:
+                return None
+            if state.batches:
+                # A batch that comes again, after its transaction, is no gap for those behind it.
+                sequence = max(sequence, state.batches[-1].last_sequence + 1)
         verification = self._verifying.get(producer_id)
         if verification is None:
             verification = self._verifying[producer_id] = Verification(epoch, sequence, bumps)

@@ -106,6 +106,21 @@ def test_the_first_batch_of_a_transaction_has_the_coordinator_asked_and_the_next
     assert admission.asked[1:] == [("mine", 7, 0, [TopicPartition("t", 1)], adds)]
 
 
+@pytest.mark.parametrize("version", [9, 12])
+@pytest.mark.parametrize("partitions", [[0], [0, 1], [0, 1, 2]])
+def test_of_an_epoch_that_its_partition_knows_to_be_over_the_coordinator_is_not_asked(
+    node, admission, version, partitions
+):
+    assert end(node, epoch=3) == E.NONE
+    call = ask(node.connect(), {number: of(0) for number in partitions}, version)
+    node.settle()
+    told = {one.index: one for one in call.answer.responses[0].partition_responses}
+    assert (told[0].error_code, told[0].log_start_offset) == (E.INVALID_PRODUCER_EPOCH, -1)
+    others = [TopicPartition("t", number) for number in partitions[1:]]
+    assert [one[3] for one in admission.asked] == ([others] if others else [])
+    assert {told[number].error_code for number in partitions[1:]} <= {E.NONE}
+
+
 def test_what_the_coordinator_refuses_is_refused_alone(node, admission):
     admission.errors = {TopicPartition("t", 1): E.INVALID_TXN_STATE}
     assert codes(node, {0: of(0), 1: of(0)}) == [E.NONE, E.INVALID_TXN_STATE]

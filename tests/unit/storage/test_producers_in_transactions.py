@@ -67,6 +67,17 @@ def test_nothing_of_a_transaction_is_taken_before_it_is_verified(states):  # I41
     assert states.check(batch, verified(states, batch)) is None
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_an_epoch_that_is_over_is_not_verified_and_refused_as_that(states, is_open):
+    states.update(sent(0, epoch=2))
+    if not is_open:
+        states.update(marker(epoch=3, at=1))
+    late = sent(1, epoch=1)
+    assert verified(states, late) is None
+    assert verifying(states) == 0
+    assert states.check(late) is INVALID_EPOCH
+
+
 def test_what_is_open_here_needs_no_verification(states):
     states.update(sent(0))
     assert verified(states, sent(1)) is None
