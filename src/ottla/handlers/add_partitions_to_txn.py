@@ -1,8 +1,8 @@
 """AddPartitionsToTxn, key 24, versions 0 to 5.
 
 Makes partitions part of a producer's transaction, before it writes to them; or, for brokers, only
-says whether they are (KIP-890). All partitions of a transaction or none: where one does not exist
-the others are OPERATION_NOT_ATTEMPTED.
+says whether they are (KIP-890). All partitions of a transaction or none: where one does not exist,
+or is an internal topic's, to which clients do not write, the others are OPERATION_NOT_ATTEMPTED.
 v2 PRODUCER_FENCED · v3 flexible · v4 several transactions, verify only · v5 TRANSACTION_ABORTABLE
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from ottla.cluster.names import NAME_LENGTH_MAX
+from ottla.cluster.names import NAME_LENGTH_MAX, is_internal
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC
 from ottla.core import options
@@ -54,7 +54,7 @@ def handle(context: Context, request: Request[AddPartitionsToTxnRequest]) -> Rep
     if not too_many(context, request, len(told) + sum([one.count() for one in told])):
         for one in told:
             places = one.places()
-            one.found = _missing(context, places)
+            one.found = _faults(context, request.api_version, places)
             if not one.found:
                 one.ask(context, request.api_version, places)
                 if one.asked is not None and not one.asked.done:
@@ -73,7 +73,7 @@ def quick(context: Context, version: int, body: AddPartitionsToTxnRequest) -> by
     places = _usual(body.v3_and_below_topics) if version < SEVERAL_SINCE else None
     if places is None or len(places) >= context.config[options.REQUEST_PARTITIONS_MAX]:
         return None
-    if _missing(context, places):
+    if _faults(context, version, places):
         return None
     asked = context.transactions.join(
         body.v3_and_below_transactional_id,
@@ -128,19 +128,23 @@ def _transactions(
     )
 
 
-def _missing(context: Context, places: Sequence[TopicPartition]) -> dict[TopicPartition, ErrorCode]:
-    """A code for each partition if one of them does not exist; else nothing."""
+def _faults(
+    context: Context, version: int, places: Sequence[TopicPartition]
+) -> dict[TopicPartition, ErrorCode]:
+    """A code for each partition if one of them does not exist, or is none for a client to write
+    to; else nothing."""
     topics = context.image().topics
-    missing = []
+    by_client = version < SEVERAL_SINCE
+    faults = {}
     for place in places:
         topic = topics.get(place.topic)
-        if topic is None or not 0 <= place.partition < len(topic.partitions):
-            missing.append(place)
-    if not missing:
-        return {}
-    errors = dict.fromkeys(places, ErrorCode.OPERATION_NOT_ATTEMPTED)
-    errors.update(dict.fromkeys(missing, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
-    return errors
+        if by_client and is_internal(place.topic):
+            faults[place] = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        elif topic is None or not 0 <= place.partition < len(topic.partitions):
+            faults[place] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if not faults:
+        return faults
+    return dict.fromkeys(places, ErrorCode.OPERATION_NOT_ATTEMPTED) | faults
 
 
 class _Told:

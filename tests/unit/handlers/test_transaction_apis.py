@@ -128,6 +128,32 @@ def test_one_transaction_is_answered_by_topic_however_many_topics_it_names(
 
 
 @pytest.mark.parametrize("version", range(4))
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_client_adds_no_partition_of_an_internal_topic(
+    node: SimNode, version: int, beside: bool
+) -> None:
+    request = AddPartitionsToTxnRequest(
+        v3_and_below_transactional_id="a",
+        v3_and_below_producer_id=begun(node, "a"),
+        v3_and_below_topics=[AddPartitionsToTxnTopic(name="__transaction_state", partitions=[0])],
+    )
+    if beside:
+        request.v3_and_below_topics.append(AddPartitionsToTxnTopic(name="t", partitions=[0, 7]))
+    told = {
+        (topic.name, part.partition_index): part.partition_error_code
+        for topic in ask(node, request, version).results_by_topic_v3_and_below
+        for part in topic.results_by_partition
+    }
+    refused = {("__transaction_state", 0): ErrorCode.TOPIC_AUTHORIZATION_FAILED}
+    if beside:
+        refused[("t", 0)] = ErrorCode.OPERATION_NOT_ATTEMPTED
+        refused[("t", 7)] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert told == refused
+    asked = ask(node, DescribeTransactionsRequest(transactional_ids=["a"]), 0)
+    assert asked.transaction_states[0].transaction_state == "Empty"
+
+
+@pytest.mark.parametrize("version", range(4))
 def test_the_next_transaction_of_an_old_client_waits_for_the_markers_of_the_one_before(
     node: SimNode, version: int
 ) -> None:
