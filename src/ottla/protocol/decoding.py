@@ -193,17 +193,26 @@ class DecoderSource:
         self._struct(cls, var)
         self._line(f"{target} = {var}")
 
-    def _length(self, letter: str) -> None:
+    def _length(self, letter: str, *, often_long: bool = False) -> None:
         """Lines that leave the next length in `n`: -1 is null in both forms."""
         self._run.append(("n", "B" if self.flexible else letter))
         self._read_run()
-        if self.flexible:
+        if not self.flexible:
+            return
+        if often_long:  # of two bytes most of the time: as `read_uvarint`, without the call
+            self._line("if n > 127:")
+            self._line("    if (more := view[at]) < 128:")
+            self._line("        n += (more << 7) - 128")
+            self._line("        at += 1")
+            self._line("    else:")
+            self._line("        n, at = read_uvarint(view, at - 1)")
+        else:
             self._line("if n > 127:")
             self._line("    n, at = read_uvarint(view, at - 1)")
 
     def _sized(self, kind: str, target: str, what: str, nullable: bool) -> None:
         """Lines for a string, bytes or records: the value is a part of the view, then converted."""
-        self._length("h" if kind == "string" else "i")
+        self._length("h" if kind == "string" else "i", often_long=kind != "string")
         length = "n - 1" if self.flexible else "n"
         null = "n == 0" if self.flexible else "n == -1"
         negative = "n == 0" if self.flexible else "n < 0"

@@ -252,6 +252,16 @@ def test_h15_only_minus_one_is_null() -> None:
     refused(Small, 0, b"\0\0" + b"\0\0\0\0" + b"\xff\xfe", "length of -2")
 
 
+def test_a_length_may_take_more_bytes_than_it_needs() -> None:
+    [encoded] = encoder(Small, 1)(Small(text="x", blob=b"yyyy", maybe=None))
+    at = encoded.index(b"yyyy")
+    for length in (b"\x85\x00", b"\x85\x80\x00", b"\x85\x80\x80\x80\x00"):
+        longer = encoded[: at - 1] + length + encoded[at:]
+        assert decode(Small, 1, longer).blob == b"yyyy"
+    refused(Small, 1, encoded[: at - 1] + b"\x85\x80\x80\x80\x80\x00" + encoded[at:], "5 bytes")
+    refused(Small, 1, encoded[: at - 1] + b"\x85", "index out of")
+
+
 def test_h17_a_varint_of_more_than_five_bytes_or_31_bits_is_refused() -> None:
     refused(Small, 1, b"\xff" * 20, "5 bytes")
     refused(Small, 1, b"\x80" * 6 + b"\x01", "5 bytes")
