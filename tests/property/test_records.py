@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from typing import Any
+from unittest import mock
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ottla.protocol.errors import ErrorCode
+from ottla.records import validate
 from ottla.records.batch import (
     CRC_START,
     HEADER,
@@ -101,6 +103,49 @@ def sealed_batches(draw: st.DrawFn) -> memoryview:
     view = memoryview(bytearray(header + body))
     stamp_crc(view)
     return view
+
+
+near = st.sampled_from([-3_600_001, -3_600_000, 0, 3_600_000, 3_600_001])
+
+
+@st.composite
+def nearly_sound_batches(draw: st.DrawFn) -> memoryview:
+    """Mostly sound: each field is off now and then, by as little as can be."""
+    count = draw(st.integers(-1, 2))
+    header = HEADER.pack(
+        0,
+        HEADER_SIZE - LOG_OVERHEAD + 9,
+        -1,
+        2,
+        0,
+        draw(st.integers(0, 63)),
+        count - 1 + draw(st.sampled_from([0, 0, 0, 1, -1])),
+        draw(near.map(NOW.__add__) | int64),
+        draw(near.map(NOW.__add__) | int64),
+        *draw(st.tuples(*[st.integers(-1, 0)] * 3) | st.just((7, 0, 3)) | st.just((-1, -1, -1))),
+        count,
+    )
+    view = memoryview(bytearray(header + bytes(9)))
+    stamp_crc(view)
+    return view
+
+
+@many
+@given(nearly_sound_batches() | sealed_batches(), st.integers(3, 13), st.booleans(), st.booleans())
+def test_what_is_accepted_at_one_glance_has_no_fault(
+    view: memoryview, version: int, small: bool, strict: bool
+) -> None:
+    rules = Rules(
+        segment_bytes=69 if small else 1 << 20,
+        before_max_ms=3_600_000 if strict else 1 << 62,
+        timestamp_type="LogAppendTime" if small and strict else "CreateTime",
+    )
+    seen = []
+    for usual in (validate._USUAL, frozenset[int]()):
+        with mock.patch.object(validate, "_USUAL", usual):
+            outcome = check_header(memoryview(bytearray(view)), rules, NOW, version)
+        seen.append(outcome if isinstance(outcome, Rejected) else bytes(outcome.view))
+    assert seen[0] == seen[1]
 
 
 @many
