@@ -282,7 +282,10 @@ class Partition:
         if batch.attributes:
             self.tally.packed[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
-            self._advance()
+            if self.readers or self.sleepers or log.producers.unstable.first is not None:
+                self._advance()
+            else:  # as that does it, where nobody waits: all that is there is committed
+                self.high_position = self.stable_position = log.end_position()
         return None
 
     def verify(
