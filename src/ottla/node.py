@@ -457,20 +457,21 @@ _NOTEWORTHY = {
     Case.END_MISSING: logging.WARNING,
     Case.DAMAGED: logging.ERROR,
     Case.QUARANTINED: logging.ERROR,
+    Case.UNREADABLE: logging.ERROR,
 }
 """What was found in the files and means that something was lost; the rest is housekeeping."""
+_REPAIRED = (Case.DAMAGED, Case.QUARANTINED)
 
 
 def _tell_finding(partition: TopicPartition, finding: Finding) -> None:
     level = _NOTEWORTHY.get(finding.case, logging.INFO)
     _log.log(
         level,
-        "%s: %s (%s, byte %d)%s",
+        "%s: %s (%s)%s",
         partition,
         finding.case.value,
-        finding.path,
-        finding.position,
-        "; try: ottla log repair" if level == logging.ERROR else "",
+        finding.reason or f"{finding.path}, byte {finding.position}",
+        "; try: ottla log repair" if finding.case in _REPAIRED else "",
         extra={"fields": {"event": "recovery", "case": finding.case.name.lower()}},
     )
 

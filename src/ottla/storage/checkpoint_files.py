@@ -18,6 +18,7 @@ from ottla.core.ports import Disk, File, ReplaceFile, Step, SyncDirectory
 from ottla.storage import checkpoints
 from ottla.storage.checked import ANYWHERE
 from ottla.storage.log import Log
+from ottla.storage.opening import read_derived
 from ottla.storage.recovery import Hints
 
 _NO_SEALS: checkpoints.AbortedSeals = {}
@@ -126,7 +127,7 @@ class CheckpointFiles:
         return known.names() <= self._logs.keys()
 
     def _raw(self, name: str) -> bytes | None:
-        return self._disk.read_file(f"{self._path}/{name}")
+        return read_derived(self._disk, f"{self._path}/{name}")
 
     # -- replaced
 

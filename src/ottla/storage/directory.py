@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from errno import ENOTDIR
 from typing import NamedTuple, Protocol
 
 from ottla.core.model import NO_TOPIC_ID, TopicId, TopicPartition
@@ -35,7 +36,7 @@ from ottla.storage.checkpoint_files import CheckpointFiles
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.findings import Finding
 from ottla.storage.log import Log, Opened
-from ottla.storage.opening import ahead_of
+from ottla.storage.opening import ahead_of, read_derived
 from ottla.storage.recovery import open_log
 from ottla.storage.removal import Removals, aside_name
 from ottla.storage.rounds import FlushPolicy, Rounds
@@ -128,7 +129,7 @@ class LogDirectory:
         try:
             self._identify(proposed)
             marker = f"{self.path}/{checkpoints.CLEAN_MARKER}"
-            raw = self.disk.read_file(marker)
+            raw = read_derived(self.disk, marker)
             self.was_clean = checkpoints.decode_clean_marker(raw) is not None
             self.disk.perform_now([UnlinkFile(marker), SyncDirectory(self.path)])
             self._open_logs(settings_for)
@@ -139,7 +140,7 @@ class LogDirectory:
 
     def _identify(self, proposed: MetaProperties) -> None:
         path = f"{self.path}/{checkpoints.META_PROPERTIES}"
-        raw = self.disk.read_file(path)
+        raw = read_derived(self.disk, path)
         found = checkpoints.decode_meta_properties(raw)
         if raw is None:
             above = self.path.rpartition("/")[0] or ("/" if self.path.startswith("/") else ".")
@@ -172,11 +173,14 @@ class LogDirectory:
             if partition := partition_of(name):
                 there.append((partition, path))
         for partition, path in ahead_of(self.disk, there, known.certain):
-            metadata = self.disk.read_file(f"{path}/{checkpoints.PARTITION_METADATA}")
+            metadata = read_derived(self.disk, f"{path}/{checkpoints.PARTITION_METADATA}")
             topic_id = checkpoints.decode_partition_metadata(metadata) or NO_TOPIC_ID
             hints = known.hints(partition)
-            if topic_id == NO_TOPIC_ID and (metadata is not None or hints.recovery_point > 0):
-                self.adoptable.add(partition)
+            if topic_id == NO_TOPIC_ID:
+                if hints.recovery_point == 0 and self._is_file(path):
+                    continue  # somebody's, with a name like a partition's
+                if metadata is not None or hints.recovery_point > 0:
+                    self.adoptable.add(partition)
             settings = settings_for(partition, topic_id)
             opened, findings = open_log(self.disk, path, topic_id, settings, hints, later)
             self.found += [Found(partition, finding) for finding in findings]
@@ -189,6 +193,13 @@ class LogDirectory:
         # A new directory has nothing to tell; its first start is spared four syncs.
         if not all_here or (self.logs and not self.was_clean) or self.rebuilt:
             self.disk.perform_now(self.checkpoints.steps())
+
+    def _is_file(self, path: str) -> bool:
+        try:
+            self.disk.names(path)
+        except DiskError as error:
+            return error.errno == ENOTDIR
+        return False
 
     def _log(self, path: str, settings: LogSettings, opened: Opened) -> Log:
         return Log(path, self.disk, self.clock, self.rounds, settings, opened)

@@ -29,6 +29,11 @@ class Case(Enum):
     QUARANTINED = (
         "Damage was found here before, and nobody has repaired it: readable below it, no appends."
     )
+    UNREADABLE = (
+        "A file that can't be made anew can't be read: all is kept, nothing of the log is shown or "
+        "taken. Mend the disk, the owner or the permissions, or bring the directory back from a "
+        "copy; then restart."
+    )
     END_MISSING = "The stop was clean, but the log is not as it was then: read as after a crash."
 
 
@@ -38,3 +43,5 @@ class Finding(NamedTuple):
     case: Case
     path: str
     position: int
+    reason: str = ""
+    """What the disk said, where it refused."""

@@ -14,6 +14,7 @@ from ottla.core.model import LeaderEpoch, Offset, TopicId
 from ottla.core.ports import (
     CreateFile,
     Disk,
+    DiskError,
     File,
     Step,
     SyncDirectory,
@@ -23,6 +24,7 @@ from ottla.core.ports import (
 from ottla.core.value import Value
 from ottla.records.batch import CONTROL_BIT, CRC_START, HEADER_SIZE, BatchView
 from ottla.records.crc import crc32c
+from ottla.storage import epochs as leader_epochs
 from ottla.storage.aborted import SUFFIX, AbortedIndex, open_aborted
 from ottla.storage.checked import ANYWHERE
 from ottla.storage.checkpoints import QUARANTINE, AbortedSeals, decode_quarantine
@@ -43,6 +45,7 @@ from ottla.storage.index import (
     open_index,
 )
 from ottla.storage.log import Opened
+from ottla.storage.opening import is_of_one_file
 from ottla.storage.reading import INTACT
 from ottla.storage.resuming import resume
 from ottla.storage.scanning import batches, contains_batch
@@ -108,8 +111,8 @@ class Recovery:
         certain = max(self.hints.recovery_point, self.hints.cleaned)
         return expected < base_offset <= min(certain, self.holes_until)
 
-    def found(self, case: Case, path: str, position: int = 0) -> None:
-        self.findings.append(Finding(case, path, position))
+    def found(self, case: Case, path: str, position: int = 0, reason: str = "") -> None:
+        self.findings.append(Finding(case, path, position, reason))
 
 
 LEFTOVER_SUFFIXES = (".tmp", ".deleted", ".cleaned", ".swap")
@@ -123,12 +126,53 @@ def open_log(
     hints: Hints,
     later: list[Step] | None = None,
 ) -> tuple[Opened, list[Finding]]:
-    """Open the log in `directory`; its files are sound and durable then. Raises DiskError.
+    """Open the log in `directory`; its files are sound and durable then.
 
     With `later` it gets the steps that make them durable, for the caller to do before anything is
     read or written: those of many logs together take less.
+
+    One of which a file can't be read opens failed and shows nothing, and the other logs of the disk
+    serve; a derived file that can't be read is removed, and made anew as if it had been missing.
+    Raises DiskError where another file would fare no better, or a write is refused.
     """
-    work = Recovery(disk, directory, settings, hints)
+    removed: list[str] = []
+    unsound: set[Offset] = set()
+    while True:
+        work = Recovery(disk, directory, settings, hints)
+        work.unsound |= unsound
+        work.aborted_unsound |= {_base_of(path) for path in removed if path.endswith(SUFFIX)}
+        try:
+            return _open(work, topic_id, later)
+        except DiskError as error:
+            if not is_of_one_file(error):
+                raise
+            unsound = work.unsound  # an index that was missing is there by now, and empty
+            if error.path in removed or not _remove_derived(disk, error.path):
+                work.found(Case.UNREADABLE, error.path, reason=str(error))
+                opened = Opened(topic_id, hints.start, hints.recovery_point, failed=True)
+                return opened.replace(on_disk=True), work.findings
+            removed.append(error.path)
+
+
+def _base_of(path: str) -> Offset:
+    return Offset(int(path.rpartition("/")[2].partition(".")[0]))
+
+
+def _remove_derived(disk: Disk, path: str) -> bool:
+    """Remove a file that can be made anew from the batches; False if it is none, or stays."""
+    if not path.endswith((".index", ".timeindex", SUFFIX, ".snapshot", leader_epochs.FILE_NAME)):
+        return False
+    try:
+        disk.perform_now([UnlinkFile(path)])
+    except DiskError:
+        return False
+    return True
+
+
+def _open(
+    work: Recovery, topic_id: TopicId, later: list[Step] | None
+) -> tuple[Opened, list[Finding]]:
+    disk, directory, hints = work.disk, work.directory, work.hints
     names = _sweep(work, _finish_swaps(work, disk.names(directory)))
     segments = _without_strays(
         work, [_open_segment(work, base, names) for base in named_offsets(names, ".log")]

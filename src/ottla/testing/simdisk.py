@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import EIO, ENAMETOOLONG, ENOENT, ENOTEMPTY
+from errno import EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY
 from typing import Literal, TypeAlias, TypeVar
 
 from ottla.core.model import FileSlice, Offset
@@ -263,7 +263,10 @@ class SimDisk:
 
     def names(self, path: str) -> list[str]:
         self.blocks("list", path)
+        self._check("list", path)
         found = self._find(path)
+        if isinstance(found, Node):
+            raise _error("list", path, ENOTDIR)
         return sorted(found.names) if isinstance(found, Folder) else []
 
     def read_file(self, path: str) -> bytes | None:
