@@ -122,7 +122,8 @@ def _serve(given: Mapping[str, str], arguments: Arguments) -> int:
     # Imports make much and drop little; a collection finds nothing. The node turns it on again.
     gc.disable()
     from ottla.core.config import InvalidConfig
-    from ottla.node import StartError, serve
+    from ottla.node import StartError
+    from ottla.process import serve
 
     try:
         return serve(given, announce=announcer(data_dir(given)))

@@ -27,9 +27,10 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Callable[[Serve], None]:
         def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
             return behaviour(given, announce)
 
-        module = ModuleType("ottla.node")
-        vars(module).update(serve=serve, StartError=StartError)
-        monkeypatch.setitem(sys.modules, "ottla.node", module)
+        for name, value in (("ottla.process", serve), ("ottla.node", StartError)):
+            module = ModuleType(name)
+            setattr(module, value.__name__, value)
+            monkeypatch.setitem(sys.modules, name, module)
 
     return install
 
