@@ -33,6 +33,7 @@ from ottla.records.batch import TRANSACTIONAL_BIT
 from ottla.records.validate import Rejected, check_header
 
 if TYPE_CHECKING:
+    from ottla.core.model import TopicPartition
     from ottla.handlers.context import Context
     from ottla.handlers.reply import Parked, Reply
     from ottla.protocol.messages.produce import ProduceRequest, TopicProduceData
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from ottla.storage.producers import Verification
 
     _GoOn: TypeAlias = partial[Reply | Parked]
-    _Judged: TypeAlias = tuple[int, list[Partition], list[BatchView]]
-    """Attributes that any of the batches has, and each batch with its partition."""
 
 RECORD_ERRORS_SINCE, FLEXIBLE_SINCE = 8, 9
 _NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
@@ -53,27 +52,28 @@ _NO_THROTTLE = bytes(4)
 
 def several(context: Context, version: int, body: ProduceRequest) -> bytes | _GoOn | None:
     """As `produce.quick`, from version 5 on. None: nothing has been done."""
-    judged = _judge(context, version, body)
-    if judged is None:
+    batches: dict[Partition, BatchView] = {}
+    attributes = _judge(context, version, body, batches)
+    if attributes is None:
         return None
-    attributes, partitions, batches = judged
     if attributes & TRANSACTIONAL_BIT:
-        return _in_transaction(context, version, body, partitions, batches)
-    if _must_wait(partitions, batches):
-        return None
-    return _append(version, body.topic_data, partitions, batches, repeat(None))
+        return _in_transaction(context, version, body, batches)
+    return _append(version, body.topic_data, batches, repeat(None))
 
 
-def _judge(context: Context, version: int, body: ProduceRequest) -> _Judged | None:
-    """What is to be appended; None where a batch is refused, or there is more than to append."""
+def _judge(
+    context: Context, version: int, body: ProduceRequest, batches: dict[Partition, BatchView]
+) -> int | None:
+    """Find what is to be appended; the attributes that any of it has.
+
+    None, where anything else is to be done than to append all of it, now.
+    """
     table = context.table
     acks = body.acks
     if table.little_room or acks not in (ACKS_ALL, ACKS_LEADER):
         return None
     now_ms = context.clock.wall_ms()
-    attributes = 0
-    partitions: list[Partition] = []
-    batches: list[BatchView] = []
+    attributes = named = 0
     for topic in body.topic_data:
         if version >= TOPIC_IDS_SINCE:
             of_topic = table.of_topic_id(topic.topic_id)
@@ -82,6 +82,7 @@ def _judge(context: Context, version: int, body: ProduceRequest) -> _Judged | No
         count = len(of_topic)
         if not topic.partition_data:
             return None
+        named += len(topic.partition_data)
         for part in topic.partition_data:
             if not 0 <= part.index < count:
                 return None
@@ -91,44 +92,42 @@ def _judge(context: Context, version: int, body: ProduceRequest) -> _Judged | No
             batch = check_header(part.records, partition.rules, now_ms, version)
             if type(batch) is Rejected:
                 return None
+            if not partition.log.has_room(
+                batch.length,
+                partition.leader_epoch,
+                now_ms if partition.stamps_time else batch.max_timestamp,
+                batch.last_offset_delta + 1,
+            ):
+                return None
             attributes |= batch.attributes
-            partitions.append(partition)
-            batches.append(batch)
-    named = len(partitions)
-    if named != len(set(partitions)) or named > context.config[options.REQUEST_PARTITIONS_MAX]:
+            batches[partition] = batch
+    if len(batches) < named or named > context.config[options.REQUEST_PARTITIONS_MAX]:
         return None
-    return attributes, partitions, batches
+    return attributes
 
 
 def _in_transaction(
-    context: Context,
-    version: int,
-    body: ProduceRequest,
-    partitions: list[Partition],
-    batches: list[BatchView],
+    context: Context, version: int, body: ProduceRequest, batches: dict[Partition, BatchView]
 ) -> bytes | _GoOn | None:
     """As `several`, of one producer's transaction."""
-    producer_id, epoch, adds = batches[0].producer_id, batches[0].producer_epoch, False
     if body.transactional_id is None:
         return None
-    for batch in batches:
+    first = next(iter(batches.values()))
+    producer_id, epoch, adds = first.producer_id, first.producer_epoch, version >= ADDS_SINCE
+    for batch in batches.values():
         if (
             not batch.attributes & TRANSACTIONAL_BIT
             or batch.producer_id != producer_id
             or batch.producer_epoch != epoch
         ):
             return None
-    adds = version >= ADDS_SINCE
-    verifications = [
-        partition.verify(producer_id, epoch, batch.base_sequence, bumps=adds)
-        for partition, batch in zip(partitions, batches, strict=True)
-    ]
-    keys = [
-        partition.key
-        for partition, verification in zip(partitions, verifications, strict=True)
-        if verification is not None
-    ]
-    go_on: _GoOn | None = None
+    verifications: list[Verification | None] = []
+    keys: list[TopicPartition] = []
+    for partition, batch in batches.items():
+        verification = partition.verify(producer_id, epoch, batch.base_sequence, bumps=adds)
+        verifications.append(verification)
+        if verification is not None:
+            keys.append(partition.key)
     if keys:
         admit = context.transactions.admit
         admitted = admit(body.transactional_id, producer_id, epoch, keys, add=adds)
@@ -137,28 +136,22 @@ def _in_transaction(
             return go_on
         if admitted is not _NO_ERROR and any(said_of(key, admitted) for key in keys):
             return go_on
-    if _must_wait(partitions, batches):
-        return go_on
-    return _append(version, body.topic_data, partitions, batches, verifications)
-
-
-def _must_wait(partitions: list[Partition], batches: list[BatchView]) -> bool:
-    for partition, batch in zip(partitions, batches, strict=True):
-        if partition.prepare(batch) is not None:
-            return True
-    return False
+        for partition, batch in batches.items():  # once more: others have been asked since
+            if partition.prepare(batch) is not None:
+                return go_on
+    return _append(version, body.topic_data, batches, verifications)
 
 
 def _append(
     version: int,
     topics: Sequence[TopicProduceData],
-    partitions: list[Partition],
-    batches: list[BatchView],
+    batches: dict[Partition, BatchView],
     verifications: Iterable[Verification | None],
 ) -> bytes:
     """Append each, as far as its log takes it, and tell what became of it."""
     told: list[bytes] = []
-    for partition, batch, verification in zip(partitions, batches, verifications):  # noqa: B905  # the last may have no end
+    # Without `strict`: the verifications may have no end.
+    for (partition, batch), verification in zip(batches.items(), verifications):  # noqa: B905
         outcome = partition.put(batch, verification)
         start: int = partition.log.start
         error = 0

@@ -237,8 +237,10 @@ class Partition:
         timestamp = batch.max_timestamp
         if self.stamps_time:
             timestamp = self.clock.wall_ms()  # the time that counts for a roll is the one it gets
-        offsets = batch.last_offset_delta + 1
-        return self.log.prepare(batch.length, self.leader_epoch, timestamp, offsets)
+        log, size, offsets = self.log, batch.length, batch.last_offset_delta + 1
+        if log.has_room(size, self.leader_epoch, timestamp, offsets):
+            return None
+        return log.prepare(size, self.leader_epoch, timestamp, offsets)
 
     def append_as_leader(
         self, batch: BatchView, verification: Verification | None = None

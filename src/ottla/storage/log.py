@@ -57,6 +57,7 @@ from ottla.storage.snapshots import Snapshots, snapshot_path
 from ottla.storage.unsynced import Unsynced
 
 _FIRST = Offset(0)
+_OFFSETS_MAX = POSITION_MAX + 1  # of one segment
 
 
 class Opened(Value):
@@ -80,10 +81,10 @@ class Log(Readable):
 
     __slots__ = (
         "_bytes_before", "_complete_at", "_flushed_at", "_index_entries_max", "_queued",
-        "_segment_bytes_max", "_settings", "_snapshots", "_time_entries_max", "_unsynced",
-        "clock", "closed", "directory", "disk", "end", "epochs", "flushed", "making", "named",
-        "on_disk", "on_flushed", "on_start_moved", "producers", "recovery_point", "replacing",
-        "rounds", "topic_id",
+        "_segment_bytes_max", "_segment_ms_least", "_settings", "_snapshots", "_time_entries_max",
+        "_unsynced", "clock", "closed", "directory", "disk", "end", "epochs", "flushed", "making",
+        "named", "on_disk", "on_flushed", "on_start_moved", "producers", "recovery_point",
+        "replacing", "rounds", "topic_id",
     )  # fmt: skip
 
     def __init__(
@@ -143,9 +144,10 @@ class Log(Readable):
         self._segment_bytes_max = min(settings.segment_bytes, POSITION_MAX)
         self._index_entries_max = settings.index_entries_max
         self._time_entries_max = settings.time_entries_max
+        self._segment_ms_least = settings.segment_ms - settings.segment_jitter_ms
 
     def _move(self, start: Offset, flushed: Offset, end: Offset) -> None:
-        """The only place where the offsets change."""
+        """The only place where the offsets change, but for `append`, which raises the last."""
         assert start <= flushed <= end, f"{self.directory}: {start} {flushed} {end}"
         self.start = start
         self.flushed = flushed
@@ -189,6 +191,22 @@ class Log(Readable):
             return pending
         return making.wait()
 
+    def has_room(self, size: int, epoch: LeaderEpoch, timestamp_ms: int, offsets: int) -> bool:
+        """Whether it is seen at one glance that `prepare` would say None. Changes nothing."""
+        active = self._active
+        if active is None or self.making.waiting is not None or epoch > self.epochs.latest:
+            return False
+        first = active.first_timestamp
+        return (
+            first is not None
+            and first >= 0 <= timestamp_ms
+            and timestamp_ms - first <= self._segment_ms_least
+            and active.size + size <= self._segment_bytes_max
+            and self.end + offsets - active.base_offset <= _OFFSETS_MAX
+            and active.offsets.count < self._index_entries_max
+            and active.times.count < self._time_entries_max
+        )
+
     def _metadata_step(self) -> ReplaceFile:
         content = encode_partition_metadata(self.topic_id)
         return ReplaceFile(f"{self.directory}/{PARTITION_METADATA}", content, False)
@@ -203,7 +221,7 @@ class Log(Readable):
             return False
         if (
             active.size + size > self._segment_bytes_max
-            or self.end + offsets - active.base_offset > POSITION_MAX + 1
+            or self.end + offsets - active.base_offset > _OFFSETS_MAX
             or active.offsets.count >= self._index_entries_max
             or active.times.count >= self._time_entries_max
         ):
@@ -316,8 +334,9 @@ class Log(Readable):
         assert not self.failed, "append to a log that failed"
         assert not self.closed, "append to a log that is closed"
         base_offset = self.end
-        end = Offset(base_offset + batch.last_offset_delta + 1)
-        assert end - segment.base_offset <= POSITION_MAX + 1, "append without prepare"
+        # Not by a call of `Offset`, which takes longer than the sum.
+        end: Offset = base_offset + batch.last_offset_delta + 1  # type: ignore[assignment]
+        assert base_offset < end <= segment.base_offset + _OFFSETS_MAX, "append without prepare"
         batch.stamp(base_offset, epoch)
         settings = self._settings
         under_os = self.rounds.policy == "os"
@@ -326,12 +345,11 @@ class Log(Readable):
         except DiskError:
             self.failed = segment.torn
             raise
+        self.end = end
         if under_os:
-            self._move(self.start, end, end)
+            self.flushed = end
             if end - self.recovery_point >= settings.flush_messages:
                 self.rounds.request(self)
-        else:
-            self._move(self.start, self.flushed, end)
         if batch.producer_id >= 0:
             began = self.producers.update(batch)
             if began is not None:

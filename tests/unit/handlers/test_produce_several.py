@@ -162,6 +162,18 @@ def _new(session: Session) -> None:
     session.begin("behind it", [("new", [(1, GOOD), (2, GOOD)])])
 
 
+def _rolling(session: Session) -> None:
+    session.node.create_topic("rolls", 2, segment_ms="1000")
+    session.ids["rolls"] = session.node.partition("rolls").topic_id
+
+    def both(first_s: int, second_s: int) -> Wanted:
+        times = (NOW_MS + first_s * 1000, NOW_MS + second_s * 1000)
+        return [("rolls", [(i, batch(b"a", timestamp=time)) for i, time in enumerate(times)])]
+
+    for turn, (first_s, second_s) in enumerate([(0, 0), (1, 1), (2, 0), (2, 2), (3, 9), (3, 0)]):
+        session.ask(f"turn {turn}", both(first_s, second_s))
+
+
 def _failing(errno: int, session: Session) -> None:
     """The disk refuses one of the writes: what is behind it in the request may be offline, too."""
     session.ask("before", [("t", [(0, GOOD), (1, GOOD)])])
@@ -177,6 +189,7 @@ STORIES = (
     _numbered,
     _without_room,
     _new,
+    _rolling,
     partial(_failing, ENOSPC),
     partial(_failing, EIO),
 )

@@ -173,6 +173,35 @@ def test_segments_are_closed_earlier_by_a_chance_of_their_own():
     assert 0 < rolls_at(segment_jitter_ms=10**9) <= 1010
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        LogSettings(segment_bytes=1000, segment_ms=100),
+        LogSettings(segment_ms=100, segment_jitter_ms=60),
+        LogSettings(segment_ms=100, segment_jitter_ms=10**9),
+        LogSettings(segment_index_bytes=24, index_interval_bytes=1),
+    ],
+)
+def test_what_has_room_at_one_glance_needs_no_new_segment(settings: LogSettings) -> None:
+    bench = Bench(settings=settings)
+    log, epoch = bench.log, LeaderEpoch(1)
+    assert not log.has_room(1, epoch, 1000, 1), "nothing is there yet"
+    seen = set()
+    for count in range(5):
+        bench.append(make_batch(timestamp=1000))
+        for size in (1, 1000 - log.size, 1001 - log.size, 1 << 31):
+            for timestamp in (-1, 0, 940, 1000, 1040, 1100, 1101):
+                for offsets in (1, (1 << 31) - log.end, (1 << 31) - log.end + 1):
+                    room = log.has_room(size, epoch, timestamp, offsets)
+                    segments = len(log.segments)
+                    seen.add(room)
+                    if room:
+                        assert log.prepare(size, epoch, timestamp, offsets) is None, (count, size)
+                        assert len(log.segments) == segments
+        assert not log.has_room(1, LeaderEpoch(2), 1000, 1), "the epoch has no line yet"
+    assert seen == ({False} if settings.segment_jitter_ms > 100 else {False, True})
+
+
 def test_a_segment_of_records_without_time_is_closed_by_its_age():
     bench = Bench(settings=LogSettings(segment_ms=100))
     bench.append(make_batch(timestamp=-1))
