@@ -57,10 +57,18 @@ class _Line:
 
 
 class Crowd:
-    """Connections that are open already, and programs that are then run over them."""
+    """Connections that are open already, and programs that are then run over them.
 
-    def __init__(self, address: tuple[str, int], connections_count: int) -> None:
+    One that never sleeps looks for answers all the time. To wake up who sleeps on another processor
+    costs a broker as much as a small request, and only if it is slower than who asks: so what two
+    kinds of requests cost can only be compared if none of them is asked by who sleeps.
+    """
+
+    def __init__(
+        self, address: tuple[str, int], connections_count: int, *, sleeps: bool = True
+    ) -> None:
         """Raises OSError, and ValueError where so many files can't be open."""
+        self._sleeps = sleeps
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if connections_count + _SPARE_FILES > hard:
             raise ValueError(f"{connections_count:,} connections need more than {hard:,} files")
@@ -91,13 +99,19 @@ class Crowd:
             while not settled():
                 if time.perf_counter() - begun > seconds_max:
                     raise pump.LoadFailed(f"a group did not settle within {seconds_max:.0f} s")
-                wait = self._resting[0][0] - time.perf_counter() if self._resting else 1.0
-                for fd, _ in poller.poll(min(1.0, max(0.0, wait))):
+                for fd, _ in poller.poll(self._rest_s()):
                     for who, answer in self._by_fd[fd].answers():
                         self._go_on(who, answer)
                 while self._resting and self._resting[0][0] <= time.perf_counter():
                     self._go_on(heapq.heappop(self._resting)[1], None)
         return time.perf_counter() - begun
+
+    def _rest_s(self) -> float:
+        """How long there is nothing to do, if no answer comes."""
+        if not self._sleeps:
+            return 0.0
+        wait = self._resting[0][0] - time.perf_counter() if self._resting else 1.0
+        return min(1.0, max(0.0, wait))
 
     def _go_on(self, who: int, answer: Message | None) -> None:
         wanted = self._programs[who].send(answer)
