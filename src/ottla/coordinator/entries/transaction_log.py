@@ -89,8 +89,10 @@ def _value(value: TransactionLogValue) -> bytes:
     """What the compiled encoder makes of it, by hand: each transaction writes three of these."""
     topics = _topics(value.transaction_partitions)
     previous, version = value.previous_producer_id, value.client_transaction_version
-    if previous != -1 and value.next_producer_id == -1 and version:
-        return _usual(len(topics)).pack(
+    if previous != -1 and value.next_producer_id == -1:
+        # Tags are a number, a length and the content; and their count comes first.
+        tags = (2, 0, 8, previous, 2, 2, version) if version else (1, 0, 8, previous)
+        return _usual(len(topics), len(tags)).pack(
             WRITTEN_VERSION,
             value.producer_id,
             value.producer_epoch,
@@ -99,7 +101,7 @@ def _value(value: TransactionLogValue) -> bytes:
             topics,
             value.transaction_last_update_timestamp_ms,
             value.transaction_start_timestamp_ms,
-            *(2, 0, 8, previous, 2, 2, version),  # two tags: number, length and content of each
+            *tags,
         )
     head = _HEAD.pack(
         WRITTEN_VERSION,
@@ -111,10 +113,14 @@ def _value(value: TransactionLogValue) -> bytes:
     return head + topics + _any_end(value)
 
 
+_USUAL_TAGS = "BBBqBBh"
+
+
 @lru_cache(maxsize=256)
-def _usual(topics_bytes: int) -> Packing:
-    """A value with the two tags that nearly all have, around its partitions."""
-    return Packing(f">hqhib{topics_bytes}sqqBBBqBBh")
+def _usual(topics_bytes: int, tags_fields: int) -> Packing:
+    """A value with the one tag that nearly all have, or the two of new clients, around its
+    partitions."""
+    return Packing(f">hqhib{topics_bytes}sqq{_USUAL_TAGS[:tags_fields]}")
 
 
 def _topics(topics: list[PartitionsSchema] | None) -> bytes:
