@@ -196,8 +196,8 @@ MUTANTS = [
     _rule(
         "markers are written once it is durable how the transaction ends",
         _SHARD,
-        "WhenCommitted(self._node.prepared, self.partition, [found])",
-        "Do(self._node.prepared, self.partition, [found])",
+        "WhenCommitted(self._node.prepared, self, [found])",
+        "Do(self._node.prepared, self, [found])",
         *COORDINATOR,
         *COPIERS,
     ),
@@ -225,9 +225,22 @@ MUTANTS = [
     _rule(
         "markers of a transaction do not complete a later one",
         _SHARD,
-        "        if (found.producer_id, found.epoch) != producer:\n"
-        "            return Decision(ErrorCode.NONE)  # it is",
-        "        if False:\n            return Decision(ErrorCode.NONE)  # it is",
+        "        if not found.is_prepared or (found.producer_id, found.epoch) != producer:\n",
+        "        if not found.is_prepared:\n",
+        *COORDINATOR,
+    ),
+    _rule(
+        "who is unloaded sends no marker again",
+        "coordinator.transaction.sending",
+        "self._live(way.prepared.id) is way.shard and way.is_wanted()",
+        "way.is_wanted()",
+        *COORDINATOR,
+    ),
+    _rule(
+        "what is complete is written before a stop",
+        "coordinator.transaction.coordinator",
+        "            self.runtime.submit_to(shard.partition, lambda one: one.settle(len(one.transactions)))\n",
+        "            pass\n",
         *COORDINATOR,
     ),
     _rule(

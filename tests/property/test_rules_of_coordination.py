@@ -82,8 +82,8 @@ RULES = {
     "I38 no marker before the decision is on disk": Rule(
         f"{PACKAGE}.shard",
         "TransactionShard._prepare",
-        "WhenCommitted(self._node.prepared, self.partition, [found])",
-        "Do(self._node.prepared, self.partition, [found])",
+        "WhenCommitted(self._node.prepared, self, [found])",
+        "Do(self._node.prepared, self, [found])",
     ),
     "I38 every partition gets its marker": Rule(
         f"{PACKAGE}.sending", "Sending._written", "if error not in _OVER", "if False"
@@ -113,13 +113,13 @@ RULES = {
         f"{PACKAGE}.sending", "Sending._written", "if error not in _OVER", "if error"
     ),
     "I43 a marker is not sent again for what has ended": Rule(
-        f"{PACKAGE}.sending", "Sending._write_again", "elif wanted:", "else:"
+        f"{PACKAGE}.sending", "Sending._write_again", "and way.is_wanted()", ""
     ),
     "I43 a marker that is done late completes nothing else": Rule(
         f"{PACKAGE}.shard",
         "TransactionShard.complete",
-        "if (found.producer_id, found.epoch) != producer:",
-        "if False:",
+        " or (found.producer_id, found.epoch) != producer",
+        "",
     ),
     "H114 the opposite of what was done is refused": Rule(
         f"{PACKAGE}.ending",

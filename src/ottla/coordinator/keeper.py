@@ -563,12 +563,8 @@ class Keeper(Generic[S]):
             if self._scheduled.get(key) is not scheduled:
                 return Decision(None)  # taken back while it queued
             decision = scheduled.effect.decide()
-            return Decision(
-                decision.reply,
-                decision.entries,
-                [Do(lambda: self._done(scheduled)), *decision.effects],
-                atomic=decision.atomic,
-            )
+            decision.effects = (Do(self._done, scheduled), *decision.effects)
+            return decision
 
         def refused(_error: ErrorCode) -> None:
             if not self.failure and self._scheduled.get(key) is scheduled:

@@ -163,7 +163,7 @@ class Runtime(Generic[S]):
     def loaded_shard(self, key: str) -> S | None:
         """The key's shard, if it could answer now; for what only looks."""
         keeper = self._keeper_of(key)
-        return keeper.shard if keeper is not None and keeper.is_loaded else None
+        return None if keeper is None or keeper.failure or not keeper.is_loaded else keeper.shard
 
     def loaded_shards(self) -> list[S]:
         """Those that could answer now; for what only looks, such as a listing of timelines."""

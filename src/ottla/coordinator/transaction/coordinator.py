@@ -18,7 +18,7 @@ from ottla.coordinator.runtime import Runtime
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING
 from ottla.coordinator.transaction.sending import Sending
-from ottla.coordinator.transaction.shard import Needs, TransactionShard
+from ottla.coordinator.transaction.shard import SETTLE_S, Needs, TransactionShard
 from ottla.core import group_options as options
 from ottla.core.pending import Pending, Soon, when_told
 from ottla.protocol.errors import ErrorCode
@@ -99,13 +99,16 @@ class Transactions:
             parts.clock,
             parts.timers,
         )
-        self._sending = Sending(parts.markers, parts.timers, self.runtime.ask)
+        self._sending = Sending(parts.markers, parts.timers, self.runtime.loaded_shard)
 
     def start(self) -> None:
         """Load what there is: what was prepared is ended, what is open may time out."""
         self.runtime.start()
 
     def stop(self) -> None:
+        """Take nothing more; what is complete is so in the log, too."""
+        for shard in self.runtime.loaded_shards():
+            self.runtime.submit_to(shard.partition, lambda one: one.settle(len(one.transactions)))
         self.runtime.stop()
 
     # --- requests --------------------------------------------------------------------------
@@ -252,15 +255,15 @@ class Transactions:
     def ids_count(self) -> int:
         return sum(len(shard.transactions) for shard in self.runtime.loaded_shards())
 
-    def prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
-        epoch = self._coordinator_epoch(partition)
+    def prepared(self, shard: TransactionShard, transactions: Sequence[Transaction]) -> None:
+        epoch = self._coordinator_epoch(shard.partition)
         if epoch is None:
             return  # and all that was known of them with it
         for one in transactions[:AT_ONCE]:
             if one.is_prepared:
-                self._sending.send(one, epoch)
+                self._sending.send(shard, one, epoch)
         if len(transactions) > AT_ONCE:
-            self._timers.soon(partial(self.prepared, partition, transactions[AT_ONCE:]))
+            self._timers.soon(partial(self.prepared, shard, transactions[AT_ONCE:]))
 
     def expired(self, transactions: Sequence[Transaction]) -> None:
         _log.info(
@@ -279,6 +282,14 @@ class Transactions:
     def completed(self, transactional_id: str) -> None:
         for joining in self._waiting.pop(transactional_id, ()):
             self._timers.soon(partial(self._add, joining))
+
+    def unwritten(self, shard: TransactionShard) -> None:
+        asked = self.runtime.submit_to(shard.partition, TransactionShard.settle_later)
+        asked.then(lambda: self._unless_scheduled(shard, asked.result()))
+
+    def _unless_scheduled(self, shard: TransactionShard, error: ErrorCode | None) -> None:
+        if error and shard in self.runtime.loaded_shards():  # too much is asked of it just now
+            self._timers.after(SETTLE_S, partial(self.unwritten, shard))
 
 
 class _Joining:

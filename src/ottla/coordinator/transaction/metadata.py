@@ -1,8 +1,8 @@
 """Transaction: what is known of one transactional id, and what it would become.
 
 Owns one id's state and the arithmetic of producer ids and epochs (KIP-98, KIP-360, KIP-890): each
-method that is named after a step gives the value to be logged, and changes nothing. Must not
-judge who may ask for a step.
+method that is named after a step gives the value to be logged, and changes nothing, but for
+`complete`. Must not judge who may ask for a step.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CLASSIC, BUMPING = 0, 2
 
 _S = TransactionState
 _ONGOING, _PREPARE_COMMIT, _PREPARE_ABORT = _S.ONGOING, _S.PREPARE_COMMIT, _S.PREPARE_ABORT
+_COMPLETE_COMMIT, _COMPLETE_ABORT = _S.COMPLETE_COMMIT, _S.COMPLETE_ABORT
 """Names of the module: to look a member up in an enum takes as long as to make an object."""
 _STATES = tuple(TransactionState)
 """By number: to ask the enum takes ten times as long."""
@@ -146,6 +147,36 @@ class Transaction:
         self.start_ms = value.transaction_start_timestamp_ms
         self.version = value.client_transaction_version
 
+    def complete(self, now_ms: int) -> None:
+        """All markers are written; the producer goes on as it was told when it was prepared.
+
+        This step is taken before it is logged, and mostly without: `as_logged` is what would be."""
+        state = _COMPLETE_COMMIT if self.state is _PREPARE_COMMIT else _COMPLETE_ABORT
+        assert state in MOVES[self.state], f"{self.id}: {self.state.name} -> {state.name}"
+        self.state = state
+        self.is_prepared = False
+        self.previous_producer_id = self.producer_id
+        if self.next_producer_id != NO_ID:
+            self.producer_id, self.epoch = self.next_producer_id, 0
+            self.next_producer_id = NO_ID
+        self._named, self.partitions = _NOWHERE, _NONE
+        self.update_ms = now_ms
+
+    def as_logged(self) -> TransactionLogValue:
+        """What `adopt` would take this from."""
+        return TransactionLogValue(
+            producer_id=self.producer_id,
+            previous_producer_id=self.previous_producer_id,
+            next_producer_id=self.next_producer_id,
+            producer_epoch=self.epoch,
+            transaction_timeout_ms=self.timeout_ms,
+            transaction_status=self.state,
+            transaction_partitions=self._named,
+            transaction_last_update_timestamp_ms=self.update_ms,
+            transaction_start_timestamp_ms=self.start_ms,
+            client_transaction_version=self.version,
+        )
+
     # --- questions -------------------------------------------------------------------------
 
     @property
@@ -201,21 +232,6 @@ class Transaction:
             version,
             epoch=epoch,
             next_producer_id=next_producer_id,
-        )
-
-    def completed(self, now_ms: int) -> TransactionLogValue:
-        """All markers are written; the producer goes on as it was told when it was prepared."""
-        producer_id, epoch = self.producer_id, self.epoch
-        if self.next_producer_id != NO_ID:
-            producer_id, epoch = self.next_producer_id, 0
-        return self._moved(
-            _S.COMPLETE_COMMIT if self.state is _PREPARE_COMMIT else _S.COMPLETE_ABORT,
-            now_ms,
-            _NOWHERE,
-            self.start_ms,
-            self.version,
-            producer_id=producer_id,
-            epoch=epoch,
         )
 
     def _moved(  # noqa: PLR0913  # the fields of a record, those first that every step has

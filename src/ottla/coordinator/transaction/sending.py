@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ottla.coordinator.decision import Decision, Ending
+from ottla.coordinator.decision import Ending
 from ottla.coordinator.transaction.states import TransactionState
-from ottla.core.pending import Pending, when_told
+from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ottla.coordinator.transaction.ports import Markers
     from ottla.coordinator.transaction.shard import TransactionShard
     from ottla.core.model import TopicPartition
-    from ottla.core.pending import Soon
     from ottla.core.ports import Timers
 
 _log = logging.getLogger("ottla.coordinator")
@@ -47,19 +46,16 @@ _OVER = frozenset(
 
 
 class Sending:
-    """`ask` is the runtime's: it has a transactional id's shard decide."""
+    """`live` is the runtime's: the shard that has the transactional id now."""
 
     def __init__(
-        self,
-        markers: Markers,
-        timers: Timers,
-        ask: Callable[[str, Callable[[TransactionShard], Decision[Any]]], Soon[Any]],
+        self, markers: Markers, timers: Timers, live: Callable[[str], TransactionShard | None]
     ) -> None:
         self._markers = markers
         self._timers = timers
-        self._ask = ask
+        self._live = live
 
-    def send(self, prepared: Transaction, coordinator_epoch: int) -> None:
+    def send(self, shard: TransactionShard, prepared: Transaction, coordinator_epoch: int) -> None:
         """Have the markers of a prepared transaction written, and then have it completed."""
         ending = Ending(
             prepared.producer_id,
@@ -68,71 +64,54 @@ class Sending:
             coordinator_epoch,
             prepared.version,
         )
-        self._write(prepared.id, ending, tuple(prepared.partitions), AGAIN_S)
+        self._write(_Way(shard, prepared, ending), tuple(prepared.partitions), AGAIN_S)
 
-    def _write(
-        self, name: str, ending: Ending, partitions: Sequence[TopicPartition], again_s: float
-    ) -> None:
+    def _write(self, way: _Way, partitions: Sequence[TopicPartition], again_s: float) -> None:
         if not partitions:
-            self._complete(name, ending)
+            way.end()
             return
-        written = self._markers.write(ending, partitions)
+        written = self._markers.write(way.ending, partitions)
         if isinstance(written, Pending):
-            written.then(lambda: self._written(name, ending, written.result(), again_s))
+            written.then(lambda: self._written(way, written.result(), again_s))
         else:
-            self._written(name, ending, written, again_s)
+            self._written(way, written, again_s)
 
-    def _written(
-        self,
-        name: str,
-        ending: Ending,
-        results: dict[TopicPartition, ErrorCode],
-        again_s: float,
-    ) -> None:
+    def _written(self, way: _Way, results: dict[TopicPartition, ErrorCode], again_s: float) -> None:
         if not any(results.values()):
-            self._complete(name, ending)
+            way.end()
             return
         left = [one for one, error in results.items() if error not in _OVER]
         if again_s == AGAIN_S or not left:  # the first time, and when it is over: not in between
-            _tell(name, results)
+            _tell(way.prepared.id, results)
         if left:
-            self._timers.after(again_s, partial(self._write_again, name, ending, left, again_s))
+            self._timers.after(again_s, partial(self._write_again, way, left, again_s))
         else:
-            self._complete(name, ending)
+            way.end()
 
-    def _write_again(
-        self, name: str, ending: Ending, left: list[TopicPartition], waited_s: float
-    ) -> None:
-        """Only if the coordinator still wants it. Under version 1 the next transaction has the
-        same epoch: a marker that comes too late would end that one (I43)."""
-        asked = self._ask(
-            name, lambda shard: Decision(shard.is_prepared(name, ending[:2], ending.committed))
-        )
+    def _write_again(self, way: _Way, left: list[TopicPartition], waited_s: float) -> None:
+        """Only if the coordinator still wants it of us. Under version 1 the next transaction has
+        the same epoch: a marker that comes too late would end that one (I43)."""
+        if self._live(way.prepared.id) is way.shard and way.is_wanted():
+            self._write(way, left, min(2 * waited_s, AGAIN_S_MAX))
 
-        def answered(wanted: bool | ErrorCode) -> None:
-            if isinstance(wanted, ErrorCode):
-                again = partial(self._write_again, name, ending, left, waited_s)
-                self._unless_gone(wanted, again)
-            elif wanted:
-                self._write(name, ending, left, min(2 * waited_s, AGAIN_S_MAX))
 
-        when_told(asked, answered)
+class _Way(NamedTuple):
+    """What one prepared transaction's markers are written for.
 
-    def _complete(self, name: str, ending: Ending) -> None:
-        asked = self._ask(name, lambda shard: shard.complete(name, ending[:2]))
-        if isinstance(asked, Pending):
-            asked.then(lambda: self._completed(name, ending, asked.result()))
-        elif asked:
-            self._completed(name, ending, asked)
+    The shard is the one that had them sent. If it is unloaded, its successor sends anew, and what
+    becomes of these is of no interest to it.
+    """
 
-    def _completed(self, name: str, ending: Ending, error: ErrorCode) -> None:
-        if error:
-            self._unless_gone(error, partial(self._complete, name, ending))
+    shard: TransactionShard
+    prepared: Transaction
+    ending: Ending
 
-    def _unless_gone(self, error: ErrorCode, again: Callable[[], None]) -> None:
-        # Without its shard there is nothing to be completed; one that comes back sends anew.
-        if error is not ErrorCode.NOT_COORDINATOR:
-            self._timers.after(AGAIN_S, again)
+    def end(self) -> None:
+        self.shard.complete(self.prepared, self.ending[:2])
+
+    def is_wanted(self) -> bool:
+        ending = self.ending
+        return self.shard.is_prepared(self.prepared, ending[:2], ending.committed)
 
 
 def _tell(name: str, results: dict[TopicPartition, ErrorCode]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from enum import Enum
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
@@ -36,6 +37,11 @@ _S = TransactionState
 # Names of the module: to look a member up in an enum takes as long as to make an object.
 _ONGOING, _NO_ERROR = _S.ONGOING, ErrorCode.NONE
 _SCAN, _EXPIRE = "transactions that took too long", "ids that nobody uses"
+_SETTLE = "completions that are not written yet"
+SETTLE_S: Final = 0.1
+"""So much later a completion is written, unless the id's next entry has made it needless."""
+SETTLED_AT_ONCE: Final = 1000
+"""Completions that are written in one go."""
 GRACE_S: Final = 10.0
 """After a start an open transaction lives at least that long, or its own timeout: its producer
 was cut off, and what the wall clock says of the time before may be wrong."""
@@ -63,7 +69,7 @@ class Node(Protocol):
     def ids_count(self) -> int:
         """Transactional ids on this node, in all shards."""
 
-    def prepared(self, partition: int, transactions: Sequence[Transaction]) -> None:
+    def prepared(self, shard: TransactionShard, transactions: Sequence[Transaction]) -> None:
         """These must have their markers written; what they would end with is durable."""
 
     def expired(self, transactions: Sequence[Transaction]) -> None:
@@ -71,6 +77,9 @@ class Node(Protocol):
 
     def completed(self, transactional_id: str) -> None:
         """A transaction has ended; another may begin."""
+
+    def unwritten(self, shard: TransactionShard) -> None:
+        """It has completions to be written: have it asked to `settle_later`."""
 
 
 class TransactionShard:
@@ -85,6 +94,9 @@ class TransactionShard:
         self._clock = clock
         self._node = node
         self._scan_at_s = inf
+        self._unwritten: dict[str, Transaction] = {}
+        """Those that are complete and, in the log, still prepared; by id."""
+        self._is_to_settle = False
 
     # --- durable state ---------------------------------------------------------------------
 
@@ -93,6 +105,8 @@ class TransactionShard:
         key, value = entry
         assert isinstance(key, TransactionLogKey), entry
         name = key.transactional_id
+        if self._unwritten:
+            self._unwritten.pop(name, None)  # this is it, or what came after it
         if value is None:
             self.transactions.pop(name, None)
             self.open.pop(name, None)
@@ -128,7 +142,7 @@ class TransactionShard:
             effects += self._scan_in(min(one.deadline_s for one in self.open.values()) - now_s)
         prepared = [found for found in self.transactions.values() if found.is_prepared]
         if prepared:
-            effects.append(WhenCommitted(self._node.prepared, self.partition, prepared))
+            effects.append(WhenCommitted(self._node.prepared, self, prepared))
         return Decision(None, effects=effects)
 
     # --- a producer's epoch ----------------------------------------------------------------
@@ -291,7 +305,7 @@ class TransactionShard:
         told = Identity(found.producer_id, value.producer_epoch)
         if next_id != NO_ID:
             told = Identity(next_id, 0)
-        effects: Sequence[Effect] = (WhenCommitted(self._node.prepared, self.partition, [found]),)
+        effects: Sequence[Effect] = (WhenCommitted(self._node.prepared, self, [found]),)
         if last != found.last_epoch:
             effects = (Do(_remember, found, last), *effects)
         decision: Decision[Told] = Decision(told, (Entry(found.key, value),), effects)
@@ -300,26 +314,50 @@ class TransactionShard:
         decision.any_size = True
         return decision
 
-    def is_prepared(self, name: str, producer: tuple[int, int], committed: bool) -> bool:
-        """Whether that transaction is about to end, and so."""
-        found = self.transactions.get(name)
-        state = _S.PREPARE_COMMIT if committed else _S.PREPARE_ABORT
-        if found is None or found.state is not state:
+    def is_prepared(self, found: Transaction, producer: tuple[int, int], committed: bool) -> bool:
+        """Whether that transaction is still about to end, and so."""
+        if self.transactions.get(found.id) is not found:
             return False
-        return (found.producer_id, found.epoch) == producer
+        state = _S.PREPARE_COMMIT if committed else _S.PREPARE_ABORT
+        return found.state is state and (found.producer_id, found.epoch) == producer
 
-    def complete(self, name: str, producer: tuple[int, int]) -> Decision[ErrorCode]:
-        """Every partition has its marker. Asked again for what is over, it does nothing."""
-        found = self.transactions.get(name)
-        if found is None or not found.is_prepared:
-            return Decision(ErrorCode.NONE)
-        if (found.producer_id, found.epoch) != producer:
-            return Decision(ErrorCode.NONE)  # it is a later one that is about to end
-        value = found.completed(self._clock.wall_ms())
-        done = Do(self._node.completed, name)
-        decision = Decision(_NO_ERROR, (Entry(found.key, value),), (done,))
-        decision.any_size = True  # as that of the step before
+    def complete(self, found: Transaction, producer: tuple[int, int]) -> None:
+        """Every partition has its marker: be complete, before the log says so.
+
+        Should the log never come to say it, it has the transaction as prepared. A shard that is
+        loaded then sends the markers once more, and they end nothing twice: for whatever else the
+        producer writes anywhere, there would be a later entry first.
+        """
+        if not found.is_prepared or (found.producer_id, found.epoch) != producer:
+            return  # it is a later one that is about to end
+        found.complete(self._clock.wall_ms())
+        found.used_s = self._clock.monotonic()
+        self._unwritten[found.id] = found
+        if not self._is_to_settle:
+            self._is_to_settle = True
+            self._node.unwritten(self)
+        self._node.completed(found.id)
+
+    def settle_later(self) -> Decision[None]:
+        """Write the completions after a while, in which many become needless."""
+        return Decision(None, effects=(Schedule(_SETTLE, SETTLE_S, self.settle),))
+
+    def settle(self, at_once: int = SETTLED_AT_ONCE) -> Decision[None]:
+        """Write the completions whose ids had no other entry since: the log has a last one of each
+        id, and each last one is true."""
+        entries = [
+            Entry(found.key, found.as_logged())
+            for found in islice(self._unwritten.values(), at_once)
+        ]
+        after: Effect = Do(self._settled)
+        if len(entries) < len(self._unwritten):
+            after = Schedule(_SETTLE, 0.0, self.settle)
+        decision: Decision[None] = Decision(None, entries, (after,), atomic=False)
+        decision.any_size = True  # as the step before
         return decision
+
+    def _settled(self) -> None:
+        self._is_to_settle = False
 
     # --- time ------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import pytest
 
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EXHAUSTED_EPOCH
+from ottla.coordinator.transaction.shard import SETTLE_S
 from ottla.coordinator.transaction.states import MOVES, TransactionState
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
@@ -72,9 +73,12 @@ def test_the_same_again_is_answered_the_same(world: World, committed: bool, vers
     goes_on = world.end(producer, committed, version=version)
     for _ in range(3):
         assert world.end(producer, committed, version=version) == goes_on
-    world.restart()
-    assert world.end(producer, committed, version=version) == goes_on
     assert len(world.markers.written) == 1
+    for _ in range(2):
+        world.restart()
+        assert world.end(producer, committed, version=version) == goes_on
+        world.loop.advance(SETTLE_S)
+    assert len(world.markers.written) == 2, "again after a crash that came before the completion"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

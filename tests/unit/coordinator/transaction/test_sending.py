@@ -117,7 +117,7 @@ def test_i43_a_marker_is_not_sent_again_for_a_transaction_that_has_ended(world: 
     producer = prepared(world)
     world.markers.release()
     world.loop.run()
-    world.transactions.runtime.submit("x", lambda shard: shard.complete("x", producer))
+    world.shard.complete(world.of(), producer)
     assert world.add(producer, P1) is ErrorCode.NONE
     sent = len(world.markers.written)
     world.loop.advance(10 * AGAIN_S)
@@ -130,7 +130,7 @@ def test_i43_a_marker_that_is_done_late_does_not_complete_the_next_transaction(
 ) -> None:
     first = prepared(world, version=2)
     held, world.markers.held = world.markers.held, []
-    world.transactions.runtime.submit("x", lambda shard: shard.complete("x", *[world_of(first)]))
+    world.shard.complete(world.of(), world_of(first))
     second = world_of(first)
     world.add(second, P0)
     world.end(second)
@@ -146,25 +146,32 @@ def world_of(producer: Identity) -> Identity:
     return Identity(producer.producer_id, producer.epoch + 1)
 
 
-def test_what_can_not_be_completed_for_a_full_disk_is_completed_later(world: World) -> None:
-    prepared(world)
-    world.journal.append_error = ErrorCode.KAFKA_STORAGE_ERROR
-    world.markers.release()
-    world.loop.run()
-    assert world.state() == "PrepareCommit"
-    world.journal.append_error = ErrorCode.NONE
-    world.loop.advance(AGAIN_S)
-    assert world.state() == "CompleteCommit"
-
-
 def test_nothing_is_tried_again_once_the_topic_is_deleted(world: World) -> None:
     prepared(world)
+    world.markers.errors[P1] = ErrorCode.KAFKA_STORAGE_ERROR
     world.journals.delete()
     world.markers.release()
     world.loop.run()
     world.loop.advance(10 * AGAIN_S)
-    assert world.journals.made_count == 1  # asked for by who looked whether it is still wanted
+    assert world.journals.made_count == 0
     assert len(world.markers.written) == 1
+
+
+def test_i43_a_marker_is_not_sent_again_by_who_was_unloaded_meanwhile(world: World) -> None:
+    """Its successor sends its own; by the next transaction's, of the same epoch, it would end it
+    too early."""
+    producer = prepared(world)
+    world.markers.holds = False
+    world.markers.errors[P1] = ErrorCode.KAFKA_STORAGE_ERROR
+    world.markers.release()
+    world.transactions.runtime._keepers[0].unload(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+    assert world.add(producer, P1) is ErrorCode.NONE, "loaded anew, and ended"
+    sent = len(world.markers.written)
+    world.markers.holds = True
+    world.end(producer, version=CLASSIC)
+    world.loop.advance(10 * AGAIN_S)
+    assert len(world.markers.written) == sent + 1, "the second one's own"
+    assert world.state() == "PrepareCommit"
 
 
 def test_what_was_prepared_and_never_reached_the_disk_is_not_sent(world: World) -> None:

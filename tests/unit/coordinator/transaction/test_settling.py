@@ -1,0 +1,146 @@
+"""Completions that are written late, or never: what the next entry of an id says makes them needless."""
+
+from __future__ import annotations
+
+import pytest
+
+from ottla.coordinator.transaction.ending import Identity
+from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC
+from ottla.coordinator.transaction.shard import SETTLE_S, SETTLED_AT_ONCE
+from ottla.core.pending import Pending
+from ottla.protocol.errors import ErrorCode
+from tests.transactions import World
+
+VERSIONS = (CLASSIC, BUMPING)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def titles(world: World, name: str = "x") -> list[str]:
+    """The states that the log has of an id, one after the other."""
+    found = []
+    for key, value in world.entries():
+        if key.transactional_id == name:  # type: ignore[attr-defined]
+            found.append("-" if value is None else _TITLES[value.transaction_status])  # type: ignore[attr-defined]
+    return found
+
+
+_TITLES = {
+    0: "Empty",
+    1: "Ongoing",
+    2: "PrepareCommit",
+    3: "PrepareAbort",
+    4: "Complete",
+    5: "Complete",
+}
+
+
+def ended(world: World, name: str = "x", *, version: int = BUMPING) -> Identity:
+    """A producer whose transaction is over."""
+    goes_on = world.end(world.ongoing(name), name=name, version=version)
+    assert isinstance(goes_on, Identity)
+    return goes_on
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_completion_is_true_at_once_and_in_the_log_a_little_later(
+    world: World, version: int
+) -> None:
+    ended(world, version=version)
+    assert world.state() == "CompleteCommit"
+    assert titles(world) == ["Empty", "Ongoing", "PrepareCommit"]
+    world.loop.advance(SETTLE_S)
+    assert titles(world) == ["Empty", "Ongoing", "PrepareCommit", "Complete"]
+    world.loop.advance(100 * SETTLE_S)
+    assert len(titles(world)) == 4
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_next_transaction_makes_it_needless(world: World, version: int) -> None:
+    producer = ended(world, version=version)
+    assert world.add(producer, version=version) is ErrorCode.NONE
+    world.loop.advance(SETTLE_S)
+    assert titles(world) == ["Empty", "Ongoing", "PrepareCommit", "Ongoing"]
+
+
+def test_so_does_the_next_producer(world: World) -> None:
+    ended(world)
+    world.begun()
+    world.loop.advance(SETTLE_S)
+    assert titles(world) == ["Empty", "Ongoing", "PrepareCommit", "Empty"]
+
+
+def test_that_of_another_id_does_not(world: World) -> None:
+    ended(world)
+    world.ongoing("y")
+    world.loop.advance(SETTLE_S)
+    assert titles(world)[-1] == "Complete"
+
+
+def test_a_stop_leaves_nothing_to_be_done_by_the_next_start(world: World) -> None:
+    names = [f"{number}" for number in range(SETTLED_AT_ONCE + 10)]
+    for name in names:
+        ended(world, name)
+    world.transactions.stop()
+    assert {titles(world, name)[-1] for name in names} == {"Complete"}
+    sent = len(world.markers.written)
+    world.restart()
+    assert len(world.markers.written) == sent
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_crash_before_it_has_the_markers_sent_again_and_nothing_else_done(
+    world: World, version: int
+) -> None:
+    producer = ended(world, version=version)
+    world.restart()
+    [first, again] = world.markers.written
+    assert first == again
+    assert world.state() == "CompleteCommit"
+    assert world.add(producer, version=version) is ErrorCode.NONE
+
+
+def test_what_a_disk_does_not_take_is_written_when_it_does(world: World) -> None:
+    producer = ended(world)
+    world.journal.append_error = ErrorCode.KAFKA_STORAGE_ERROR
+    world.loop.advance(10 * SETTLE_S)
+    assert world.add(producer) is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert titles(world)[-1] == "PrepareCommit"
+    world.journal.append_error = ErrorCode.NONE
+    world.loop.advance(1.0)
+    assert titles(world)[-1] == "Complete"
+    assert world.add(producer) is ErrorCode.NONE
+
+
+def test_many_are_written_in_their_turns(world: World) -> None:
+    for number in range(2 * SETTLED_AT_ONCE + 1):
+        ended(world, f"{number}")
+    appended = len(world.journal.batches)
+    world.loop.advance(SETTLE_S)
+    assert {titles(world, f"{number}")[-1] for number in (0, 2 * SETTLED_AT_ONCE)} == {"Complete"}
+    assert len(world.journal.batches) == appended + 3
+
+
+def test_they_are_written_also_if_the_shard_is_too_busy_to_be_told_so(world: World) -> None:
+    producer = world.ongoing()
+    world.end(world.ongoing("y"), name="y")
+    world.loop.advance(SETTLE_S)
+    world.markers.holds = True
+    world.end(producer)
+    files: Pending[None] = Pending()
+    world.journal.files = files
+    asked = world.transactions.init_producer_id("z", 1000, None)
+    runtime = world.transactions.runtime
+    while not (one := runtime.submit_to(0, lambda shard: shard.expire_ids())).done:
+        pass
+    assert one.result() is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "its queue is full"
+    world.markers.release()
+    world.loop.run()
+    files.complete(None)
+    world.loop.advance(3 * SETTLE_S)
+    assert isinstance(asked, Pending)
+    assert asked.done
+    assert titles(world)[-1] == "Complete"
