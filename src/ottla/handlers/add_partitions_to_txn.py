@@ -8,7 +8,7 @@ v2 PRODUCER_FENCED · v3 flexible · v4 several transactions, verify only · v5 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ottla.core.pending import Pending, Soon, when_all
 from ottla.handlers.limits import too_many
 from ottla.handlers.reply import Parked, Reply
 from ottla.handlers.transacting import DEADLINE_S, note_full, understood
-from ottla.protocol.codec import encoder
+from ottla.protocol.codec import decoder, encoder
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.add_partitions_to_txn import (
     AddPartitionsToTxnPartitionResult,
@@ -45,6 +45,28 @@ FENCED_SINCE, SEVERAL_SINCE = 2, 4
 _NO_ROOM = ErrorCode.POLICY_VIOLATION
 _FEW = 16
 """Partitions that the answer is worth being kept for."""
+_USUAL_BYTES_MAX = 512
+"""A request up to this size is worth being kept."""
+
+
+def reader(version: int) -> Callable[[memoryview, int], tuple[AddPartitionsToTxnRequest, int]]:
+    """The decoder of the version. By the old rules a producer sends the same bytes in one
+    transaction after the other: what they say is remembered, and nobody changes a request."""
+    decode = decoder(AddPartitionsToTxnRequest, version)
+    if version >= SEVERAL_SINCE:
+        return decode
+
+    @lru_cache(maxsize=1024)
+    def known(body: bytes) -> tuple[AddPartitionsToTxnRequest, int]:
+        return decode(memoryview(body), 0)
+
+    def read(view: memoryview, at: int) -> tuple[AddPartitionsToTxnRequest, int]:
+        if len(view) - at > _USUAL_BYTES_MAX:
+            return decode(view, at)
+        request, length = known(bytes(view[at:]))
+        return request, at + length
+
+    return read
 
 
 def handle(context: Context, request: Request[AddPartitionsToTxnRequest]) -> Reply | Parked:

@@ -410,9 +410,12 @@ def _marker_of(batch: BatchView) -> EndMarker | None:
 
 def _duplicate(state: ProducerState, batch: BatchView) -> Duplicate | None:
     """The batch itself, where it is one of the last five."""
-    first, last = batch.base_sequence, batch.last_sequence
-    if first >= 0:
-        for known in state.batches:
+    first = batch.base_sequence
+    batches = state.batches
+    # The one that follows the last is what nearly always comes, and is none of them.
+    if first >= 0 and batches and first != batches[-1].last_sequence + 1:
+        last = batch.last_sequence
+        for known in batches:
             if known.first_sequence == first and known.last_sequence == last:
                 return Duplicate(Offset(known.last_offset - known.offset_delta), known.timestamp)
     return None
