@@ -24,6 +24,7 @@ _SEGMENT = re.compile(r"([0-9]{20})\.log")
 METADATA = "__cluster_metadata-0"
 """Apache Kafka's own metadata log (KRaft): batches, but no topic's, and snapshots beside them."""
 _NAME_BYTES_MAX = 255
+_CHUNK = 1 << 20
 _LEAVING = re.compile(r".+-[0-9]+\.[0-9a-zA-Z_-]+-(?:delete|future|stray)")
 
 INDEX_ENTRY = struct.Struct(">ii")
@@ -150,11 +151,23 @@ def _synced_points(directory: str) -> Callable[[str, int], int]:
 
 
 def mapped(path: str) -> Data:
-    """A file's bytes, without reading them yet. Raises OSError."""
+    """A file's bytes. Raises OSError, also where the disk can't give one of them.
+
+    So all are read once before they are mapped: of a bad sector in a mapping the kernel tells by a
+    signal that ends the process.
+    """
     with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
+        fd = file.fileno()
+        if os.fstat(fd).st_size == 0:
             return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        at = 0
+        try:
+            while count := len(os.pread(fd, _CHUNK, at)):
+                at += count
+        except OSError as error:
+            error.filename = path
+            raise
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
 
 
 def unpadded(data: Data, entry_size: int) -> bytes:

@@ -79,16 +79,25 @@ def _why(name: str) -> str:
 
 
 def verify(files: PartitionFiles) -> Report:
-    """Check all files of a partition. Reads only."""
+    """Check all files of a partition; one that can't be read is a problem. Reads only."""
     report = Report(files.name)
+    try:
+        _verify(files, report)
+    except OSError as error:  # the directory
+        report.problems.append(f"can't be read: {error.strerror}")
+    return report
+
+
+def _verify(files: PartitionFiles, report: Report) -> None:
     segments = files.segments()
     next_offset, leader_epoch = 0, -1
     for base_offset in segments:
         newest = base_offset == segments[-1]
         try:
             walk = _segment(files, report, base_offset, next_offset, newest)
-        except FileNotFoundError:
-            continue  # retention was faster: a broker may be running
+        except OSError as error:
+            _note_unreadable(report, files.file(base_offset, ".log"), error)
+            continue
         if walk.last_offsets:
             next_offset = max(next_offset, walk.last_offsets[-1] + 1)
         if walk.leader_epoch != -1:
@@ -98,19 +107,20 @@ def verify(files: PartitionFiles) -> Report:
                 )
             leader_epoch = walk.leader_epoch
     for name in files.snapshots():
-        _note(report, name, _checked(os.path.join(files.path, name), check_snapshot))
-    epochs = os.path.join(files.path, "leader-epoch-checkpoint")
-    if os.path.exists(epochs):
-        text = bytes(mapped(epochs)).decode("ascii", "replace")
+        snapshot = _maybe(report, os.path.join(files.path, name))
+        if snapshot is not None:
+            _note(report, name, check_snapshot(snapshot))
+    epochs = _maybe(report, os.path.join(files.path, "leader-epoch-checkpoint"))
+    if epochs is not None:
+        text = bytes(epochs).decode("ascii", "replace")
         _note(report, "leader-epoch-checkpoint", check_epochs(text))
-    return report
 
 
 def _segment(
     files: PartitionFiles, report: Report, base_offset: int, next_offset: int, newest: bool
 ) -> Walk:
     # Indexes first: a running broker may append meanwhile, and its log is never behind them.
-    indexes = {suffix: _maybe(files.file(base_offset, suffix)) for suffix in _INDEXES}
+    indexes = {suffix: _maybe(report, files.file(base_offset, suffix)) for suffix in _INDEXES}
     data = mapped(files.file(base_offset, ".log"))
     torn_from = files.synced_until if newest else None
     walk = walk_segment(data, base_offset, next_offset, torn_from)
@@ -128,7 +138,11 @@ def _segment(
     for suffix, index in indexes.items():
         if index is not None:
             _note(report, f"{base_offset:020}{suffix}", _INDEXES[suffix](walk, index))
-        elif suffix != ".txnindex" and walk.positions:
+        elif (
+            suffix != ".txnindex"
+            and walk.positions
+            and not os.path.lexists(files.file(base_offset, suffix))  # else it is told already
+        ):
             report.problems.append(f"{base_offset:020}{suffix} is missing")
     return walk
 
@@ -140,16 +154,19 @@ _INDEXES: dict[str, Callable[[Walk, Data], Iterator[str]]] = {
 }
 
 
-def _maybe(path: str) -> Data | None:
+def _maybe(report: Report, path: str) -> Data | None:
+    """A file's bytes; None if it is not there, or can't be read, which is noted."""
     try:
         return mapped(path)
-    except FileNotFoundError:
+    except OSError as error:
+        _note_unreadable(report, path, error)
         return None
 
 
-def _checked(path: str, check: Callable[[Data], Iterator[str]]) -> Iterator[str]:
-    data = _maybe(path)
-    return iter(()) if data is None else check(data)
+def _note_unreadable(report: Report, path: str, error: OSError) -> None:
+    """Note it; but for a file that is gone: a broker that runs may have been faster."""
+    if not isinstance(error, FileNotFoundError) or os.path.lexists(path):
+        report.problems.append(f"{os.path.basename(path)} can't be read: {error.strerror}")
 
 
 def _note(report: Report, name: str, faults: Iterator[str]) -> None:
