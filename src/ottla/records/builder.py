@@ -142,6 +142,18 @@ def _sealed(header: bytes, packed: Buffer) -> bytearray:
 
 
 def _append_record(body: bytearray, record: Record, timestamp_delta: int, delta: int) -> None:
+    if not (record.headers or timestamp_delta):  # as coordinators write: several at a time
+        key, value = record.key, record.value
+        parts = (
+            b"\x00\x00",
+            _length(delta),
+            b"\x01" if key is None else _length(len(key)) + key,
+            b"\x01" if value is None else _length(len(value)) + value,
+            b"\x00",
+        )
+        whole = b"".join(parts)
+        body += _length(len(whole)) + whole
+        return
     inner = bytearray(b"\x00")  # a record's attributes: none are in use
     _append_varint(inner, timestamp_delta)
     _append_varint(inner, delta)
