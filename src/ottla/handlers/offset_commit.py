@@ -12,12 +12,13 @@ So what a request says up to there is known by its bytes, once it was committed 
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from ottla.coordinator.entries.offsets_topic import CommitPlace
 from ottla.coordinator.group.shard import Commit, Member
+from ottla.core import options
 from ottla.core.model import TopicId
 from ottla.handlers.asking import when_replied, write_deadline_s
 from ottla.handlers.limits import note_full, too_many
@@ -34,7 +35,7 @@ from ottla.protocol.messages.offset_commit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     from ottla.cluster.image import TopicImage
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 
     _GoOn: TypeAlias = partial[Reply | Parked]
     _Replied: TypeAlias = list[ErrorCode] | ErrorCode
-    _UsualBody: TypeAlias = "tuple[Usual, int, int]"
-    """Who commits where, and the offset with its leader epoch."""
+    _UsualBody: TypeAlias = "tuple[Usual, Sequence[int], Sequence[int]]"
+    """Who commits where, the offsets, and the leader epoch of each."""
 
 EPOCHS_SINCE, FLEXIBLE_SINCE, TOPIC_IDS_SINCE = 6, 8, 10
 _NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
@@ -122,7 +123,7 @@ def _committed(
         note(replied)
     elif ErrorCode.INVALID_COMMIT_OFFSET_SIZE in replied:
         note(ErrorCode.INVALID_COMMIT_OFFSET_SIZE)
-    elif replied == [_NO_ERROR]:
+    elif not any(replied):
         _remember(request.api_version, request.body, topic)
     return _answer(answer, responses, replied)
 
@@ -139,34 +140,43 @@ def _answer(
     return Reply(answer)
 
 
-# --- the usual request: one partition, without a text -------------------------------------------
+# --- the usual request: one topic, texts that are empty ------------------------------------------
 
 
 class Usual:
-    """All that such a request says but for the offset: who commits, and where.
+    """All that such a request says but for the offsets: who commits, and where.
 
-    `done` is the answer that it is committed, encoded; `hint` what the topic is known by.
+    `done` is the answer that all is committed, encoded; `hint` what the topic is known by;
+    `numbers` and `highest` tell of its partitions, and `place` is the first of the `places`.
     """
 
-    __slots__ = ("done", "hint", "member", "place")
+    __slots__ = ("done", "highest", "hint", "member", "numbers", "place", "places")
 
     def __init__(self, body: OffsetCommitRequest, topic: str, done: bytes) -> None:
         [wanted] = body.topics
         self.member = _member(body)
         self.hint = wanted.name, wanted.topic_id
-        self.place = CommitPlace(body.group_id, topic, wanted.partitions[0].partition_index)
+        self.numbers = tuple([part.partition_index for part in wanted.partitions])
+        self.highest = max(self.numbers)
+        self.places = tuple([CommitPlace(body.group_id, topic, one) for one in self.numbers])
+        self.place = self.places[0]
         self.done = done
 
-    def body(self, offset: int, leader_epoch: int) -> OffsetCommitRequest:
+    def body(self, offsets: Sequence[int], leader_epochs: Sequence[int]) -> OffsetCommitRequest:
         """The request in full."""
-        part = OffsetCommitRequestPartition(
-            partition_index=self.place.partition,
-            committed_offset=offset,
-            committed_leader_epoch=leader_epoch,
-            committed_metadata="",
-        )
+        parts = [
+            OffsetCommitRequestPartition(
+                partition_index=number,
+                committed_offset=offset,
+                committed_leader_epoch=leader_epoch,
+                committed_metadata="",
+            )
+            for number, offset, leader_epoch in zip(
+                self.numbers, offsets, leader_epochs, strict=True
+            )
+        ]
         name, topic_id = self.hint
-        topic = OffsetCommitRequestTopic(name=name, topic_id=topic_id, partitions=[part])
+        topic = OffsetCommitRequestTopic(name=name, topic_id=topic_id, partitions=parts)
         member = self.member
         return OffsetCommitRequest(
             group_id=self.place.group,
@@ -181,26 +191,50 @@ def _member(body: OffsetCommitRequest) -> Member:
     return Member(body.member_id, body.group_instance_id, body.generation_id_or_member_epoch)
 
 
-_KNOWN_MAX, _HEAD_MAX = 4096, 512
-"""How many are remembered, and up to which length: a group's id may have 32,767 characters."""
-_known: dict[int, dict[bytes, Usual]] = {}
-"""By version, then by how the request begins."""
+class _Known:
+    """The requests of one version that are known, by how they begin: of one partition up to its
+    offset; of several, up to how many they are."""
+
+    __slots__ = ("one", "several")
+
+    def __init__(self) -> None:
+        self.one: dict[bytes, Usual] = {}
+        self.several: dict[bytes, Usual] = {}
+
+    def places_count(self) -> int:
+        return len(self.one) + sum([len(usual.places) for usual in self.several.values()])
+
+
+_KNOWN_MAX, _SEVERAL_MAX, _HEAD_MAX = 8192, 100, 512
+"""Places that are remembered, how many of one request, and how long it may be up to there: a
+group's id may have 32,767 characters."""
+_known: dict[int, _Known] = {}
+_EMPTY, _NULL = 1 << 8, 0
+"""A text and the number of its tagged fields, which are none."""
 
 
 def _rest(version: int) -> tuple[Struct, tuple[int, ...]]:
-    """How the usual request ends: offset, leader epoch, a text that is null or empty, no tags.
-    What that last part may be."""
+    """How a request for one partition ends: offset, leader epoch, a text that is null or empty, no
+    tags. What that last part may be."""
     if version >= FLEXIBLE_SINCE:
         return Struct(">qiI"), (1 << 24, 0)
     return (Struct(">qih") if version >= EPOCHS_SINCE else Struct(">qh")), (0, -1)
 
 
+@lru_cache(maxsize=_SEVERAL_MAX)
+def _parts(count: int) -> Struct:
+    """So many partitions: number, offset, leader epoch, text and tags of each; tags twice."""
+    return Struct(f">{'iqiH' * count}H")
+
+
 def reader(version: int) -> Callable[[memoryview, int], tuple[Any, int]]:
     """As the decoder of the version; but what is known to be usual it leaves at that."""
-    decode = decoder(OffsetCommitRequest, version)
-    known = _known.setdefault(version, {})
+    known = _known.setdefault(version, _Known()).one
     struct, no_text = _rest(version)
     size, unpack, has_epoch = struct.size, struct.unpack_from, version >= EPOCHS_SINCE
+    decode = decoder(OffsetCommitRequest, version)
+    if version >= FLEXIBLE_SINCE:
+        decode = _reader_of_several(version, decode)
 
     def read(view: memoryview, at: int) -> tuple[Any, int]:
         length = len(view)
@@ -217,38 +251,81 @@ def reader(version: int) -> Callable[[memoryview, int], tuple[Any, int]]:
             (offset, text), leader_epoch = unpack(view, end), -1
         if text not in no_text:
             return decode(view, at)
-        return (usual, offset, leader_epoch), length
+        return (usual, (offset,), (leader_epoch,)), length
+
+    return read
+
+
+def _reader_of_several(
+    version: int, decode: Callable[[memoryview, int], tuple[Any, int]]
+) -> Callable[[memoryview, int], tuple[Any, int]]:
+    known = _known[version].several
+    has_name = version < TOPIC_IDS_SINCE
+
+    def read(view: memoryview, at: int) -> tuple[Any, int]:
+        # Only where to look: whatever the bytes are, nothing is known by them that they don't say.
+        try:
+            member_at = at + view[at] + 4
+            instance_at = member_at + view[member_at]
+            topic_at = instance_at + (view[instance_at] or 1) + 1
+            end = topic_at + (view[topic_at] if has_name else 16) + 1
+        except IndexError:
+            return decode(view, at)
+        usual = known.get(bytes(view[at:end])) if end - at <= _HEAD_MAX else None
+        if usual is None:
+            return decode(view, at)
+        struct = _parts(len(usual.places))
+        if end + struct.size != len(view):
+            return decode(view, at)
+        *parts, tags = struct.unpack_from(view, end)
+        texts = parts[3::4]
+        if tags or texts.count(_EMPTY) + texts.count(_NULL) != len(texts):
+            return decode(view, at)
+        if tuple(parts[::4]) != usual.numbers:
+            return decode(view, at)
+        return (usual, parts[1::4], parts[2::4]), len(view)
 
     return read
 
 
 def _remember(version: int, body: OffsetCommitRequest, topic: str) -> None:
     """What was committed will be again. Only what was: so that nobody can fill this with names."""
-    if len(body.topics) != 1 or len(body.topics[0].partitions) != 1:
+    if len(body.topics) != 1 or body.retention_time_ms >= 0:
         return
-    [wanted] = body.topics
-    [part] = wanted.partitions
-    if part.committed_metadata or body.retention_time_ms >= 0:
+    parts = body.topics[0].partitions
+    count, is_flexible = len(parts), version >= FLEXIBLE_SINCE
+    if count > (_SEVERAL_MAX if is_flexible else 1) or any(one.committed_metadata for one in parts):
         return
     (whole,) = encoder(OffsetCommitRequest, version)(body)
     assert type(whole) is bytes, "there are no slices of files in it"
-    head = whole[: -_rest(version)[0].size]
+    rest = _rest(version)[0] if count == 1 else _parts(count)
+    head = whole[: -rest.size]
     if len(head) > _HEAD_MAX:
         return
-    if sum(map(len, _known.values())) >= _KNOWN_MAX:
-        for one in _known.values():  # in place: each version's reader has its own
-            one.clear()
-    response = OffsetCommitResponsePartition(partition_index=part.partition_index)
-    answer = OffsetCommitResponse(
-        topics=[
-            OffsetCommitResponseTopic(
-                name=wanted.name, topic_id=wanted.topic_id, partitions=[response]
-            )
-        ]
-    )
+    if sum([known.places_count() for known in _known.values()]) + count > _KNOWN_MAX:
+        for known in _known.values():  # in place: each version's reader has its own
+            known.one.clear()
+            known.several.clear()
+    answer = OffsetCommitResponse()
+    _outcome_of(body.topics[0], answer)
     (done,) = encoder(OffsetCommitResponse, version)(answer)
     assert type(done) is bytes, "there are no slices of files in it"
-    _known.setdefault(version, {})[head] = Usual(body, topic, done)
+    known = _known.setdefault(version, _Known())
+    (known.one if count == 1 else known.several)[head] = Usual(body, topic, done)
+
+
+def _outcome_of(
+    wanted: OffsetCommitRequestTopic, answer: OffsetCommitResponse
+) -> list[OffsetCommitResponsePartition]:
+    """Put a topic into the answer; its partitions, to be given their errors."""
+    responses = [
+        OffsetCommitResponsePartition(partition_index=one.partition_index)
+        for one in wanted.partitions
+    ]
+    answer.topics.append(
+        OffsetCommitResponseTopic(name=wanted.name, topic_id=wanted.topic_id, partitions=responses)
+    )
+    return responses
 
 
 def quick(
@@ -257,7 +334,7 @@ def quick(
     """As `handle`, of what `reader` knows; whatever is not committed at once is left to that."""
     if type(body) is not tuple:
         return None
-    usual, offset, leader_epoch = body
+    usual, offsets, leader_epochs = body
     name, topic_id = usual.hint
     image = context.image()
     topic: TopicImage | None
@@ -265,15 +342,23 @@ def quick(
         topic = image.by_id.get(TopicId(topic_id))
     else:
         topic = image.topics.get(name)
-    place = usual.place
-    if topic is None or place.partition >= len(topic.partitions):
+    if topic is None or usual.highest >= len(topic.partitions):
         return partial(_in_full, body)
-    asked: Soon[_Replied] = context.groups.ask(
-        place.group,
-        lambda shard: shard.commit_again(
-            place, usual.member, (offset, leader_epoch, topic.id), version
-        ),
-    )
+    place = usual.place
+    asked: Soon[_Replied]
+    if len(offsets) == 1:
+        committed = offsets[0], leader_epochs[0], topic.id
+        asked = context.groups.ask(
+            place.group, lambda shard: shard.commit_again(place, usual.member, committed, version)
+        )
+    elif len(offsets) > context.config[options.REQUEST_PARTITIONS_MAX]:
+        return partial(_in_full, body)
+    else:
+        several = zip(usual.places, offsets, leader_epochs, strict=True)
+        asked = context.groups.ask(
+            place.group,
+            lambda shard: shard.commit_several_again(several, usual.member, topic.id, version),
+        )
     if asked is _NO_ERROR:
         return usual.done
     return partial(_go_on, body, asked)
@@ -283,8 +368,8 @@ def _in_full(
     body: _UsualBody, context: Context, request: Request[OffsetCommitRequest]
 ) -> Reply | Parked:
     """As `handle`: nothing has been done."""
-    usual, offset, leader_epoch = body
-    request.body = usual.body(offset, leader_epoch)
+    usual, offsets, leader_epochs = body
+    request.body = usual.body(offsets, leader_epochs)
     return handle(context, request)
 
 
@@ -295,8 +380,8 @@ def _go_on(
     request: Request[OffsetCommitRequest],
 ) -> Reply | Parked:
     """As `handle`, where `quick` has asked the shard already."""
-    usual, offset, leader_epoch = body
-    request.body = usual.body(offset, leader_epoch)
+    usual, offsets, leader_epochs = body
+    request.body = usual.body(offsets, leader_epochs)
     return when_replied(asked, partial(_told, usual, context, request), write_deadline_s(context))
 
 
@@ -305,8 +390,6 @@ def _told(
 ) -> Reply:
     if replied is _NO_ERROR:
         return Reply(usual.done)
-    response = OffsetCommitResponsePartition(partition_index=usual.place.partition)
-    name, topic_id = usual.hint
-    topic = OffsetCommitResponseTopic(name=name, topic_id=topic_id, partitions=[response])
-    answer = OffsetCommitResponse(topics=[topic])
-    return _committed(context, request, answer, [response], usual.place.topic, replied)
+    answer = OffsetCommitResponse()
+    responses = _outcome_of(request.body.topics[0], answer)
+    return _committed(context, request, answer, responses, usual.place.topic, replied)

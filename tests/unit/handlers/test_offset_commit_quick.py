@@ -37,17 +37,25 @@ OPTIONS = {
     "group_initial_rebalance_delay_ms": "0",
     "request_partitions_max": "35",
     "offset_metadata_max_bytes": "10",
-    "group_offsets_bytes_max": "1100",
+    "group_offsets_bytes_max": "5000",
 }
 
 
 @pytest.fixture(autouse=True)
 def nothing_known() -> Iterator[None]:
-    for known in offset_commit._known.values():
-        known.clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
     for known in offset_commit._known.values():
-        known.clear()
+        known.one.clear()
+        known.several.clear()
+
+
+def known_count() -> int:
+    return sum(known.places_count() for known in offset_commit._known.values())
 
 
 class Session:
@@ -191,6 +199,11 @@ def _on_its_own(session: Session) -> None:
     session.commits(0, group="")
     session.commits(3, topics=("u",))
     session.commits(1, 2, 1)
+    session.commits(*range(3, 20), leader_epoch=4)
+    session.commits(*range(3, 21), leader_epoch=4)
+    session.commits(*range(3, 20), text=None)
+    session.commits(*range(3, 20), text="a")
+    session.commit(*range(3, 20), offset=1 << 62)
     session.commits(0, topics=("t", "u"))
     session.commits()
     session.commits(0, topics=())
@@ -214,7 +227,10 @@ def _limits(session: Session) -> None:
         session.commits(number)
     session.commits(0, text="longer")
     session.commits(0)
-    session.commit(4, 5)
+    session.commits(4, 5)
+    session.commits(2, 3)
+    session.commits(2, 3, text="longer")
+    session.commits(2, 3)
     for group in ("h", "i", "j", "k"):
         session.commits(0, group=group)
 
@@ -222,6 +238,7 @@ def _limits(session: Session) -> None:
 def _classic(session: Session) -> None:
     member = session.joined()
     session.commits(0, member=member)  # the group is not assigned yet
+    session.commits(1, 2, member=member)
     session.sync(member)
     for _ in range(3):
         session.commits(0, member=member)
@@ -237,12 +254,15 @@ def _classic(session: Session) -> None:
     session.join(other)
     session.node.settle()
     session.commits(0, member=member)  # while it is to join again
+    session.commits(1, 2, member=member)
     again = session.join(member[0])
     generation = session.node.answer(again).generation_id
     session.commits(0, member=member)
     session.commits(0, member=(member[0], generation))
     session.sync((member[0], generation))
     session.commits(0, member=member)
+    session.commits(1, 2, member=member)
+    session.commits(1, 2, member=(member[0], generation))
     session.commits(0, member=(member[0], generation))
     session.commits(0, member=(other, generation))
     leaving = [MemberIdentity(member_id=one) for one in (other, member[0])]
@@ -285,6 +305,7 @@ def _consumers(session: Session) -> None:
     session.commits(0, member=one)
     later = session.beat("one", one[1])
     for member in (one, later, two):
+        session.commits(0, 39, member=member)
         session.commits(0, member=member)
         session.commits(39, member=member)
     session.beat("one", -1)
@@ -296,15 +317,18 @@ def _consumers(session: Session) -> None:
 def _topics_come_and_go(session: Session) -> None:
     session.commits(0)
     session.commits(3)
+    session.commits(2, 4)
     session.commits(0, topics=("u",))
     session.node.delete_topic("t")
+    session.commits(2, 4)
     session.commits(0)
     session.node.settle()
     session.commits(0)
     former = session.ids["t"]
-    session.ids["t"] = session.node.create_topic("t", 1)
+    session.ids["t"] = session.node.create_topic("t", 3)
     session.commits(0)
     session.commits(3)
+    session.commits(2, 4)
     session.ids["t"] = former
     session.commits(0)
     session.restarted()
@@ -315,12 +339,21 @@ def _topics_come_and_go(session: Session) -> None:
 
 def _known_elsewhere(session: Session) -> None:
     """What was committed on another node of this process."""
-    another = Session(session.version, "os")
+    roomy = {"request_partitions_max": "40", "group_offsets_bytes_max": "100000"}
+    another = Session(session.version, "os", **roomy)
     member = another.joined()
     another.sync(member)
     another.commits(0, member=member)
+    another.commits(0, 1, member=member)
     another.commits(0, group="h")
+    another.commits(0, 1, group="h")
+    another.commits(*range(36), group="wide")
+    session.commits(*range(35), group="wide")
+    session.commits(35, group="wide")
+    session.commits(*range(36), group="wide")
     session.commits(0, group="h")
+    session.commits(0, 1, group="h")
+    session.commits(0, 1, member=member)
     session.commits(0, member=member)
     session.commits(0)
     session.commits(0, member=member)
@@ -343,6 +376,7 @@ def _in_transactions(session: Session) -> None:
     session.answer(TxnOffsetCommitRequest(group_id="g", topics=topics, **who), 3)
     session.commits(0)
     session.commits(1)
+    session.commits(0, 1)
 
 
 def _disk_fails(session: Session) -> None:
@@ -375,7 +409,10 @@ def test_a_commit_is_answered_written_and_kept_as_if_it_had_no_way_of_its_own(
 ) -> None:
     # Each version with one policy or the other: every kind of layout has both.
     policy = "os" if version % 2 else "commit"
-    options = {"groups_max": "4"} if story is _limits else {}
+    options = {
+        _limits: {"groups_max": "4", "group_offsets_bytes_max": "1100"},
+        _known_elsewhere: {"group_offsets_bytes_max": "10000"},
+    }.get(story, {})
     ways: list[bool] = []
     monkeypatch.setattr(offset_commit, "quick", _spied(offset_commit.quick, ways))
     seen = []
@@ -399,24 +436,31 @@ def _spied(quick: Any, ways: list[bool]) -> Any:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("cut", range(1, 17))
-def test_a_request_that_ends_too_early_or_too_late_is_read_as_any_other(
-    version: int, cut: int
+@pytest.mark.parametrize("numbers", [(0,), (2, 0, 1)])
+def test_a_request_that_is_another_by_any_byte_is_read_as_the_decoder_reads_it(
+    version: int, numbers: tuple[int, ...]
 ) -> None:
     session = Session(version, "os")
-    call = session.commit(0)
+    session.commit(*numbers, leader_epoch=3)
     session.node.settle()
-    assert len(offset_commit._known[version]) == 1
-    part = OffsetCommitRequestPartition(partition_index=0, committed_metadata="")
-    topic = OffsetCommitRequestTopic(name="t", topic_id=session.ids["t"], partitions=[part])
+    assert known_count() == len(numbers) or version < 8
+    parts = [OffsetCommitRequestPartition(partition_index=one) for one in numbers]
+    topic = OffsetCommitRequestTopic(name="t", topic_id=session.ids["t"], partitions=parts)
     (whole,) = encoder(OffsetCommitRequest, version)(
         OffsetCommitRequest(group_id="g", topics=[topic])
     )
-    assert call.answer.topics[0].partitions[0].error_code == 0
     assert type(whole) is bytes
+    changed = [whole[:end] for end in range(len(whole))]
+    changed += [whole + b"\0" * more for more in range(40)]
+    for at in range(len(whole)):
+        changed += [
+            whole[:at] + bytes((byte,)) + whole[at + 1 :] for byte in (0, 1, 2, 3, 5, 0x80, 0xFF)
+        ]
+        changed += [whole[:at] + whole[at + 1 :], whole[:at] + b"\1" + whole[at:]]
     own, general = offset_commit.reader(version), decoder(OffsetCommitRequest, version)
-    for changed in (whole[:-cut], whole + b"\0" * cut, whole[:-cut] + b"\1" + whole[-cut:][1:]):
-        view = memoryview(b"head" + changed)
+    own_count = 0
+    for one in changed:
+        view = memoryview(b"head" + one)
         try:
             expected = general(view, 4)
         except CodecError:
@@ -425,14 +469,18 @@ def test_a_request_that_ends_too_early_or_too_late_is_read_as_any_other(
             continue
         body, end = own(view, 4)
         if type(body) is tuple:
-            usual, offset, leader_epoch = body
-            body = usual.body(offset, leader_epoch)
-            expected[0].topics[0].partitions[0].committed_metadata = ""  # null is the same
-            expected[0].topics[0].name, body.topics[0].name = "t", "t"
+            own_count += 1
+            usual, offsets, leader_epochs = body
+            body = usual.body(offsets, leader_epochs)
+            for part in expected[0].topics[0].partitions:
+                part.committed_metadata = part.committed_metadata or ""  # null is the same
+            body.topics[0].name = expected[0].topics[0].name
+            body.topics[0].topic_id = expected[0].topics[0].topic_id
         assert (body, end) == expected
+    assert own_count or (version < 8 and len(numbers) > 1)
 
 
-def test_commits_of_one_partition_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_of_one_topic_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[bool] = []
     quick = offset_commit.quick
 
@@ -447,13 +495,17 @@ def test_commits_of_one_partition_are_answered_at_once(monkeypatch: pytest.Monke
     session.sync(member)
     session.commits(0, member=member)
     session.node.settle()
+    session.commits(1, 2, 3, member=member)
     done.clear()
     session.commits(0, member=member)
-    assert done == [True] * 4
+    session.commits(1, 2, 3, member=member)
+    assert done == [True] * 8
 
 
-def test_i44_what_was_never_committed_is_not_remembered_and_of_what_was_not_too_much() -> None:
-    session = Session(9, "os", offsets_bytes_max="100000000")
+def test_i44_what_was_never_committed_is_not_remembered_and_of_what_was_not_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = Session(9, "os", group_offsets_bytes_max="100000")
     session.node.settle()
     connection = session.node.connect()
     tracemalloc.start()
@@ -468,8 +520,14 @@ def test_i44_what_was_never_committed_is_not_remembered_and_of_what_was_not_too_
     finally:
         tracemalloc.stop()
     assert kept < 1_000_000
-    assert not any(offset_commit._known.values())
-    most = offset_commit._KNOWN_MAX
-    offset_commit._known[8] = {b"%d" % number: Any for number in range(most)}  # type: ignore[misc]
+    assert not known_count()
     session.commits(0)
-    assert sum(map(len, offset_commit._known.values())) == 1
+    session.commits(1, 2, 3)
+    monkeypatch.setattr(offset_commit, "_KNOWN_MAX", 6)
+    session.commits(4)
+    session.commits(5)
+    assert known_count() == 6
+    session.commits(6)
+    assert known_count() == 1
+    session.commits(*range(7))
+    assert known_count() == 7, "more than that at once: then of one request alone"

@@ -117,6 +117,11 @@ class Offsets:
         plain = None if partitions is None else partitions.get(partition)
         return None if plain is None else Committed(*plain)
 
+    def has(self, place: CommitPlace) -> bool:
+        """Whether something is committed there."""
+        topics = self.groups.get(place.group)
+        return topics is not None and place.partition in topics.get(place.topic, ())
+
     def is_pending(self, group: str, topic: str, partition: int) -> bool:
         """Whether an open transaction may still change it."""
         places = self._unstable.get(group)

@@ -7,7 +7,7 @@ machine: the clock is injected, timers are effects. Must not append, wait or ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
@@ -335,25 +335,48 @@ class GroupShard:
         leader epoch and the topic's id. NONE where it is the place's next commit, as it mostly is.
         """
         offset, leader_epoch, topic_id = committed
-        group_id = place.group
-        effects: Sequence[Effect] = ()
-        try:
-            self.offsets.groups[group_id][place.topic][place.partition]
-        except KeyError:
-            is_usual = False
-        else:
-            group = self.groups.get(group_id)
-            if group is None:
-                is_usual = member.epoch < 0
-            else:
-                judged = group.check_commit(member, version, transactional=False)
-                is_usual = judged is _NO_ERROR
-                effects = group.committing(member) if is_usual else ()
-        if not is_usual or topic_id == NO_TOPIC_ID:
+        effects = self._of_usual(place.group, member, version)
+        if effects is None or topic_id == NO_TOPIC_ID or not self.offsets.has(place):
             one = Commit(place.topic, topic_id, place.partition, offset, leader_epoch, "")
-            return self.commit_offsets(group_id, member, (one,), version=version)
+            return self.commit_offsets(place.group, member, (one,), version=version)
         value = offset, leader_epoch, "", self.clock.wall_ms(), NO_EXPIRY, topic_id
         return Decision(_NO_ERROR, (Entry(place, value),), effects)
+
+    def commit_several_again(
+        self,
+        committed: Iterable[tuple[CommitPlace, int, int]],
+        member: Member,
+        topic_id: bytes,
+        version: int,
+    ) -> Decision[list[ErrorCode] | ErrorCode]:
+        """As `commit_again`, of several places of one group and topic: each with its offset and the
+        offset's leader epoch."""
+        several = list(committed)
+        group_id = several[0][0].group
+        effects = self._of_usual(group_id, member, version)
+        has = self.offsets.has
+        if effects is None or topic_id == NO_TOPIC_ID or not all(has(one[0]) for one in several):
+            commits = [
+                Commit(place.topic, topic_id, place.partition, offset, leader_epoch, "")
+                for place, offset, leader_epoch in several
+            ]
+            return self.commit_offsets(group_id, member, commits, version=version)
+        now_ms = self.clock.wall_ms()
+        entries = [
+            Entry(place, (offset, leader_epoch, "", now_ms, NO_EXPIRY, topic_id))
+            for place, offset, leader_epoch in several
+        ]
+        return Decision(_NO_ERROR, entries, effects)
+
+    def _of_usual(self, group_id: str, member: Member, version: int) -> Sequence[Effect] | None:
+        """What a commit brings about, where all that the member commits is accepted; None where
+        more must be asked than that."""
+        group = self.groups.get(group_id)
+        if group is None:
+            return () if member.epoch < 0 else None
+        if group.check_commit(member, version, transactional=False) is not _NO_ERROR:
+            return None
+        return group.committing(member)
 
     def commit_in_transaction(
         self,
