@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from ottla.bench import asking, pump, start
+from ottla.bench import asking, pump, restarted, start
 from ottla.bench.contenders import Peer
 from ottla.bench.group_figures import OURS, Figure, spreads
 from ottla.bench.group_members import join_request, sync_request
@@ -192,14 +191,12 @@ def _first_fetch(asker: _Asker, group: str, topic: str) -> None:
 @contextlib.contextmanager
 def _fresh(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
     """A broker of this round, every option at its default."""
-    with tempfile.TemporaryDirectory(prefix="ottla-first-") as directory:
-        port = start.free_port()
-        process, _ = start.until_served(directory, port, environment)
-        try:
-            yield "127.0.0.1", port
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+    with (
+        tempfile.TemporaryDirectory(prefix="ottla-first-") as directory,
+        restarted.started(directory, (), environment) as process,
+    ):
+        yield process.address
+        process.stop()
 
 
 def has_groups(address: tuple[str, int]) -> bool:

@@ -11,8 +11,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,15 +99,6 @@ class _Bench:
         which = f", round {self.turn + 1} of {self.wanted.rounds}" if in_a_round else ""
         self._say(f"recover: {what}{which}")
 
-    @contextmanager
-    def _broker(self, directory: str, options: tuple[str, ...] = ()) -> Iterator[Process]:
-        """Killed at the end, whatever happens, unless it was stopped by then."""
-        process = restarted.start(directory, options, self._environment)
-        try:
-            yield process
-        finally:
-            process.kill()
-
     def _timed(self, process: Process, growing: Growing) -> Timed:
         """A start: from the process's own to the last partition's answer."""
         first_s = process.until_answer()
@@ -139,7 +128,7 @@ class _Bench:
         """A start without logs, from memory."""
         directory = f"{self.folder}/empty"
         for _ in range(2):  # the first compiles, or reads from the disk
-            with self._broker(directory) as process:
+            with restarted.started(directory, (), self._environment) as process:
                 took_s = process.until_answer()
                 cpu_s = usage.cpu(process.pid).total
                 process.stop()
@@ -154,7 +143,7 @@ class _Bench:
             self.say(line.value)
             shutil.rmtree(directory, ignore_errors=True)
             growing = Growing(_TOPIC, _UNSYNCED_PARTITIONS)
-            with self._broker(directory, _NEVER) as process:
+            with restarted.started(directory, _NEVER, self._environment) as process:
                 process.until_answer()
                 asking.create_topic(process.address, _TOPIC, _UNSYNCED_PARTITIONS)
                 size = self.wanted.unsynced_gib * (1 << 30)
@@ -164,7 +153,7 @@ class _Bench:
                 self._chill(directory)
             else:
                 os.sync()  # or the start would wait for the disk to write: here reading counts
-            with self._broker(directory, _NEVER) as process:
+            with restarted.started(directory, _NEVER, self._environment) as process:
                 self._start(line, process, growing)
             self.found.unsynced_bytes = growing.size_bytes
         shutil.rmtree(directory)
@@ -188,7 +177,7 @@ class _Bench:
     def _fill(self, directory: str, growing: Growing) -> None:
         self.say(f"filling {self.wanted.gib:g} GiB", in_a_round=False)
         begun = time.perf_counter()
-        with self._broker(directory, _QUICK) as process:
+        with restarted.started(directory, _QUICK, self._environment) as process:
             process.until_answer()
             asking.create_topic(process.address, _TOPIC, self.wanted.partitions)
             size = self.wanted.gib * (1 << 30)
@@ -199,7 +188,7 @@ class _Bench:
 
     def _clean_starts(self, directory: str, growing: Growing) -> None:
         # One that does not count: what it reads is in memory for the next.
-        with self._broker(directory) as process:
+        with restarted.started(directory, (), self._environment) as process:
             self._timed(process, growing)
             process.stop()
         for turn in range(self.wanted.rounds):
@@ -208,7 +197,7 @@ class _Bench:
                 self.say(line.value)
                 if line is Line.CLEAN_COLD:
                     self._chill(directory)
-                with self._broker(directory) as process:
+                with restarted.started(directory, (), self._environment) as process:
                     self._start(line, process, growing)
                     self.found.stops_s.append(process.stop())
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import select
 import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import IO
 
 from ottla.bench import pump
 from ottla.bench.pump import LoadFailed
-from ottla.bench.start import free_port
 
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 _DEADLINE_S = 300.0
@@ -29,15 +31,28 @@ _LAST_LINES = 6
 class Process:
     """`ottla serve`, from the moment it was started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, said: IO[bytes]) -> None:
-        self.begun = time.perf_counter()
-        self.address = ("127.0.0.1", port)
+    def __init__(self, begun: float, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+        self.begun = begun
         self._process = process
         self._said = said
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @cached_property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, once it says so: no port is named before, which another might take.
+
+        Raises LoadFailed.
+        """
+        stdout = self._process.stdout
+        assert stdout is not None, "it is started with one"
+        there, _, _ = select.select([stdout], [], [], _DEADLINE_S)
+        found = re.search(rb"ready on (\S+):(\d+)", stdout.readline() if there else b"")
+        if found is None:
+            raise self._unanswered()
+        return found[1].decode(), int(found[2])
 
     def until(self, happens: Callable[[], bool]) -> None:
         """Ask again and again; a broker that is not there yet is no error. Raises LoadFailed."""
@@ -49,12 +64,15 @@ class Process:
             if self._process.poll() is not None:
                 break
             time.sleep(_REST_S)
-        raise LoadFailed(f"ottla serve did not answer; it said: {self._last_words()}")
+        raise self._unanswered()
 
     def until_answer(self) -> float:
         """Seconds from its start to its first answer. Raises LoadFailed."""
         self.until(lambda: bool(pump.ask(self.address, _API_VERSIONS)))
         return time.perf_counter() - self.begun
+
+    def _unanswered(self) -> LoadFailed:
+        return LoadFailed(f"ottla serve did not answer; it said: {self._last_words()}")
 
     def _last_words(self) -> str:
         self._said.seek(0)
@@ -78,22 +96,36 @@ class Process:
         self._process.kill()
         self._process.wait()
         self._said.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def start(directory: str, options: Sequence[str], environment: dict[str, str]) -> Process:
-    """Start a broker on a free port. Returns at once."""
-    port = free_port()
+    """Start a broker on a port of its choice. Returns at once."""
     command = [sys.executable, "-m", "ottla", "serve", "--data-dir", directory]
-    command += ["--listen", f"127.0.0.1:{port}"]
+    command += ["--listen", "127.0.0.1:0"]
     command += [part for option in options for part in ("-o", option)]
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
+    begun = time.perf_counter()
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=said,
         env=environment,
         start_new_session=True,
         cwd=os.path.dirname(directory) or None,
     )
-    return Process(process, port, said)
+    return Process(begun, process, said)
+
+
+@contextlib.contextmanager
+def started(
+    directory: str, options: Sequence[str], environment: dict[str, str]
+) -> Iterator[Process]:
+    """As `start`; killed at the end, whatever happens, unless it was stopped by then."""
+    process = start(directory, options, environment)
+    try:
+        yield process
+    finally:
+        process.kill()

@@ -7,9 +7,6 @@ run finds our modules compiled, as every start but the first does. Must not coun
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,11 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ottla.bench import pump, wire
+from ottla.bench import pump, restarted, wire
 from ottla.bench.stats import Spread, number, spread
-
-_API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
-_DEADLINE_S = 30.0
 
 _IMPORT = "import time; a = time.perf_counter(); import ottla; print(time.perf_counter() - a)"
 
@@ -92,58 +86,24 @@ def compiled_into(cache: str) -> dict[str, str]:
     return environment
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-def until_served(
-    directory: str, port: int, environment: dict[str, str] | None = None
-) -> tuple[subprocess.Popen[bytes], float]:
-    """Start a broker and ask until it answers; the process and the seconds. Raises LoadFailed."""
-    command = [sys.executable, "-m", "ottla", "serve", "--data-dir", directory]
-    command += ["--listen", f"127.0.0.1:{port}"]
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    while time.perf_counter() - begun < _DEADLINE_S and process.poll() is None:
-        try:
-            pump.ask(("127.0.0.1", port), _API_VERSIONS)
-        except ConnectionError:
-            time.sleep(0.001)
-            continue
-        return process, time.perf_counter() - begun
-    process.kill()
-    process.wait()
-    raise pump.LoadFailed("ottla serve did not answer")
-
-
-def _write_a_little(port: int) -> None:
+def _write_a_little(address: tuple[str, int]) -> None:
     records = wire.batch(100, 100, int(time.time() * 1000))
-    pump.ask(("127.0.0.1", port), wire.create_topic("little", 4))
+    pump.ask(address, wire.create_topic("little", 4))
     for partition in range(4):
         for _ in range(50):
-            pump.ask(("127.0.0.1", port), wire.produce("little", partition, records, -1))
-
-
-def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
-    process.send_signal(how)
-    process.wait()
+            pump.ask(address, wire.produce("little", partition, records, -1))
 
 
 def _both_starts(environment: dict[str, str]) -> tuple[float, float]:
     """Seconds on an empty directory, and on the same after kill -9 with 4 partitions of data."""
     with tempfile.TemporaryDirectory(prefix="ottla-start-") as directory:
-        port = free_port()
-        process, fresh = until_served(directory, port, environment)
-        try:
-            _write_a_little(port)
-        finally:
-            _end(process, signal.SIGKILL)
-        process, killed = until_served(directory, port, environment)
-        _end(process, signal.SIGTERM)
-    return fresh, killed
+        with restarted.started(directory, (), environment) as process:
+            fresh_s = process.until_answer()
+            _write_a_little(process.address)
+        with restarted.started(directory, (), environment) as process:
+            killed_s = process.until_answer()
+            process.stop()
+    return fresh_s, killed_s
 
 
 def _printed(code: str, environment: dict[str, str]) -> float:
