@@ -67,8 +67,6 @@ def handle(context: Context, request: Request[TxnOffsetCommitRequest]) -> Reply 
         return Reply(answer)
     if not body.group_id:
         return _answer(answer, responses, ErrorCode.INVALID_GROUP_ID)
-    if not body.transactional_id:
-        return _answer(answer, responses, ErrorCode.INVALID_REQUEST)
     committing = _Committing(context, request, commits)
     # Nothing behind it may come first: an EndTxn would end a transaction that it is not in yet.
     return when_replied(
@@ -125,8 +123,12 @@ class _Committing:
         verification = partition.verify(
             body.producer_id, body.producer_epoch, NO_SEQUENCE, bumps=adds
         )
-        if verification is None:  # what it has written there before is verified
-            self._commit(None)
+        if verification is None:
+            if partition.has_seen_later(body.producer_id, body.producer_epoch):
+                # At once, as in Kafka: the group is not asked whether the member is one of its own.
+                self.result.complete(ErrorCode.INVALID_PRODUCER_EPOCH)
+            else:  # what it has written there before is verified
+                self._commit(None)
             return
         admitted = self._context.transactions.admit(
             body.transactional_id, body.producer_id, body.producer_epoch, [partition.key], add=adds

@@ -300,6 +300,11 @@ class Partition:
         """
         return self.log.producers.verify(producer_id, epoch, sequence, bumps=bumps)
 
+    def has_seen_later(self, producer_id: int, epoch: int) -> bool:
+        """Whether something is here, or has been, of a later epoch of the producer."""
+        state = self.log.producers.get(ProducerId(producer_id))
+        return state is not None and epoch < state.epoch
+
     def is_verifying(self, producer_id: int, verification: Verification) -> bool:
         """Whether it still stands; else begin anew, and ask the coordinator again."""
         return self.log.producers.is_verifying(producer_id, verification)

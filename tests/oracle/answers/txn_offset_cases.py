@@ -221,6 +221,27 @@ def h113_identity(peer: Peer, version: int, given: dict[str, Any]) -> Any:
     ]
 
 
+@error(TXN_OFFSET_COMMIT, 3, 5)
+def h113_an_epoch_that_is_over_by_an_unknown_member(peer: Peer, version: int) -> Any:
+    topic, group = peer.topic(), a_group(peer)
+    producer = Transactional(peer, version)
+    producer.init()
+    producer.add_offsets(group)
+    given = producer.commit(version, group, topic, (0, 5))
+    stale = {"producer_epoch": producer.epoch - 1, "member_id": "x", "generation_id": 1}
+    return [given, producer.commit(version, group, topic, (0, 6), **stale)]
+
+
+@error(TXN_OFFSET_COMMIT, 0, 5)
+def h113_without_a_transactional_id_once_it_is_in(peer: Peer, version: int) -> Any:
+    topic, group = peer.topic(), a_group(peer)
+    producer = Transactional(peer, version)
+    producer.add_offsets(group)
+    given = producer.commit(version, group, topic, (0, 5))
+    again = producer.commit(version, group, topic, (0, 6), transactional_id="")
+    return [given, again, producer.end(), settled(peer, group, topic)]
+
+
 @each(
     TXN_OFFSET_COMMIT,
     3,
