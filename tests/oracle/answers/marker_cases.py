@@ -268,6 +268,14 @@ def of_an_epoch_that_is_over(peer: Peer, version: int) -> Any:
 
 
 @error(PRODUCE, 3, 8, 11, 12, 13)
+def of_an_epoch_that_only_the_log_knows_to_be_over(peer: Peer, version: int) -> Any:
+    """Nothing is begun for it."""
+    topic, producer = peer.topic(), begun(peer)
+    mark(peer, 1, marker(producer.id, producer.epoch + 1, (topic, 0)))
+    return [send(producer, topic, 0, version), producer.described()]
+
+
+@error(PRODUCE, 3, 8, 11, 12, 13)
 def out_of_sequence(peer: Peer, version: int) -> Any:
     topic, producer = peer.topic(), begun(peer)
     enter(producer, topic, version)

@@ -277,6 +277,17 @@ def h113_not_the_producer(peer: Peer, version: int) -> Any:
     ]
 
 
+@error(ADD, 0, 3)
+def h62_an_internal_topic(peer: Peer, version: int) -> Any:
+    producer = begun(peer)
+    topic = peer.topic()
+    return [
+        producer.add(version, (topic, 0), ("__transaction_state", 0)),
+        producer.add(version, ("__transaction_state", 1)),
+        producer.described(),
+    ]
+
+
 @error(ADD, 4, 5)
 def h60_verified_only(peer: Peer, version: int) -> Any:
     producer = begun(peer)
