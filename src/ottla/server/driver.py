@@ -438,10 +438,12 @@ class Driver:
             self._give_up("bad frame", str(error) + (f": {error.hint}" if error.hint else ""))
         elif isinstance(error, CodecError):
             self._give_up("bad request", f"{self._name_current()}: {error}")
+        elif isinstance(error, SliceCutShort):  # the disk's fault, or somebody's who cut the file
+            self._give_up("answer cut short", f"an answer can't be sent to its end: {error}")
         elif isinstance(error, (ConnectionError, TimeoutError)) and self._current is None:
             self.close()  # the peer is gone; any other error of a send may be the disk's
         else:
-            what = "an answer" if isinstance(error, SliceCutShort) else self._name_current()
+            what = self._name_current()
             _log.error(
                 "%s: %s failed by a fault of ottla's; this connection is closed. Please report it",
                 self.state.peer,

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from errno import EIO
 
 from ottla.core.metrics import SentTally
 from ottla.core.model import FileSlice
@@ -32,7 +33,11 @@ _INLINE_BYTES_TOGETHER = 128 << 10  # of one send
 
 
 class SliceCutShort(Exception):
-    """The file ended before the slice did. The frame's size is out already: nothing can mend it."""
+    """The file ended before the slice did, or the disk refuses the rest of it.
+
+    The frame's size is out already: nothing can mend it. Whoever asks again is answered, or told
+    KAFKA_STORAGE_ERROR where the bytes are to be read from the disk and can't.
+    """
 
 
 class Sender:
@@ -170,11 +175,19 @@ class Sender:
                 fd = piece.file.fileno()
             except DiskError as error:
                 raise SliceCutShort(str(error)) from error
-            count = os.sendfile(self._fd, fd, position, wanted)
+            try:
+                count = os.sendfile(self._fd, fd, position, wanted)
+            except OSError as error:
+                if error.errno != EIO:  # else it is the socket's
+                    raise
+                raise SliceCutShort(str(DiskError("read", piece.file.path, error))) from error
             self._tally.sendfile += count
             return count
         # Blocks on a cold page; where sendfile is not to be had, so does everything.
-        data = piece.file.read(position, min(wanted, _PIECE_BYTES))
+        try:
+            data = piece.file.read(position, min(wanted, _PIECE_BYTES))
+        except DiskError as error:
+            raise SliceCutShort(str(error)) from error
         count = self._socket.send(data) if data else 0
         self._tally.copied += count
         return count

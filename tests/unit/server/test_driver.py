@@ -585,6 +585,19 @@ def test_a_failing_request_ends_its_connection_after_the_answers_before_it(rig, 
     assert ("ZeroDivisionError" in caplog.text) == isinstance(error, ZeroDivisionError)
 
 
+def test_an_answer_that_the_disk_can_not_give_ends_its_connection_without_a_traceback(rig, caplog):
+    file = MemoryFile(b"short")
+    answer = [b"<", FileSlice(file, 0, 100_000)]
+    rig.dispatcher.script[b"f"] = lambda body: answer
+    with caplog.at_level(logging.WARNING):
+        rig.receive(b"f")
+        rig.loop.run()
+    assert rig.sock.closed
+    assert "memory ended 99995 bytes before" in caplog.text
+    assert "Please report it" not in caplog.text
+    assert file.pins == 0
+
+
 def test_a_failing_resume_ends_its_connection_alone(rig, caplog):
     other = Socket(fd=8)
     rig.connect(other)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+from errno import EIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ottla.core.model import FileSlice
+from ottla.core.ports import DiskError
 from ottla.server.transfer import Sender, SliceCutShort
 from tests.unit.server.doubles import MemoryFile, Socket
 
@@ -69,6 +72,27 @@ def test_a_slice_beyond_the_end_of_its_file_is_an_error_and_is_released_once(len
     with pytest.raises(SliceCutShort):
         out.send([b"<", FileSlice(file, 9_990, length)], True, 1, 1)
     assert file.pins == 1
+    out.close()
+    assert file.pins == 0
+
+
+@pytest.mark.parametrize("portable", [True, False])
+def test_a_slice_that_the_disk_refuses_is_no_trouble_of_the_socket_s(monkeypatch, portable):
+    sock, file = Socket(), MemoryFile(bytes(100_000))
+    refused = OSError(EIO, "Input/output error")
+
+    def sendfile(*_):
+        raise refused
+
+    def read(*_):
+        raise DiskError("read", file.path, refused)
+
+    monkeypatch.setattr(os, "sendfile", sendfile, raising=False)
+    monkeypatch.setattr(file, "read", read)
+    monkeypatch.setattr(file, "fileno", lambda: 5, raising=False)
+    out = Sender(sock, Progress(), portable=portable)
+    with pytest.raises(SliceCutShort, match="read memory: Input/output error"):
+        out.send([b"<", FileSlice(file, 0, 50_000)], True, 1, 1)
     out.close()
     assert file.pins == 0
 
