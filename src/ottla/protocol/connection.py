@@ -281,11 +281,15 @@ class ServerConnection(FrameBuffer):
             self._end
             or self._held
             or self._slots
-            or not SIZE_BYTES <= count < self._capacity == BUFFER_BYTES_IDLE
+            or not SIZE_BYTES <= count < self._capacity
             or _unpack_size(self._buffer)[0] != count - SIZE_BYTES
             or count - SIZE_BYTES > self._frame_bytes_max
         ):
             return None
+        if self._capacity != BUFFER_BYTES_IDLE:
+            if self._memory.is_short:
+                return None
+            self._peak = max(self._peak, count)
         return self._buffer[SIZE_BYTES:count]
 
     def hold(self, size: int) -> None:

@@ -283,6 +283,50 @@ def test_a_frame_goes_the_usual_way_while_there_is_anything_else():
     assert conn.sole(receive(conn, whole)) is None  # it has filled the buffer: a wider one follows
 
 
+def widened(memory=None):
+    """A connection whose buffer a large frame has filled, and made wider."""
+    conn = ServerConnection(ConnectionLimits(), memory or ReceiveMemory(-1))
+    whole = framed(bytes(3 * BUFFER_BYTES_IDLE))
+    while whole:
+        size = min(len(whole), len(conn.room()))
+        assert len(list(conn.received(receive(conn, whole[:size])))) == (size == len(whole))
+        whole = whole[size:]
+    conn.answer([b"answer"])
+    sent(conn)
+    conn.room()
+    return conn
+
+
+def test_a_large_frame_may_be_answered_without_a_trace_once_there_is_room_for_it():
+    conn = widened()
+    assert conn.capacity > 4 * BUFFER_BYTES_IDLE
+    for size in (2 * BUFFER_BYTES_IDLE, 1, 3 * BUFFER_BYTES_IDLE):
+        assert conn.sole(receive(conn, framed(bytes(size)))) == bytes(size)
+        assert (conn.in_process, conn.partial_bytes) == (0, 0)
+
+
+def test_a_buffer_stays_as_wide_as_frames_that_left_no_trace_need_it():
+    conn = widened()
+    wide = conn.capacity
+    for size, kept in ((wide // 2, True), (8, False)):
+        conn.relax(busy=True)
+        conn.room()
+        assert conn.sole(receive(conn, framed(bytes(size)))) is not None
+        conn.relax(busy=True)
+        assert (conn.capacity == wide) is kept
+
+
+def test_a_wide_buffer_goes_the_usual_way_where_others_wait_for_memory():
+    memory = ReceiveMemory(1 << 20)
+    conn = widened(memory)
+    count = receive(conn, framed(b"small"))
+    memory.wait(lambda: None)
+    assert conn.sole(count) is None
+    assert list(conn.received(count)) == [b"small"]
+    conn.room()
+    assert conn.capacity == BUFFER_BYTES_IDLE, "it has given back what the others wait for"
+
+
 def test_an_answer_waits_for_the_parked_one_before_it():
     conn = connection()
     slot = Slot()
