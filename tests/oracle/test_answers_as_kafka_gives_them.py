@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
@@ -103,28 +103,23 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
     """Both brokers with node id 0, each on its own, empty directory."""
     folder = tmp_path_factory.mktemp("answers")
     given = os.environ.get("OTTLA_ANSWERS_KAFKA")  # a running one, for who writes cases
-    pid = None
-    if given is None:
-        port = free_port()
-        arguments = (str(port), folder / "kafka", "node.id=0")
-        voters = f"controller.quorum.voters=0@127.0.0.1:{port + 1}"
-        started = reference.run("start", *arguments, voters).stdout.split()[-3:]
-        pid, given, _ = started
     running = os.environ.get("OTTLA_TEST_BOOTSTRAP")
     ours = RunningBroker(running) if running else Broker(folder / "ottla", *OPTIONS)
-    try:
-        with ours as broker:
-            peers = Peers(Peer("kafka", given), Peer("ottla", broker.bootstrap))
-            for peer in peers:
-                peer.fill_store()
-            yield peers
-            for peer in peers:
-                peer.close()
-    finally:
-        if pid is not None:
-            os.kill(int(pid), signal.SIGKILL)
-            # An index for each partition, 20 MiB each: too much to keep for the next runs.
-            shutil.rmtree(folder / "kafka", ignore_errors=True)
+    port = free_port()
+    settings = ("node.id=0", f"controller.quorum.voters=0@127.0.0.1:{port + 1}")
+    with ExitStack() as both:
+        if given is None:
+            kafka = both.enter_context(reference.started(folder / "kafka", *settings, port=port))
+            given = kafka.bootstrap
+        broker = both.enter_context(ours)
+        peers = Peers(Peer("kafka", given), Peer("ottla", broker.bootstrap))
+        for peer in peers:
+            peer.fill_store()
+        yield peers
+        for peer in peers:
+            peer.close()
+    # An index for each partition, 20 MiB each: too much to keep for the next runs.
+    shutil.rmtree(folder / "kafka", ignore_errors=True)
 
 
 _used: Counter[str] = Counter()

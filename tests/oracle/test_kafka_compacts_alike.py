@@ -8,9 +8,7 @@ written anew, and `ottla log verify` does. Skipped with a reason where Kafka is 
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests import reference
-from tests.processes import OTTLA, Broker, free_port, wait_until
+from tests.processes import OTTLA, Broker, wait_until
 
 pytestmark = pytest.mark.reference
 
@@ -226,18 +224,12 @@ def await_both(sides: Sides, wanted: dict[int, Put]) -> None:
 
 @pytest.fixture
 def sides(tmp_path: Path) -> Iterator[Sides]:
-    if reason := reference.missing():
-        pytest.skip(reason)
     fast = ["log.cleaner.backoff.ms=100"]
-    started = reference.run("start", free_port(), tmp_path / "kafka", *fast)
-    pid, address, _ = started.stdout.split()[-3:]
-    ours = Broker(tmp_path / "ottla", *fast)
-    ours.start()
-    try:
-        yield Sides({"ottla": f"{ours.host}:{ours.port}", "kafka": address})
-    finally:
-        ours.stop()
-        os.kill(int(pid), signal.SIGKILL)
+    with (
+        reference.started(tmp_path / "kafka", *fast) as kafka,
+        Broker(tmp_path / "ottla", *fast) as ours,
+    ):
+        yield Sides({"ottla": ours.bootstrap, "kafka": kafka.bootstrap})
 
 
 def test_both_leave_the_same_and_kafkas_tool_reads_ours(sides, tmp_path, seed, tally):

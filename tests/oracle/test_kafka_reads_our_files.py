@@ -4,10 +4,8 @@ Three copies of one directory that ottla wrote: taken while it runs, after kill 
 stop. Skipped with a reason where Apache Kafka is not set up.
 """
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from tests import reference
 from tests.clients import flights
 from tests.clients.clients import CLIENTS, CODECS, create_topic
 from tests.clients.flights import Record
-from tests.processes import OTTLA, Broker, free_port
+from tests.processes import OTTLA, Broker
 
 pytestmark = pytest.mark.reference
 
@@ -209,13 +207,9 @@ def test_log_verify_agrees_with_clients_about_our_files(written, copy):
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Found]]:
     """A directory that Apache Kafka wrote and was killed over, and what a client read from it."""
     folder = tmp_path_factory.mktemp("kafka")
-    port = free_port()
-    pid, bootstrap, _ = reference.run("start", str(port), folder).stdout.split()[-3:]
-    try:
-        write_everything(bootstrap)
-        found = read_everything(bootstrap)
-    finally:
-        os.kill(int(pid), signal.SIGKILL)
+    with reference.started(folder) as running:
+        write_everything(running.bootstrap)
+        found = read_everything(running.bootstrap)
     yield folder / "data", found
     shutil.rmtree(folder)  # Kafka's indexes take 20 MiB each
 

@@ -6,10 +6,8 @@ Skipped with a reason where Apache Kafka is not set up.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from ottla.coordinator.entries.offsets_topic import (
 from ottla.records.reader import pairs_of, read_batches
 from tests import reference
 from tests.clients.clients import create_topic
-from tests.processes import Broker, free_port
+from tests.processes import Broker
 
 pytestmark = pytest.mark.reference
 
@@ -121,10 +119,8 @@ def commit_of_another_topic(bootstrap: str) -> None:
 def kafka(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Apache Kafka on a directory of its own."""
     folder = tmp_path / "kafka"
-    started = reference.run("start", str(free_port()), folder, "offsets.topic.num.partitions=1")
-    pid, bootstrap, _ = started.stdout.split()[-3:]
-    yield bootstrap, folder / "data"
-    os.kill(int(pid), signal.SIGKILL)
+    with reference.started(folder, "offsets.topic.num.partitions=1") as running:
+        yield running.bootstrap, folder / "data"
     shutil.rmtree(folder, ignore_errors=True)
 
 

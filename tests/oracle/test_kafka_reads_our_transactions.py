@@ -7,11 +7,9 @@ where Apache Kafka is not set up.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from tests import reference
 from tests.clients.clients import create_topic
 from tests.oracle.test_kafka_reads_our_files import BEING_WRITTEN, COPIES, dump, segments
-from tests.processes import OTTLA, Broker, free_port, wait_until
+from tests.processes import OTTLA, Broker, wait_until
 
 pytestmark = pytest.mark.reference
 
@@ -132,13 +130,10 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kafkas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """What the tool says of Kafka's own directory."""
     folder = tmp_path_factory.mktemp("kafka")
-    pid, bootstrap, _ = reference.run("start", str(free_port()), folder).stdout.split()[-3:]
-    try:
-        run_transactions(bootstrap)
+    with reference.started(folder) as kafka:
+        run_transactions(kafka.bootstrap)
         yield told_of(folder / "data")
-    finally:
-        os.kill(int(pid), signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)  # Kafka's indexes take 20 MiB each
+    shutil.rmtree(folder, ignore_errors=True)  # Kafka's indexes take 20 MiB each
 
 
 @pytest.mark.parametrize("copy", COPIES)

@@ -44,28 +44,35 @@ class Kafka:
         self.port = free_port()
         self.folder = folder
         self.data = folder / "data"
-        self.pid = 0
+        self._running: reference.Kafka | None = None
 
     @property
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        started = reference.run("start", str(self.port), self.folder, *SETTINGS)
-        self.pid = int(started.stdout.split()[-3])
+        self._running = reference.start(self.port, self.folder, *SETTINGS)
         # It listens before that; told to stop so early it would not do it cleanly.
         log = self.folder / "broker.log"
         wait_until(lambda: "Kafka Server started" in log.read_text(), "Apache Kafka's start", 180)
 
     def end(self, how: signal.Signals) -> None:
-        os.kill(self.pid, how)
+        assert self._running is not None, "it does not run"
+        os.kill(self._running.pid, how)
         wait_until(self._is_gone, "Apache Kafka's end", 180)
-        self.pid = 0
+        reference.ended(self._running)
+        self._running = None
+
+    def close(self) -> None:
+        """Kill it, if it runs."""
+        if self._running is not None:
+            self.end(signal.SIGKILL)
 
     def _is_gone(self) -> bool:
         """It is not our child; a zombie would be somebody else's to reap."""
+        assert self._running is not None, "it does not run"
         with contextlib.suppress(FileNotFoundError):
-            return ") Z " in Path(f"/proc/{self.pid}/stat").read_text()
+            return ") Z " in Path(f"/proc/{self._running.pid}/stat").read_text()
         return True
 
 
@@ -98,8 +105,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
         kafka.end(signal.SIGTERM)
         copy(kafka.data, folder / "clean")
     finally:
-        if kafka.pid:
-            os.kill(kafka.pid, signal.SIGKILL)
+        kafka.close()
     if "OTTLA_RECORD" in os.environ:
         record(folder, ledger)
     assert (folder / "clean" / ".kafka_cleanshutdown").exists()
