@@ -16,35 +16,46 @@ HEADING = (
     "", "µs/req", "least–most", "user", "system", "× bare", "s/GB", "s/M rec", "req/CPU s", "req/s",
     "p50 ms", "p99", "p99.9", "MiB", "client",
 )  # fmt: skip
+_COSTS = HEADING.index("s/M rec") + 1
+"""Columns of what it costs; the others are what the client saw. A terminal has 80 columns for them,
+which is why they stand below each other."""
 
 CLIENT_BUSY = 0.9
 """From this share of a core on, the load generator may have been the limit."""
 
 EXPLANATION = """\
-How to read this. Each load ran on all of the above in turn, round after round; these are medians.
-  µs/req      CPU that the broker spent on one request: user and system time of its process, its
-              threads and its children, by the kernel's count, over the number of answers. This is
-              the figure to look at: a rate depends on what else the machine does, this far less.
-  least–most  the same in the best and in the worst round. What lies within is noise: of two
-              figures whose ranges overlap neither is better. More --rounds or --seconds narrow it.
-  user,       which part of it was the broker's own code, and which the kernel's (sockets, files).
-   system
-  × bare      µs/req over that of the bare loop: 150 lines that receive the same bytes, checksum
-              and write them to a file (or sendfile them back) and know nothing of Kafka. No broker
-              can do without that, so 1.0 is the floor. Tiny requests cost most in the protocol: 2
-              is good for one at a time, 4 for many at a time. At 1 MiB it should be near 1.
-  s/GB        CPU seconds for 10⁹ bytes of requests, or of answers where those are larger.
+How to read this. Each load ran on all of the above in turn, round after round;
+these are medians.
+  µs/req      CPU that the broker spent on one request: user and system time of
+              its process, its threads and its children, by the kernel's count,
+              over the number of answers. This is the figure to look at: a rate
+              depends on what else the machine does, this far less.
+  least–most  the same in the best and in the worst round. What lies within is
+              noise: of two figures whose ranges overlap neither is better.
+              More --rounds or --seconds narrow it.
+  user,       which part of it was the broker's own code, and which the
+   system     kernel's (sockets, files).
+  × bare      µs/req over that of the bare loop: 150 lines that receive the same
+              bytes, checksum and write them to a file (or sendfile them back)
+              and know nothing of Kafka. No broker can do without that, so 1.0
+              is the floor. Tiny requests cost most in the protocol: 2 is good
+              for one at a time, 4 for many at a time. At 1 MiB it should be
+              near 1.
+  s/GB        CPU seconds for 10⁹ bytes of requests, or of answers where those
+              are larger.
   s/M rec     CPU seconds for a million records.
   req/CPU s   requests that one second of CPU is enough for.
   req/s, p50, p99, p99.9
-              what the client saw with all its requests in flight. They wait for one another, so
-              that is the latency of a queue; 'alone' shows a broker that has nothing else to do.
-              Most of that is two sleeping processors waking each other, which the bare loop shows
-              too; with both on one processor it is the broker's own.
+              what the client saw with all its requests in flight. They wait for
+              one another, so that is the latency of a queue; 'alone' shows a
+              broker that has nothing else to do. Most of that is two sleeping
+              processors waking each other, which the bare loop shows too; with
+              both on one processor it is the broker's own.
   MiB         memory of the broker in RAM, right after the load.
-  client      share of one core that the load generator took. Near 100 % the rate is its limit;
-              µs/req counts all the same, but a faster client would put more requests into one
-              turn of the broker, and each would cost a little less. --check-client shows that."""
+  client      share of one core that the load generator took. Near 100 % the
+              rate is its limit; µs/req counts all the same, but a faster client
+              would put more requests into one turn of the broker, and each
+              would cost a little less. --check-client shows that."""
 
 
 def cells(line: Line, bare: Line | None) -> list[str]:
@@ -89,8 +100,10 @@ def text(lines: Sequence[Line]) -> str:
     shape = lines[0].shape
     measured = [line for line in lines if not line.failed]
     rows = [HEADING, *(cells(line, bare_of(lines, line)) for line in measured)]
+    costs = stats.table([row[:_COSTS] for row in rows])
+    seen = stats.table([[row[0], *row[_COSTS:]] for row in rows])
     out = [f"{shape.kind} {shape.name} ({shape.conditions})"]
-    out += [f"  {row}" for row in stats.table(rows)]
+    out += [f"  {row}" if row else "" for row in (*costs, "", *seen)]
     out += [
         f"  {line.contender.name}: not measured: {line.failed}" for line in lines if line.failed
     ]

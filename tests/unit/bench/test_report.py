@@ -3,7 +3,7 @@
 import pytest
 
 from ottla.bench import budgets, guard, page, plot, report, rounds, run
-from ottla.bench.contenders import BARE, Contender
+from ottla.bench.contenders import BARE, VARIANTS, Contender
 from ottla.bench.grow_log import steps
 from ottla.bench.growth_table import Column, Growth, sizes
 from ottla.bench.pump import Measured
@@ -59,7 +59,16 @@ def test_the_text_has_a_row_for_each_and_says_why_one_is_missing(lines):
     assert "8 connections, 16 in flight each" in text[0]
     assert [row.split()[0] for row in text[2:5]] == ["ottla", "bare", "kafka"]
     assert text[2].split()[1:4] == ["12.0", "10.0–14.0", "9.00"]
-    assert text[5].strip() == "gone: not measured: it went away"
+    assert [row.split()[0] for row in text[7:10]] == ["ottla", "bare", "kafka"]
+    assert text[7].split()[1:3] == ["83,333", "2,000"]
+    assert text[10].strip() == "gone: not measured: it went away"
+
+
+def test_the_text_fits_a_terminal_of_80_columns(lines):
+    longest = max((f"ottla, {one.name}" for one in VARIANTS), key=len)
+    lines.append(line(longest, 1234, 1300, 1400, client_cpu_s=0.48))
+    text = report.text(lines).partition("\n")[2]  # the load's own line may be longer
+    assert max(map(len, f"{text}\n{report.EXPLANATION}".splitlines())) <= 80
 
 
 def test_a_busy_machine_and_a_busy_client_are_remarked(lines):
