@@ -73,6 +73,7 @@ def _judge(
     if table.little_room or acks not in (ACKS_ALL, ACKS_LEADER):
         return None
     now_ms = context.clock.wall_ms()
+    waits = acks == ACKS_ALL
     attributes = named = 0
     for topic in body.topic_data:
         if version >= TOPIC_IDS_SINCE:
@@ -84,10 +85,11 @@ def _judge(
             return None
         named += len(topic.partition_data)
         for part in topic.partition_data:
-            if not 0 <= part.index < count:
+            index = part.index
+            if not 0 <= index < count:
                 return None
-            partition = of_topic[part.index]
-            if not partition.plain or (acks == ACKS_ALL and partition.committed_by_sync):
+            partition = of_topic[index]
+            if not partition.plain or (waits and partition.committed_by_sync):
                 return None
             batch = check_header(part.records, partition.rules, now_ms, version)
             if type(batch) is Rejected:

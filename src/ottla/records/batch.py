@@ -41,6 +41,7 @@ HEADER_CHECKED: Final = struct.Struct(">hiqqqhii")
 assert HEADER_FRONT.size == CRC_START
 assert HEADER_FRONT.size + HEADER_CHECKED.size == HEADER_SIZE
 
+_unpack_header = HEADER.unpack_from
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
 _PLACE = struct.Struct(">qii")  # base offset, length, leader epoch
 _CRC = struct.Struct(">I")
@@ -110,7 +111,7 @@ class BatchView:
             self.producer_epoch,
             self.base_sequence,
             self.records_count,
-        ) = HEADER.unpack_from(view, position)
+        ) = _unpack_header(view, position)
         self.length = length = size + LOG_OVERHEAD
         if position or length < len(view):
             # A length that can't be still leaves the header in view.

@@ -100,14 +100,14 @@ def check_header(
     The hot path: nothing is allocated beside the view. An incomplete batch behind the first
     is left out of the view, as Kafka leaves it out of the log.
     """
-    if records is None or len(records) < HEADER_SIZE:
+    if records is None or (size := len(records)) < HEADER_SIZE:
         return _framing_fault(records) or _unframed()
     batch = BatchView(records)
-    if batch.length != len(records) or batch.magic != MAGIC:
+    length = batch.length
+    if length != size or batch.magic != MAGIC:
         fault = _framing_fault(records)
         if fault is not None:
             return fault
-    length = batch.length
     if batch.base_offset != 0:
         return Rejected(ErrorCode.INVALID_RECORD, "the base offset must be 0")
     if length > rules.message_max_bytes:

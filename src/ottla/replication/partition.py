@@ -284,10 +284,14 @@ class Partition:
         if batch.attributes:
             self.tally.packed[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
-            if self.readers or self.sleepers or log.producers.unstable.first is not None:
+            if self.readers or self.sleepers:
                 self._advance()
             else:  # as that does it, where nobody waits: all that is there is committed
-                self.high_position = self.stable_position = log.end_position()
+                self.high_position = high = log.end_position()
+                if log.producers.unstable.first is None:
+                    self.stable_position = high
+                else:
+                    self._settle(high)
         return None
 
     def verify(
