@@ -248,6 +248,7 @@ class Fetch:
         "session",
         "unread",
         "urgent",
+        "waited_for",
         "waiter",
         "wanted",
         "warmings_count",
@@ -280,6 +281,8 @@ class Fetch:
         """What this attempt has read to its end."""
         self.unread: frozenset[int] = _NONE
         """Partitions that the disk could not read, by id() of what is wanted of them."""
+        self.waited_for: frozenset[int] = _NONE
+        """Partitions whose bytes had to be brought, likewise: each counts once, however often."""
         self.warmings_count = 0
         self.bytes_max = min(max(body.max_bytes, 0), context.config[options.FETCH_BYTES_MAX])
         state_since = request.api_version >= REPLICA_STATE_SINCE
@@ -372,6 +375,7 @@ class Fetch:
             release()
             return self._reply(read)
         self.warmings_count += 1
+        self.waited_for |= {id(wanted) for wanted, _partition, _missing in cold}
         self._left_s()  # the time that warming takes counts
         self._give_back(read)
         warming = [missing.bring(self.context.disk) for _, _, missing in cold]
@@ -454,7 +458,7 @@ class Fetch:
                 return _refusal(wanted, ErrorCode.KAFKA_STORAGE_ERROR), None
             cold.append((wanted, partition, piece))
             self.files += 1
-            if not self.warmings_count:  # a read counts once, however often it has to wait
+            if id(wanted) not in self.waited_for:
                 partition.tally.cold += 1
             self.got = got + piece.slice.length  # so that no more is warmed than will be sent
         else:

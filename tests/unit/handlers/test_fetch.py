@@ -770,3 +770,15 @@ def test_a_read_that_has_to_wait_more_than_once_is_counted_once() -> None:
     assert fetched(ask(node.connect(), Want(7)))[0].records
     tally = node.partition("t").tally
     assert (tally.fetches, tally.cold) == (1, 1)
+
+
+def test_a_partition_that_is_read_only_once_another_was_brought_is_counted_as_cold_too() -> None:
+    node = SimNode(flush_policy="os")
+    node.create_topic("t", 2)
+    for index, value in ((0, b"x" * 100), (0, b"x" * 100), (1, b"x")):
+        put(node, batch(value), partition=index)
+    node.disk.evict()
+    # The disk brings more of the first than there is room for; of its batches one fits.
+    both = fetched(ask(node.connect(), Want(0), Want(0, partition=1), max_bytes=300))
+    assert [len(part.records) for part in both] == [170, 69]
+    assert [node.partition("t", index).tally.cold for index in (0, 1)] == [1, 1]
