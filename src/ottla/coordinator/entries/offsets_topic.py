@@ -1,7 +1,6 @@
 """The records of __consumer_offsets, in Apache Kafka 4.3.1's own formats.
 
 Owns their declarations, which version of each is written, and the way between entries and bytes.
-Keys begin with an int16 that says what they are, values with the int16 version of their schema.
 Must not know what an entry means. Source: the message definitions of Kafka's group coordinator.
 """
 
@@ -12,8 +11,14 @@ from struct import Struct as Packing
 from typing import TypeAlias
 
 from ottla.coordinator.decision import Brief, Entry
+from ottla.coordinator.entries.versioned import (
+    decode_key,
+    decode_value,
+    encode_key,
+    encode_value,
+    kind_of,
+)
 from ottla.protocol import schema as t
-from ottla.protocol.codec import CodecError, decoder, encoder
 from ottla.protocol.primitives import write_uvarint
 
 # --- offsets -------------------------------------------------------------------------------
@@ -219,7 +224,6 @@ _KINDS: dict[type[t.Message], type[t.Message]] = {
 }
 _KEYS = {key.KEY: key for key in _KINDS}
 
-_VERSION = Packing(">h")
 _WITH_EXPIRY, _WITHOUT_TOPIC_ID = 1, 3
 _WRITTEN = {OffsetCommitValue: 4, GroupMetadataValue: 3}
 """Versions that Kafka 4.3.1 writes; 0 of all others."""
@@ -239,7 +243,7 @@ class CommitPlace(Brief):
     __slots__ = ("group", "partition", "topic")
 
     def __init__(self, group: str, topic: str, partition: int) -> None:
-        super().__init__(_key(OffsetCommitKey(group=group, topic=topic, partition=partition)))
+        super().__init__(encode_key(OffsetCommitKey(group=group, topic=topic, partition=partition)))
         self.group = group
         self.topic = topic
         self.partition = partition
@@ -254,9 +258,9 @@ def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
     assert not isinstance(key, Brief), entry
     if isinstance(key, OffsetCommitKey):
         is_long = len(key.group) > _LONG
-        written = _key(key) if is_long else _commit_key(key.group, key.topic, key.partition)
+        written = encode_key(key) if is_long else _commit_key(key.group, key.topic, key.partition)
     else:
-        written = _key(key)
+        written = encode_key(key)
     if value is None:
         return written, None
     version = _WRITTEN.get(type(value), 0)
@@ -267,24 +271,12 @@ def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
             version = _WITHOUT_TOPIC_ID
         else:
             return written, _usual_commit(value)
-    return written, _VERSION.pack(version) + _bytes(value, version)
+    return written, encode_value(value, version)
 
 
 @lru_cache(maxsize=1024)  # who commits does so again and again
 def _commit_key(group: str, topic: str, partition: int) -> bytes:
-    return _key(OffsetCommitKey(group=group, topic=topic, partition=partition))
-
-
-def _key(key: t.Message) -> bytes:
-    return _VERSION.pack(key.KEY) + _bytes(key, 0)
-
-
-def _bytes(message: t.Message, version: int) -> bytes:
-    chunks = encoder(type(message), version)(message)
-    assert len(chunks) == 1, "entries have no slices of files"
-    chunk = chunks[0]
-    assert isinstance(chunk, bytes), "entries have no slices of files"
-    return chunk
+    return encode_key(OffsetCommitKey(group=group, topic=topic, partition=partition))
 
 
 def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
@@ -292,26 +284,15 @@ def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
 
     Raises CodecError where the bytes are not what their key says.
     """
-    if len(key) < _VERSION.size:
-        raise CodecError("a key without a version")
-    kind = _KEYS.get(_VERSION.unpack_from(key)[0])
+    kind = _KEYS.get(kind_of(key))
     if kind is None:
         return None
     if kind is OffsetCommitKey and value is not None:
         commit = _commit(key, value)
         if commit is not None:
             return commit
-    name, _ = decoder(kind, 0)(memoryview(key), _VERSION.size)
-    if value is None:
-        return Entry(name, None)
-    if len(value) < _VERSION.size:
-        raise CodecError("a value without a version")
-    schema = _KINDS[kind]
-    (version,) = _VERSION.unpack_from(value)
-    if not 0 <= version <= schema.VERSIONS[1]:
-        raise CodecError(f"{schema.__name__} in version {version}")
-    content, _ = decoder(schema, version)(memoryview(value), _VERSION.size)
-    return Entry(name, content)
+    name = decode_key(kind, key)
+    return Entry(name, None if value is None else decode_value(_KINDS[kind], value))
 
 
 _COMMIT_HEAD = Packing(">hqi")

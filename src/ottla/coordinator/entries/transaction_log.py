@@ -1,8 +1,7 @@
 """The records of __transaction_state, in Apache Kafka 4.3.1's own formats.
 
-Owns their declarations, which version is written, and the way between entries and bytes. Keys
-begin with an int16 that says what they are, values with the int16 version of their schema. Must
-not know what an entry means. Source: the message definitions of Kafka's transaction coordinator.
+Owns their declarations, which version is written, and the way between entries and bytes. Must not
+know what an entry means. Source: the message definitions of Kafka's transaction coordinator.
 """
 
 from __future__ import annotations
@@ -12,8 +11,15 @@ from struct import Struct as Packing
 from struct import pack
 
 from ottla.coordinator.decision import Entry
+from ottla.coordinator.entries.versioned import (
+    decode_key,
+    decode_value,
+    encode_key,
+    encode_value,
+    kind_of,
+)
 from ottla.protocol import schema as t
-from ottla.protocol.codec import CodecError, decoder, encoder
+from ottla.protocol.codec import CodecError
 from ottla.protocol.primitives import write_uvarint
 
 
@@ -57,7 +63,6 @@ class TransactionLogValue(t.Message, key=0, kind="value", versions=(0, 1), flexi
 WRITTEN_VERSION = 1
 NO_EPOCH = -1
 STATUS_MAX = 7
-_VERSION = Packing(">h")
 
 
 def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
@@ -69,14 +74,13 @@ def encode_entry(entry: Entry) -> tuple[bytes, bytes | None]:
         return written, None
     assert isinstance(value, TransactionLogValue), entry
     if value.next_producer_epoch != NO_EPOCH:  # Kafka has the field, and never sets it
-        return written, _VERSION.pack(WRITTEN_VERSION) + _bytes(value, WRITTEN_VERSION)
+        return written, encode_value(value, WRITTEN_VERSION)
     return written, _value(value)
 
 
 @lru_cache(maxsize=4096)  # a transaction writes three entries under the same key
 def _key(transactional_id: str) -> bytes:
-    key = TransactionLogKey(transactional_id=transactional_id)
-    return _VERSION.pack(key.KEY) + _bytes(key, 0)
+    return encode_key(TransactionLogKey(transactional_id=transactional_id))
 
 
 _HEAD = Packing(">hqhib")
@@ -171,32 +175,17 @@ def _length(length: int) -> bytes:
     return write_uvarint(length + 1)
 
 
-def _bytes(message: t.Message, version: int) -> bytes:
-    chunks = encoder(type(message), version)(message)
-    assert len(chunks) == 1, "entries have no slices of files"
-    chunk = chunks[0]
-    assert isinstance(chunk, bytes), "entries have no slices of files"
-    return chunk
-
-
 def decode_entry(key: bytes, value: bytes | None) -> Entry | None:
     """The entry, or None of a kind that is not known: Kafka passes those over, too.
 
     Raises CodecError where the bytes are not what their key says.
     """
-    if len(key) < _VERSION.size:
-        raise CodecError("a key without a version")
-    if _VERSION.unpack_from(key)[0] != TransactionLogKey.KEY:
+    if kind_of(key) != TransactionLogKey.KEY:
         return None
-    name, _ = decoder(TransactionLogKey, 0)(memoryview(key), _VERSION.size)
+    name = decode_key(TransactionLogKey, key)
     if value is None:
         return Entry(name, None)
-    if len(value) < _VERSION.size:
-        raise CodecError("a value without a version")
-    (version,) = _VERSION.unpack_from(value)
-    if not 0 <= version <= TransactionLogValue.VERSIONS[1]:
-        raise CodecError(f"{TransactionLogValue.__name__} in version {version}")
-    content, _ = decoder(TransactionLogValue, version)(memoryview(value), _VERSION.size)
+    content = decode_value(TransactionLogValue, value)
     if not 0 <= content.transaction_status <= STATUS_MAX:
         raise CodecError(f"a transaction in state {content.transaction_status}")
     return Entry(name, content)
