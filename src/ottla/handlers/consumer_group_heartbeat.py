@@ -46,9 +46,7 @@ def handle(context: Context, request: Request[ConsumerGroupHeartbeatRequest]) ->
     if too_many(context, request, names + owned):
         return answer(ErrorCode.INVALID_REQUEST)
     asking = caller(request)
-    asked = context.groups.submit(
-        body.group_id, lambda shard: shard.consumer.heartbeat(body, asking)
-    )
+    asked = context.groups.ask(body.group_id, lambda shard: shard.consumer.heartbeat(body, asking))
     return when_replied(asked, answer, write_deadline_s(context))
 
 

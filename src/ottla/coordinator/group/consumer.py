@@ -175,7 +175,8 @@ class ConsumerProtocol:
         # The targets of thousands of members are more than a batch may hold. Of what a crash keeps
         # the group's next epoch comes first, and until its targets are all there they are computed
         # anew.
-        return Decision(response, draft.entries, draft.effects, atomic=draft.is_whole)
+        entries = draft.entries
+        return Decision(response, entries, draft.effects, atomic=draft.is_whole or not entries)
 
     def _draft(self, request: ConsumerGroupHeartbeatRequest) -> Draft | Refusal:
         group_id, joins = request.group_id, request.member_epoch == 0
@@ -230,7 +231,7 @@ class ConsumerProtocol:
         True where the member's subscription has changed.
         """
         is_in = member.id in draft.members
-        if updated != member or not is_in:
+        if not is_in or (updated is not member and updated != member):
             more = updated.said_bytes() - (member.said_bytes() if is_in else 0)
             if 0 < more > self.settings(draft.group.id).bytes_max - draft.group.said_bytes:
                 return Refusal(
@@ -272,12 +273,13 @@ class ConsumerProtocol:
 
     def _target(self, draft: Draft, member: Member) -> tuple[int, Mapping[Any, frozenset[int]]]:
         """Second step: the targets' epoch, and the member's target; computed anew if due."""
-        group, now_ms = draft.group, self.clock.wall_ms()
-        settings = self.settings(group.id)
-        behind = draft.epoch > group.assignment_epoch
+        group = draft.group
+        if draft.epoch <= group.assignment_epoch:
+            return group.assignment_epoch, group.target_of(member)
+        now_ms, settings = self.clock.wall_ms(), self.settings(group.id)
         # The first at once; and always where the clock was set back behind the last one.
         due_ms = group.assigned_at_ms + settings.assignment_ms
-        if behind and (not group.assigned_at_ms or not settings.assignment_ms or now_ms >= due_ms):
+        if not group.assigned_at_ms or not settings.assignment_ms or now_ms >= due_ms:
             draft.assign(settings.assignors[0], now_ms)
             return draft.epoch, draft.targets.get(member.id, {})
         return group.assignment_epoch, group.target_of(member)
@@ -507,6 +509,18 @@ def take_place(draft: Draft, old: Member, member_id: str) -> Member:
 def _updated(member: Member, request: ConsumerGroupHeartbeatRequest, caller: Caller) -> Member:
     """The member, with what the request says anew; the same object where it says nothing new."""
     names = request.subscribed_topic_names
+    if (
+        names is None
+        and request.rebalance_timeout_ms == -1
+        and request.subscribed_topic_regex is None
+        and request.server_assignor is None
+        and request.rack_id is None
+        and request.instance_id is None
+        and member.classic is None
+        and caller.client_id == member.client_id
+        and caller.host == member.client_host
+    ):
+        return member  # nearly always: it is only alive
     said = {
         "instance_id": request.instance_id,
         "rack_id": request.rack_id,
