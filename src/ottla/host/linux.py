@@ -1,4 +1,4 @@
-"""What a file can do only on some systems: read without waiting, reserve, sync for real.
+"""What can be done only on some systems: read without waiting, reserve, sync for real, stand back.
 
 Owns the calls and whether they are there. `host/disk.py` has the fallback of each.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EDQUOT, EFBIG, EINTR, EINVAL, ENODEV, ENOSPC, ENOSYS, EOPNOTSUPP
 from functools import cache
 from typing import Any
@@ -24,6 +25,17 @@ def read_resident(fd: int, into: bytearray, position: int) -> int:
     if sys.platform != "linux":
         raise OSError(EOPNOTSUPP, "no preadv2 here")
     return os.preadv(fd, (into,), position, os.RWF_NOWAIT)
+
+
+def stand_back() -> None:
+    """Have the calling thread take the processor from nobody when it wakes, from now on.
+
+    Who wakes a thread for a disk stands beside it on the same processor, as a rule, and Linux
+    prefers who has slept for long: the loop waited 0.3 to 1.1 ms in the middle of an answer.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):  # forbidden here: then as before
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def reserve(fd: int, position: int, length: int) -> None:

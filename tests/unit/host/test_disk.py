@@ -138,6 +138,48 @@ def test_what_is_read_ahead_keeps_nobody_waiting(loop, disk, file, monkeypatch):
         one.release()
 
 
+def test_what_is_long_is_brought_in_by_pieces_with_a_rest_between(
+    loop, disk, tmp_path, monkeypatch
+):
+    done: list[object] = []
+    touch = disk._touch
+
+    def noted(of: object, position: int, length: int) -> int:
+        done.append((position, length))
+        return touch(of, position, length)
+
+    monkeypatch.setattr(disk, "_touch", noted)
+    monkeypatch.setattr("ottla.host.disk.sleep", lambda _: done.append("rest"))
+    (tmp_path / "long").write_bytes(bytes((2 << 20) + 10))
+    piece = FileSlice(disk.open(str(tmp_path / "long")), 5, 2 << 20)
+    loop.until(disk.warm(piece))
+    assert done == [(5, 1 << 20), "rest", (5 + (1 << 20), 1 << 20)]
+    piece.release()
+
+
+def test_past_the_end_of_a_file_nothing_is_waited_for(loop, disk, file):
+    piece = FileSlice(file, 5, 1 << 30)
+    loop.until(disk.warm(piece))
+    piece.release()
+
+
+@pytest.mark.skipif(not linux.AVAILABLE, reason="only Linux has such a policy")
+def test_threads_that_read_take_the_processor_from_nobody(loop, disk, file):
+    before = os.sched_getscheduler(0)
+    found = loop.until(disk.examine(file, lambda _: os.sched_getscheduler(0)))
+    assert found == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == before
+
+
+@pytest.mark.skipif(not linux.AVAILABLE, reason="only Linux has such a policy")
+def test_where_the_policy_may_not_be_changed_threads_read_as_well(loop, disk, file, monkeypatch):
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden)
+    assert loop.until(disk.examine(file, lambda one: one.read(0, 3))) is not None
+
+
 def test_closing_reads_nothing_more_ahead(disk, file, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     touch, touched = disk._touch, []
