@@ -24,7 +24,7 @@ from ottla.core.pending import Pending
 from ottla.core.ports import Disk, DiskError, File
 from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC
 from ottla.records.crc import crc32c
-from ottla.storage.read_ahead import ReadAhead
+from ottla.storage.read_ahead import ReadAhead, bring_in
 
 if TYPE_CHECKING:
     from ottla.storage.segment import Segment
@@ -149,14 +149,16 @@ class Spans:
 class Cold:
     """An answer that must be read from the disk first. Whoever gets it releases `slice`."""
 
-    __slots__ = ("slice",)
+    __slots__ = ("needed", "slice")
 
-    def __init__(self, piece: FileSlice) -> None:
+    def __init__(self, piece: FileSlice, needed: int | None = None) -> None:
+        """Without the first `needed` bytes there is no answer; the rest is what follows them."""
         self.slice = piece
+        self.needed = piece.length if needed is None else needed
 
     def bring(self, disk: Disk) -> Pending[None]:
         """Do what the answer waits for; ask again when it is done. Fails with DiskError."""
-        return disk.warm(self.slice)
+        return bring_in(disk, self.slice, self.needed)
 
 
 class Absent(Cold):
@@ -164,16 +166,16 @@ class Absent(Cold):
 
     __slots__ = ("_segment",)
 
-    def __init__(self, segment: Segment, piece: FileSlice) -> None:
-        super().__init__(piece)
+    def __init__(self, segment: Segment, piece: FileSlice, needed: int | None = None) -> None:
+        super().__init__(piece, needed)
         self._segment = segment
 
     def bring(self, disk: Disk) -> Pending[None]:
         """Bring it in and what lies behind it: who reads old records will want that next."""
         segment = self._segment
         if segment.ahead is None:
-            segment.ahead = ReadAhead()
-        return segment.ahead.bring(disk, self.slice, segment.size)
+            segment.ahead = ReadAhead(disk)
+        return segment.ahead.bring(self.slice, self.needed, segment.size)
 
 
 class Unchecked(Cold):

@@ -7,9 +7,14 @@ The kernel reads ahead by itself, but in the thread that comes upon the edge of 
 that takes 0.4 to 0.7 ms for 8 MiB, and a page that is on its way is waited for. So the loop stays
 away from the edge. What reaches past it is given to a thread, which reads the same and several
 times as much behind it; what lies within is there, and is sent by sendfile as ever.
+
+To be parked for a thread holds the loop for several times what a read from memory takes. So who
+reads on does not get to the edge either: the next piece is asked for while he is half through.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
@@ -18,24 +23,27 @@ from ottla.core.ports import Disk, DiskError, File
 _TIMES = 8
 """How much is brought in for what one read wants, so that one of so many goes to a thread."""
 _BYTES_MAX = 8 << 20
-"""Of what nobody has asked for yet."""
+"""Of what is asked for at a time. Half as much again may lie ahead of who reads on."""
 _UNDER_WAY_MAX = 4
 """Pieces of a segment that are read ahead of somebody at a time. Who reads here and there would
 otherwise ask for more than a slow disk can read, and what waits for it would never become less."""
 
 
 class ReadAhead:
-    """What was read last by a thread: [`_begin`, `_through`) is in, up to `_until` on its way.
+    """What was read last by threads: [`_begin`, `_through`) is in, up to `_until` on its way.
 
     A hint: of several who read different places of a segment the last counts, one of two in the
     same place may get ahead of what is on its way, and the kernel may have pushed pages out again.
     So each read asks for some of its pages besides; who is mistaken waits for a disk once.
     """
 
-    __slots__ = ("_begin", "_through", "_under_way", "_until")
+    __slots__ = ("_begin", "_disk", "_islands", "_through", "_under_way", "_until")
 
-    def __init__(self) -> None:
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
         self._begin = self._through = self._until = -1
+        self._islands: list[tuple[int, int]] = []
+        """(start, end) of what is in behind something that is not: it is late, or unreadable."""
         self._under_way = 0
 
     def at_edge(self, start: int, end: int) -> bool:
@@ -46,39 +54,46 @@ class ReadAhead:
         """Whether all was brought in; it may have been pushed out again since."""
         return self._begin <= start and end <= self._through
 
-    def bring(self, disk: Disk, piece: FileSlice, limit: int) -> Pending[None]:
-        """Bring a piece in, and then what lies behind it, up to `limit`. Fails with DiskError."""
+    def go_on(self, file: File, start: int, end: int, limit: int) -> None:
+        """Have more brought in, up to `limit`, if a read of what is in comes near its end."""
+        if self._begin <= start and end <= self._through:
+            more = _more(end - start)
+            if self._until - end < more // 2 < limit - self._until:  # not for each record appended
+                self._ask(file, self._until, more, limit)
+
+    def bring(self, piece: FileSlice, needed: int, limit: int) -> Pending[None]:
+        """Bring a piece in, of which `needed` bytes are, and what lies behind it up to `limit`.
+
+        Fails with DiskError.
+        """
         start, end = piece.position, piece.position + piece.length
         elsewhere = not self._begin <= start <= self._until
         pushed_out = end <= self._through  # it was in, and yet it is wanted
         if elsewhere or pushed_out:
             self._begin = self._through = self._until = start
-        result: Pending[None] = Pending()
-        bringing = disk.warm(piece)
+            self._islands.clear()
 
-        def brought() -> None:
-            try:
-                bringing.result()
-            except DiskError as error:
-                result.fail(error)
-            else:
-                self._reached(start, end)
-                result.complete(None)
+        def brought(length: int) -> None:
+            if self._through < start <= self._until:  # go on from here, whatever lies before
+                self._begin = self._through = start
+            self._reached(start, start + length)
 
-        bringing.then(brought)
+        result = bring_in(self._disk, piece, needed, brought)
         if end > self._until:
             self._until = end
-            more = min((_TIMES - 1) * piece.length, _BYTES_MAX)
-            self._go_on(disk, piece.file, end, min(end + more, limit))
+            self._ask(piece.file, end, _more(piece.length), limit)
         return result
 
-    def _go_on(self, disk: Disk, file: File, start: int, end: int) -> None:
+    def _ask(self, file: File, start: int, more: int, limit: int) -> None:
+        end = min(start + more, limit)
+        if limit - end < more // 2:
+            end = limit  # or its last bytes would have to be waited for
         if end <= start or self._under_way == _UNDER_WAY_MAX:
             return
         self._under_way += 1
         self._until = end
         ahead = FileSlice(file, start, end - start)
-        bringing = disk.warm(ahead, ahead=True)
+        bringing = self._disk.warm(ahead, ahead=True)
 
         def brought() -> None:
             self._under_way -= 1
@@ -92,5 +107,48 @@ class ReadAhead:
         bringing.then(brought)
 
     def _reached(self, start: int, end: int) -> None:
-        if self._begin <= start <= self._until:
-            self._through = max(self._through, end)
+        """Never past a gap: what the disk could not read is not to be taken for being there."""
+        if not self._begin <= start <= self._until:
+            return
+        islands = self._islands
+        islands.append((start, end))
+        islands.sort()
+        while islands and islands[0][0] <= self._through:
+            self._through = max(self._through, islands.pop(0)[1])
+
+
+def bring_in(
+    disk: Disk, piece: FileSlice, needed: int, learn: Callable[[int], None] | None = None
+) -> Pending[None]:
+    """Bring a piece in; where the disk can't, its first `needed` bytes. Fails with DiskError.
+
+    So an unreadable sector keeps nobody from what lies before it. `learn` is told how many came.
+    """
+    result: Pending[None] = Pending()
+
+    def begin(part: FileSlice) -> None:
+        bringing = disk.warm(part)
+        bringing.then(lambda: brought(part, bringing))
+
+    def brought(part: FileSlice, bringing: Pending[None]) -> None:
+        length = part.length
+        if part is not piece:
+            part.release()
+        try:
+            bringing.result()
+        except DiskError as error:
+            if length > needed:
+                begin(FileSlice(piece.file, piece.position, needed))
+            else:
+                result.fail(error)
+        else:
+            if learn is not None:
+                learn(length)
+            result.complete(None)
+
+    begin(piece)
+    return result
+
+
+def _more(length: int) -> int:
+    return min((_TIMES - 1) * length, _BYTES_MAX)

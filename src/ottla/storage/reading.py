@@ -237,7 +237,7 @@ class Readable:
                 if segment is bound.segment:
                     break
         except NotResident as missing:
-            return Cold(missing.slice())
+            return segment.lacking_header(missing)
         return None
 
     def max_timestamp(self) -> TimeHit | Cold | None:
@@ -253,7 +253,7 @@ class Readable:
             place = segment.locate(segment.max_timestamp_offset, segment.size)
             return None if place is None else _hit(segment, place)
         except NotResident as missing:
-            return Cold(missing.slice())
+            return segment.lacking_header(missing)
 
 
 def _aborted_between(segments: list[Segment], offset: Offset, upper: Offset) -> list[Aborted]:

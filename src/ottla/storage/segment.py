@@ -275,11 +275,12 @@ class Segment:
         elif position >= limit:
             return None
         if self.ahead is not None and position < (fresh_from := self._fresh_from()):
-            # A scan looks for the last's end. What is fresh is no edge: it moves while the reader
-            # is away, and who went to a thread for it would be sent there again and again.
-            touched = min(position + max_bytes + _CHUNK, limit, fresh_from)
+            # What is fresh is no edge: it moves while the reader is away, and who went to a thread
+            # for it would be sent there again and again.
+            touched = min(position + max(max_bytes, HEADER_SIZE), limit, fresh_from)
             if self.ahead.at_edge(position, touched):
                 return Absent(self, FileSlice(self.log, position, touched - position))
+            self.ahead.go_on(self.log, position, touched, self.size)
         if position + max_bytes >= limit:
             end = limit
             self._remember(limit_offset, end)
@@ -287,7 +288,13 @@ class Segment:
             end = position + place.length
             self._remember(place.last_offset + 1, end)
         else:
-            end = self._end_within(position, position + max_bytes, limit)
+            try:
+                end = self._end_within(position, position + max_bytes, limit)
+            except NotResident as missing:
+                if missing.file is not self.log:
+                    raise
+                length = min(max(max_bytes, HEADER_SIZE), limit - position)
+                return Absent(self, FileSlice(self.log, position, length))
         if position < self.checked_from:
             if self.damage is not None and end > self.damage:
                 if position >= self.damage:
@@ -303,8 +310,13 @@ class Segment:
         """What a search for `max_bytes` bytes has to wait for."""
         if missing.file is not self.log:
             return Cold(missing.slice())
-        length = min(max(missing.length, max_bytes), self.size - missing.position)
-        return Absent(self, FileSlice(self.log, missing.position, length))
+        needed = min(max(HEADER_SIZE, max_bytes), self.size - missing.position)
+        length = max(missing.length, needed)
+        return Absent(self, FileSlice(self.log, missing.position, length), needed)
+
+    def lacking_header(self, missing: NotResident) -> Cold:
+        """What a search for one batch has to wait for: what lies behind it may be unreadable."""
+        return Cold(missing.slice(), HEADER_SIZE if missing.file is self.log else None)
 
     def check(self, position: int, end: int) -> Unchecked | None:
         """What must be looked at before these batches are served; None: they are known."""
@@ -379,20 +391,19 @@ class Segment:
     def _end_within(self, position: int, target: int, limit: int) -> int:
         """The end of the last batch that ends at or before `target`, or of the first.
 
-        Damage behind the first ends it too: what lies below is still read (I29).
+        Damage behind the first ends it too: what lies below is still read (I29). Nothing from
+        `target` on is looked at, but for the first's header: it may be unreadable.
         """
         found = None
         if target - position > _CHUNK:  # else the index leads no nearer than the first read
-            found = self.offsets.floor(target, 1)
+            found = self.offsets.floor(target - HEADER_SIZE, 1)
             if found is not None and found[1][1] <= position:
                 found = None
-        end = position
-        # One header more than is looked for: where little is wanted, no need to read a lot.
-        chunk_bytes = min(_CHUNK, target - position + HEADER_SIZE)
         if found is None:
-            walk = self.walk(position, limit, chunk_bytes)
+            walk = self.walk(position, limit, target)
         else:
-            walk = self._walk_from(found, limit, position)
+            walk = self._walk_from(found, limit, position, target)
+        end = position
         try:
             for place in walk:
                 batch_end = place.position + place.length
@@ -401,7 +412,7 @@ class Segment:
                     self._remember(place.base_offset, end)
                     break
                 end = batch_end
-                if end >= target:
+                if end > target - HEADER_SIZE:  # there is no room for another
                     self._remember(place.last_offset + 1, end)
                     break
         except Damaged:
@@ -410,12 +421,16 @@ class Segment:
         return end
 
     def _walk_from(
-        self, found: tuple[int, Entry] | None, limit: int, otherwise: int = 0
+        self,
+        found: tuple[int, Entry] | None,
+        limit: int,
+        otherwise: int = 0,
+        target: int = POSITION_MAX,
     ) -> Iterator[Place]:
         """Batches from an index entry on, once it is seen to be true; else from `otherwise`."""
         if found is not None:
             relative, position = found[1]
-            walk = self.walk(position, limit)
+            walk = self.walk(position, limit, target)
             try:
                 first = next(walk, None) if 0 < position < limit else None
             except Damaged:
@@ -426,19 +441,19 @@ class Segment:
                 return
             if position < limit:
                 self.offsets.clear()  # a rotten index: do without (I29)
-        yield from self.walk(otherwise, limit)
+        yield from self.walk(otherwise, limit, target)
 
-    def walk(self, position: int, limit: int, chunk_bytes: int = _CHUNK) -> Iterator[Place]:
-        """The batches between two batch boundaries, by their headers, without blocking."""
+    def walk(self, position: int, limit: int, target: int = POSITION_MAX) -> Iterator[Place]:
+        """The batches between two batch boundaries, by their headers, without blocking.
+
+        Of bytes from `target` on no more is read than the header that is looked at.
+        """
         chunk = b""
         chunk_at = 0
         while position < limit:
             at = position - chunk_at
             if not 0 <= at <= len(chunk) - _SCAN.size:
-                length = min(chunk_bytes, limit - position)
-                read = self.log.read_nowait(position, length)
-                if read is None:
-                    raise NotResident(self.log, position, min(_PROBE_EVERY, limit - position))
+                read = self._read_headers(position, min(limit, max(target, position + HEADER_SIZE)))
                 chunk, chunk_at, at = read, position, 0
                 if len(chunk) < HEADER_SIZE:
                     raise Damaged(self.log.path, position)
@@ -448,6 +463,19 @@ class Segment:
                 raise Damaged(self.log.path, position)
             yield Place(position, length, base, base + delta, timestamp, epoch)
             position += length
+
+    def _read_headers(self, position: int, end: int) -> bytes:
+        """A header, and what there is behind it for further ones."""
+        length = min(_CHUNK, end - position)
+        if self.ahead is not None and position < self._fresh_from():
+            # The disk has filled these pages, and the first look at one is dear: see below.
+            length = min(length, max(_PAGE - position % _PAGE, HEADER_SIZE))
+        read = self.log.read_nowait(position, length)
+        if read is None and length > HEADER_SIZE:
+            read = self.log.read_nowait(position, HEADER_SIZE)
+        if read is None:
+            raise NotResident(self.log, position, min(_PROBE_EVERY, end - position))
+        return read
 
     def _remember(self, offset: int, position: int) -> None:
         recent = self._recent
@@ -472,8 +500,9 @@ class Segment:
         for at in range(position, end - 1, _PROBE_EVERY_KNOWN if known else _PROBE_EVERY):
             if read(at, 1) is None:
                 return True
-        in_one_page = position // _PAGE == (end - 1) // _PAGE
-        return not in_one_page and read(end - 1, 1) is None
+        if known or position // _PAGE == (end - 1) // _PAGE:
+            return False  # a header near the end was read on the way to it, or this was its page
+        return read(end - 1, 1) is None
 
 
 def new_segment(base_offset: Offset, files: list[File]) -> Segment:

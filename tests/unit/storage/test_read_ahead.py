@@ -9,13 +9,15 @@ from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.storage.checked import Cold
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simdisk import Fault, SimFile
 
 from .conftest import Bench, make_batch
 
 BATCHES, VALUE_BYTES = 800, 20_000
 STEP = 8
-AT_ONCE = STEP * make_batch(size=VALUE_BYTES).length
+LENGTH = make_batch(size=VALUE_BYTES).length
+AT_ONCE = STEP * LENGTH
+PAGE = 4096
 
 
 @pytest.fixture
@@ -53,6 +55,44 @@ def test_one_read_in_eight_goes_to_a_thread(bench):
     counts = [bring(bench, offset) for offset in range(STEP, 65 * STEP, STEP)]
     assert sum(counts) in (8, 9)  # of 64: the first piece is read without what lies behind its end
     assert max(counts) == 1
+
+
+@pytest.fixture
+def reads(bench) -> range:
+    """Where one reads on who has begun, up to the last 8 MiB. The index is in memory."""
+    segment = bench.log.segments[0]
+    for file in segment.files()[1:]:
+        assert isinstance(file, SimFile)
+        file.warm(0, file.size())
+    bring(bench, 0)
+    bring(bench, STEP)
+    bench.settle()
+    return range(2 * STEP, (segment.size - (8 << 20)) // LENGTH - STEP, STEP)
+
+
+def test_who_reads_on_is_not_sent_to_a_thread_where_threads_are_quicker(bench, reads):
+    for offset in reads:
+        assert bring(bench, offset) == 0
+        bench.settle()  # what a thread was asked for beside that
+
+
+def test_who_reads_on_looks_at_one_new_page_on_the_loop_for_each_answer(bench, reads, monkeypatch):
+    log = bench.log.segments[0].log
+    read_nowait, pages = SimFile.read_nowait, set()
+
+    def noted(file: SimFile, position: int, length: int) -> bytes | None:
+        if file is log:
+            pages.update(file._pages(position, length))
+        return read_nowait(file, position, length)
+
+    monkeypatch.setattr(SimFile, "read_nowait", noted)
+    for offset in reads:
+        piece = bench.log.read(Offset(offset), AT_ONCE + 1000, bench.log.end_position())
+        assert isinstance(piece, FileSlice)
+        assert piece.length == AT_ONCE
+        piece.release()
+        bench.settle()
+    assert len(reads) <= len(pages) <= len(reads) + len(reads) // 4  # a header on the edge of two
 
 
 def test_what_is_still_on_its_way_is_waited_for_by_a_thread(bench):
@@ -156,3 +196,85 @@ def test_what_can_not_be_brought_in_is_told_to_who_wants_it(bench):
     with pytest.raises(DiskError):
         pending.result()
     assert bring(bench, 20 * STEP) > 0
+
+
+@pytest.fixture
+def unreadable(bench, monkeypatch) -> int:
+    """The page with which batch 200 ends: what reads it fails, and the pages before come in."""
+    page = (200 * LENGTH + LENGTH) // PAGE - 1
+    warm = bench.disk.warm
+
+    def failing(piece: FileSlice, *, ahead: bool = False) -> Pending[None]:
+        start, end = piece.position, piece.position + piece.length
+        if not start // PAGE <= page <= (end - 1) // PAGE:
+            return warm(piece, ahead=ahead)
+        file = piece.file
+        assert isinstance(file, SimFile)
+        file.warm(start, max(page * PAGE - start, 0))
+        failed: Pending[None] = Pending()
+        failed.fail(DiskError("read", file.path, OSError(5, "unreadable")))
+        return failed
+
+    monkeypatch.setattr(bench.disk, "warm", failing)
+    return page
+
+
+def served(bench: Bench, offset: int, max_bytes: int) -> int:
+    """Bytes of what is served in the end. Raises DiskError."""
+    for _ in range(10):
+        piece = bench.log.read(Offset(offset), max_bytes, bench.log.end_position())
+        assert isinstance(piece, FileSlice | Cold)
+        if isinstance(piece, FileSlice):
+            file = piece.file
+            assert isinstance(file, SimFile)
+            pages = file._pages(piece.position, piece.length)
+            assert file.node.absent.isdisjoint(pages), "the loop would wait for a disk"
+            piece.release()
+            return piece.length
+        pending = piece.bring(bench.disk)
+        bench.settle()
+        piece.slice.release()
+        pending.result()
+    raise AssertionError("asked again and again")
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5, 30])
+@pytest.mark.parametrize("behind_another_read", [False, True])
+def test_what_lies_before_an_unreadable_sector_is_served(
+    bench, unreadable, batches, behind_another_read
+):
+    begin = 201 - batches - 1
+    if behind_another_read:
+        assert served(bench, begin - 1, LENGTH)
+    assert served(bench, begin, unreadable * PAGE - begin * LENGTH) == batches * LENGTH
+
+
+def test_what_lies_before_an_unreadable_sector_is_found_by_its_time(bench, unreadable):
+    bench.log.segments[0].max_timestamp_offset = 199
+    found = bench.log.max_timestamp()
+    for _ in range(10):
+        if not isinstance(found, Cold):
+            break
+        pending = found.bring(bench.disk)
+        bench.settle()
+        found.slice.release()
+        pending.result()
+        found = bench.log.max_timestamp()
+    assert found is not None
+    assert not isinstance(found, Cold)
+    assert found.base_offset == 199
+    found.slice.release()
+
+
+def test_who_wants_what_is_unreadable_is_told_and_all_others_are_served(bench, unreadable):
+    refused = []
+    for offset in range(0, BATCHES - STEP, STEP):
+        try:
+            assert served(bench, offset, AT_ONCE) == AT_ONCE
+        except DiskError:
+            refused.append(offset)
+        bench.settle()
+    assert refused == [200]
+    with pytest.raises(DiskError):
+        served(bench, 200, AT_ONCE)  # it is not forgotten
+    assert unreadable * PAGE // LENGTH == 200
