@@ -385,7 +385,8 @@ class Node:
         return drained
 
     def close(self, *, clean: bool) -> None:
-        """Let go of everything. `clean` syncs all and marks the stop as clean. Raises DiskError.
+        """Let go of everything. `clean` syncs all and marks the stop as clean. Raises DiskError,
+        that by which the log directory went offline before, too.
 
         Blocks; the loop must not be running any more.
         """
@@ -405,6 +406,8 @@ class Node:
                 image = self.view.image if self.view is not None else None
                 me = image.nodes.get(self.id) if image is not None else None
                 self.directory.stop(-1 if me is None else me.epoch)
+                if self.table.failure is not None:
+                    raise self.table.failure
             elif self._opened:
                 self.directory.release()
         finally:

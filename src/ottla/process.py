@@ -51,7 +51,7 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
         gc.enable()
         loop.run_forever()
         node.close(clean=True)
-        _log.info("stopped cleanly", extra={"fields": {"event": "stopped"}})
+        _tell_stopped([str(key) for key, log in node.directory.logs.items() if log.failed])
     except DiskError as error:
         _log.critical(
             "stopped, but not cleanly: %s. The next start reads the logs from where they were "
@@ -64,6 +64,22 @@ def serve(given: Mapping[str, str], *, announce: Callable[[str], None]) -> int:
             node.close(clean=False)
         loop.close()
     return 0
+
+
+def _tell_stopped(offline: list[str]) -> None:
+    """What the stop was like; with a log that can't be trusted the next start reads them all."""
+    if offline:
+        few = ", ".join(offline[:3]) + (", …" if len(offline) > 3 else "")
+        count = f"{len(offline)} partition{'s' * (len(offline) != 1)}"
+        _log.warning(
+            "stopped, but not marked as clean because of %s that could not be used (%s): the next "
+            "start reads the logs from where they were last known to be on disk",
+            count,
+            few,
+            extra={"fields": {"event": "stopped"}},
+        )
+    else:
+        _log.info("stopped cleanly", extra={"fields": {"event": "stopped"}})
 
 
 def _stop(node: Node, loop: asyncio.AbstractEventLoop) -> None:
