@@ -21,10 +21,15 @@ def world() -> World:
 
 def titles(world: World, name: str = "x") -> list[str]:
     """The states that the log has of an id, one after the other."""
-    found = []
+    return logged(world)[name]
+
+
+def logged(world: World) -> dict[str, list[str]]:
+    """The same of all ids."""
+    found: dict[str, list[str]] = {}
     for key, value in world.entries():
-        if key.transactional_id == name:  # type: ignore[attr-defined]
-            found.append("-" if value is None else _TITLES[value.transaction_status])  # type: ignore[attr-defined]
+        title = "-" if value is None else _TITLES[value.transaction_status]  # type: ignore[union-attr]
+        found.setdefault(key.transactional_id, []).append(title)  # type: ignore[union-attr]
     return found
 
 
@@ -85,7 +90,8 @@ def test_a_stop_leaves_nothing_to_be_done_by_the_next_start(world: World) -> Non
     for name in names:
         ended(world, name)
     world.transactions.stop()
-    assert {titles(world, name)[-1] for name in names} == {"Complete"}
+    states = logged(world)
+    assert {states[name][-1] for name in names} == {"Complete"}
     sent = len(world.markers.written)
     world.restart()
     assert len(world.markers.written) == sent
@@ -120,7 +126,7 @@ def test_many_are_written_in_their_turns(world: World) -> None:
         ended(world, f"{number}")
     appended = len(world.journal.batches)
     world.loop.advance(SETTLE_S)
-    assert {titles(world, f"{number}")[-1] for number in (0, 2 * SETTLED_AT_ONCE)} == {"Complete"}
+    assert {states[-1] for states in logged(world).values()} == {"Complete"}
     assert len(world.journal.batches) == appended + 3
 
 
