@@ -92,8 +92,11 @@ def quick(context: Context, version: int, body: ProduceRequest) -> bytes | _GoOn
     if type(partition) is ErrorCode or not partition.plain or table.little_room:
         return None
     acks = body.acks
-    if acks != ACKS_LEADER and (acks != ACKS_ALL or partition.committed_by_sync):
-        return None
+    if acks != ACKS_LEADER:
+        if acks != ACKS_ALL:
+            return None
+        if partition.committed_by_sync:
+            return several(context, version, body)
     batch = check_header(part.records, partition.rules, context.clock.wall_ms(), version)
     if type(batch) is Rejected:
         return None

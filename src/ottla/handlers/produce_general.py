@@ -28,7 +28,7 @@ from ottla.records.opening import Opened, Opening, open_batch
 from ottla.records.validate import Rejected, check_header
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ottla.coordinator.transaction.ports import Admitted
     from ottla.core.model import Offset
@@ -402,9 +402,7 @@ class Produce:
                     if pending is not None:
                         waiting.append(pending)
             if waiting:
-                together = waiting[0] if len(waiting) == 1 else when_all(waiting)
-                deadline_s = max(self.request.body.timeout_ms, 0) / 1000
-                return Parked(together, self._committed, deadline_s, abandon=together.abandon)
+                return when_committed(waiting, self.request.body, self._committed)
         elif self.acks == ACKS_NONE:
             # The client waits for no answer: a closed connection is all that it can notice.
             failed = any(item.response.error_code for item in self.items)
@@ -419,13 +417,26 @@ class Produce:
                 continue
             response = item.response
             response.base_offset = response.log_append_time_ms = response.log_start_offset = -1
-            if partition.deleted:
-                response.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif partition.log.failed:
-                response.error_code = ErrorCode.KAFKA_STORAGE_ERROR
-            else:
-                response.error_code = ErrorCode.REQUEST_TIMED_OUT
+            response.error_code = why_not_committed(partition)
         return Reply(self.answer)
+
+
+def when_committed(
+    waiting: Sequence[Pending[None]], body: ProduceRequest, resume: Callable[[], Reply]
+) -> Parked:
+    """Park until all of it is committed, as long as the client has patience."""
+    together = waiting[0] if len(waiting) == 1 else when_all(waiting)
+    deadline_s = max(body.timeout_ms, 0) / 1000
+    return Parked(together, resume, deadline_s, abandon=together.abandon)
+
+
+def why_not_committed(partition: Partition) -> ErrorCode:
+    """What is said of a batch that was appended, and waited for long enough."""
+    if partition.deleted:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if partition.log.failed:
+        return ErrorCode.KAFKA_STORAGE_ERROR
+    return ErrorCode.REQUEST_TIMED_OUT
 
 
 def go_on_with(

@@ -1,7 +1,8 @@
-"""The usual Produce request that names several partitions: a way of its own, as one of one has.
+"""The usual Produce request that names several partitions, or waits until it is on the disk.
 
-Owns the way from the decoded body to the encoded answer, for what has to wait for nothing. What a
-request of one partition does is `produce`'s, and whatever else there may be `produce_general`'s.
+Owns the way from the decoded body to the encoded answer, for what has to wait for nothing before it
+is appended. A request of one partition that never waits has a shorter one (`produce`); whatever
+else there may be is `produce_general`'s.
 
 As there, all partitions are judged before any is prepared, and all are prepared before anything is
 appended: until then the request can still be left whole to the general way.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ottla.coordinator.transaction.ports import said_of
 from ottla.core import options
-from ottla.core.model import NO_TIMESTAMP
+from ottla.core.model import NO_TIMESTAMP, Offset
 from ottla.core.pending import Pending
 from ottla.handlers.produce_general import (
     ACKS_ALL,
@@ -26,7 +27,10 @@ from ottla.handlers.produce_general import (
     TOPIC_IDS_SINCE,
     go_on_with,
     start_told,
+    when_committed,
+    why_not_committed,
 )
+from ottla.handlers.reply import Reply
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.primitives import write_uvarint
 from ottla.records.batch import TRANSACTIONAL_BIT
@@ -34,14 +38,16 @@ from ottla.records.validate import Rejected, check_header
 
 if TYPE_CHECKING:
     from ottla.core.model import TopicPartition
-    from ottla.handlers.context import Context
-    from ottla.handlers.reply import Parked, Reply
+    from ottla.handlers.context import Context, Request
+    from ottla.handlers.reply import Parked
     from ottla.protocol.messages.produce import ProduceRequest, TopicProduceData
     from ottla.records.batch import BatchView
     from ottla.replication.partition import Partition
     from ottla.storage.producers import Verification
 
     _GoOn: TypeAlias = partial[Reply | Parked]
+    _End: TypeAlias = tuple[int, Partition, Offset]
+    """Of a batch that was appended: where it is told of, and what commits it when passed."""
 
 RECORD_ERRORS_SINCE, FLEXIBLE_SINCE = 8, 9
 _NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
@@ -58,7 +64,7 @@ def several(context: Context, version: int, body: ProduceRequest) -> bytes | _Go
         return None
     if attributes & TRANSACTIONAL_BIT:
         return _in_transaction(context, version, body, batches)
-    return _append(version, body.topic_data, batches, repeat(None))
+    return _append(version, body, batches, repeat(None))
 
 
 def _judge(
@@ -73,7 +79,6 @@ def _judge(
     if table.little_room or acks not in (ACKS_ALL, ACKS_LEADER):
         return None
     now_ms = context.clock.wall_ms()
-    waits = acks == ACKS_ALL
     attributes = named = 0
     for topic in body.topic_data:
         if version >= TOPIC_IDS_SINCE:
@@ -89,12 +94,13 @@ def _judge(
             if not 0 <= index < count:
                 return None
             partition = of_topic[index]
-            if not partition.plain or (waits and partition.committed_by_sync):
+            if not partition.plain:
                 return None
             batch = check_header(part.records, partition.rules, now_ms, version)
             if type(batch) is Rejected:
                 return None
-            if not partition.log.has_room(
+            # Of a transaction's later: others are asked before it is appended.
+            if not batch.attributes & TRANSACTIONAL_BIT and not partition.log.has_room(
                 batch.length,
                 partition.leader_epoch,
                 now_ms if partition.stamps_time else batch.max_timestamp,
@@ -103,7 +109,7 @@ def _judge(
                 return None
             attributes |= batch.attributes
             batches[partition] = batch
-    if len(batches) < named or named > context.config[options.REQUEST_PARTITIONS_MAX]:
+    if not 0 < named == len(batches) <= context.config[options.REQUEST_PARTITIONS_MAX]:
         return None
     return attributes
 
@@ -130,6 +136,7 @@ def _in_transaction(
         verifications.append(verification)
         if verification is not None:
             keys.append(partition.key)
+    go_on: _GoOn | None = None
     if keys:
         admit = context.transactions.admit
         admitted = admit(body.transactional_id, producer_id, epoch, keys, add=adds)
@@ -138,20 +145,22 @@ def _in_transaction(
             return go_on
         if admitted is not _NO_ERROR and any(said_of(key, admitted) for key in keys):
             return go_on
-        for partition, batch in batches.items():  # once more: others have been asked since
-            if partition.prepare(batch) is not None:
-                return go_on
-    return _append(version, body.topic_data, batches, verifications)
+    for partition, batch in batches.items():
+        if partition.prepare(batch) is not None:
+            return go_on
+    return _append(version, body, batches, verifications)
 
 
 def _append(
     version: int,
-    topics: Sequence[TopicProduceData],
+    body: ProduceRequest,
     batches: dict[Partition, BatchView],
     verifications: Iterable[Verification | None],
-) -> bytes:
+) -> bytes | _GoOn:
     """Append each, as far as its log takes it, and tell what became of it."""
     told: list[bytes] = []
+    ends: list[_End] = []
+    waits = body.acks == ACKS_ALL and next(iter(batches)).committed_by_sync
     # Without `strict`: the verifications may have no end.
     for (partition, batch), verification in zip(batches.items(), verifications):  # noqa: B905
         outcome = partition.put(batch, verification)
@@ -165,8 +174,35 @@ def _append(
             start = start_told(outcome, batch, partition.log.start)
         else:
             offset, time = outcome
+        if waits and not error:
+            end = Offset(offset + batch.last_offset_delta + 1)
+            ends.append((len(told), partition, end))
         told.append(_pack_outcome(partition.key.partition, error, offset, time, start))
-    return _encode(version, topics, told)
+    committing = [partition.committed(end) for _, partition, end in ends]
+    waiting = [pending for pending in committing if pending is not None]
+    if waiting:
+        return partial(_wait, told, ends, waiting)
+    return _encode(version, body.topic_data, told)
+
+
+def _wait(
+    told: list[bytes],
+    ends: list[_End],
+    waiting: list[Pending[None]],
+    _context: Context,
+    request: Request[ProduceRequest],
+) -> Reply | Parked:
+    """Tell it, once it is on the disk."""
+    return when_committed(waiting, request.body, partial(_committed, told, ends, request))
+
+
+def _committed(told: list[bytes], ends: list[_End], request: Request[ProduceRequest]) -> Reply:
+    """The answer for what is committed by now, and for what is not."""
+    for at, partition, end in ends:
+        if not partition.is_committed(end):
+            error = why_not_committed(partition)
+            told[at] = _pack_outcome(partition.key.partition, error, -1, -1, -1)
+    return Reply(_encode(request.api_version, request.body.topic_data, told))
 
 
 def _encode(version: int, topics: Sequence[TopicProduceData], told: list[bytes]) -> bytes:

@@ -80,6 +80,7 @@ class Session:
     def whole(self) -> list[Any]:
         """Every answer, every byte of every log, and what is counted."""
         self.node.settle()
+        self.node.advance(2)  # what is to wait no longer than asked for is told by then
         seen: list[Any] = [(n, c.answer if c.done else None, s.closed) for n, c, s in self.told]
         for partition in self.node.table:
             tally = (partition.records_in, partition.bytes_in, partition.batches_by_codec)
@@ -182,6 +183,29 @@ def _failing(errno: int, session: Session) -> None:
     session.ask("after it", [("t", [(0, GOOD), (1, GOOD), (2, GOOD)])])
 
 
+def _late(session: Session) -> None:
+    connection = session.begin("late", [("t", [(0, GOOD), (1, GOOD)])])
+    session.node.loop.advance(1.5)
+    session.node.settle()
+    session.begin("one", [("t", [(2, GOOD)])])
+    session.node.loop.advance(1.5)
+    session.begin("nobody there any more", [("t", [(0, GOOD), (3, GOOD)])]).close()
+    connection.close()
+    session.ask("afterwards", [("t", [(0, GOOD), (1, GOOD)])])
+
+
+def _deleted(session: Session) -> None:
+    session.begin("deleted meanwhile", [("t", [(0, GOOD)]), ("stamped", [(1, GOOD), (2, GOOD)])])
+    session.node.delete_topic("t")
+    session.ask("gone", [("t", [(0, GOOD)]), ("stamped", [(1, GOOD)])])
+
+
+def _unsynced(session: Session) -> None:
+    session.node.disk.faults.append(Fault("sync", EIO, path="/t-1/"))
+    session.begin("never on the disk", [("t", [(0, GOOD), (1, GOOD)]), ("stamped", [(0, GOOD)])])
+    session.ask("refused", [("t", [(0, GOOD), (1, GOOD)])])
+
+
 STORIES = (
     _sound,
     _refused,
@@ -190,6 +214,9 @@ STORIES = (
     _without_room,
     _new,
     _rolling,
+    _late,
+    _deleted,
+    _unsynced,
     partial(_failing, ENOSPC),
     partial(_failing, EIO),
 )
