@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from enum import Enum
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
-from ottla.coordinator.decision import Decision, Do, Effect, Entry, Schedule, WhenCommitted
+from ottla.coordinator.decision import (
+    Decision,
+    Do,
+    Effect,
+    Entry,
+    Follow,
+    Schedule,
+    WhenCommitted,
+)
 from ottla.coordinator.entries.transaction_log import TransactionLogKey, TransactionLogValue
 from ottla.coordinator.transaction.ending import Identity, judge_end
 from ottla.coordinator.transaction.metadata import (
@@ -349,15 +358,18 @@ class TransactionShard:
             Entry(found.key, found.as_logged())
             for found in islice(self._unwritten.values(), at_once)
         ]
-        after: Effect = Do(self._settled)
-        if len(entries) < len(self._unwritten):
-            after = Schedule(_SETTLE, 0.0, self.settle)
+        after = Follow(partial(self._settled, len(entries) == at_once))
         decision: Decision[None] = Decision(None, entries, (after,), atomic=False)
         decision.any_size = True  # as the step before
         return decision
 
-    def _settled(self) -> None:
-        self._is_to_settle = False
+    def _settled(self, is_full: bool) -> Sequence[Effect]:
+        """What is left are those that were too many, or became complete while these waited for
+        files: nobody else would have them written."""
+        self._is_to_settle = bool(self._unwritten)
+        if not self._unwritten:
+            return ()
+        return (Schedule(_SETTLE, 0.0 if is_full else SETTLE_S, self.settle),)
 
     # --- time ------------------------------------------------------------------------------
 

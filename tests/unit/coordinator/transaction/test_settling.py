@@ -150,3 +150,22 @@ def test_they_are_written_also_if_the_shard_is_too_busy_to_be_told_so(world: Wor
     assert isinstance(asked, Pending)
     assert asked.done
     assert titles(world)[-1] == "Complete"
+
+
+def test_one_that_is_complete_while_others_wait_for_files_is_written_after_them(
+    world: World,
+) -> None:
+    producer = world.ongoing("y")
+    world.markers.holds = True
+    world.end(producer, name="y")
+    world.markers.holds = False
+    ended(world)
+    files: Pending[None] = Pending()
+    world.journal.files = files
+    world.loop.advance(SETTLE_S)
+    world.markers.release()
+    world.loop.run()
+    assert world.state("y") == "CompleteCommit"
+    files.complete(None)
+    world.loop.advance(SETTLE_S)
+    assert (titles(world)[-1], titles(world, "y")[-1]) == ("Complete", "Complete")
