@@ -14,7 +14,7 @@ from ottla.cluster.changes import PartitionChanged, TopicDeleted
 from ottla.core import options
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
 from ottla.core.pending import Pending
-from ottla.handlers.fetch import quick
+from ottla.handlers import fetch as handler
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.fetch import PartitionData, ReplicaState
 from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
@@ -23,6 +23,8 @@ from ottla.records.control import ControlType, EndMarker
 from ottla.replication.partition import Appended, Partition
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, get, produce, put
+
+from .ways import both_ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,10 +127,7 @@ def full_of_things() -> SimNode:
 def test_the_usual_fetch_is_answered_as_if_it_had_no_way_of_its_own(
     version: int, isolation: int, warm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    for has_one in (True, False):
-        if not has_one:
-            monkeypatch.delattr("ottla.handlers.fetch.quick")
+    def told() -> list[object]:
         node = full_of_things()
         answers: list[object] = []
         ids = {"t": node.image.topics["t"].id, "nowhere": bytes(16)}
@@ -145,13 +144,15 @@ def test_the_usual_fetch_is_answered_as_if_it_had_no_way_of_its_own(
             answers.append((name, call.answer))
         tallies = [node.partition("t", number).tally for number in (0, 1)]
         answers += [(one.fetches, one.bytes_out) for one in tallies]
-        seen.append(answers)
-    assert seen[0] == seen[1]
+        return answers
+
+    own, general = both_ways(monkeypatch, told, handler)
+    assert own == general
 
 
 @pytest.mark.parametrize("isolation", [0, 1])
 def test_most_fetches_without_a_session_go_the_quick_way(node: SimNode, isolation: int) -> None:
-    chunks = quick(node.context, 12, fetch(Want(4), isolation_level=isolation))
+    chunks = handler.quick(node.context, 12, fetch(Want(4), isolation_level=isolation))
     assert chunks is not None
     piece = chunks[1]
     assert isinstance(piece, FileSlice)

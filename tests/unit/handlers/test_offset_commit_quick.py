@@ -31,6 +31,8 @@ from ottla.protocol.messages.txn_offset_commit import (
 from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimConnection, SimNode
 
+from .ways import answered_quickly, both_ways
+
 VERSIONS = range(2, 11)
 OPTIONS = {
     "offsets_topic_num_partitions": "2",
@@ -415,15 +417,14 @@ def test_a_commit_is_answered_written_and_kept_as_if_it_had_no_way_of_its_own(
     }.get(story, {})
     ways: list[bool] = []
     monkeypatch.setattr(offset_commit, "quick", _spied(offset_commit.quick, ways))
-    seen = []
-    for has_one in (True, False):
-        if not has_one:
-            monkeypatch.delattr(offset_commit, "quick")
-            monkeypatch.delattr(offset_commit, "reader")
+
+    def told() -> Any:
         session = Session(version, policy, **options)
         story(session)
-        seen.append(session.whole())
-    assert seen[0] == seen[1]
+        return session.whole()
+
+    own, general = both_ways(monkeypatch, told, offset_commit)
+    assert own == general
     assert any(ways) or (story is _consumers and version < 9), "none went the quick way"
 
 
@@ -481,15 +482,7 @@ def test_a_request_that_is_another_by_any_byte_is_read_as_the_decoder_reads_it(
 
 
 def test_commits_of_one_topic_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[bool] = []
-    quick = offset_commit.quick
-
-    def spied(*asked: Any) -> Any:
-        answer = quick(*asked)
-        done.append(isinstance(answer, bytes))
-        return answer
-
-    monkeypatch.setattr(offset_commit, "quick", spied)
+    done = answered_quickly(monkeypatch, offset_commit)
     session = Session(9, "os")
     member = session.joined()
     session.sync(member)

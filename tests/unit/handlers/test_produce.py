@@ -12,7 +12,7 @@ import pytest
 from ottla.cluster.changes import TopicConfigChanged, TopicCreated
 from ottla.cluster.image import TopicImage
 from ottla.core.model import Offset, TopicId
-from ottla.handlers.produce import quick
+from ottla.handlers import produce as handler
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages.produce import (
     PartitionProduceData,
@@ -26,6 +26,8 @@ from ottla.records.crc import crc32c
 from ottla.records.reader import read_batches, records_of
 from ottla.testing.simnode import SimNode
 from tests.asking import NOW_MS, Want, batch, batches, get, produce, produced, put
+
+from .ways import both_ways
 
 GOOD = batch(b"a", b"b")
 
@@ -350,10 +352,7 @@ REQUESTS = {
 def test_the_usual_request_is_answered_as_if_it_had_no_way_of_its_own(
     version: int, acks: int, policy: str, timestamps: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    for has_one in (True, False):
-        if not has_one:
-            monkeypatch.delattr("ottla.handlers.produce.quick")
+    def told() -> list[object]:
         node = SimNode(flush_policy=policy)
         configs = {"max_message_bytes": "2000", "message_timestamp_type": timestamps}
         topic_id = node.create_topic("t", **configs)
@@ -371,8 +370,10 @@ def test_the_usual_request_is_answered_as_if_it_had_no_way_of_its_own(
             answers.append((name, call.answer, connection.closed))
         log = node.partition("t").log
         answers += [one.log.read_nowait(0, one.size) for one in log.segments]
-        seen.append(answers)
-    assert seen[0] == seen[1]
+        return answers
+
+    own, general = both_ways(monkeypatch, told, handler)
+    assert own == general
 
 
 @pytest.mark.parametrize("acks", [-1, 1])
@@ -381,10 +382,10 @@ def test_most_requests_go_the_quick_way(acks: int) -> None:
     node.create_topic("t")
     put(node, GOOD)
     body = produce({("t", 0): memoryview(bytearray(GOOD))}, acks)
-    assert quick(node.context, 9, body) is not None
+    assert handler.quick(node.context, 9, body) is not None
     node.table.little_room = True
     body = produce({("t", 0): memoryview(bytearray(GOOD))}, acks)
-    assert quick(node.context, 9, body) is None
+    assert handler.quick(node.context, 9, body) is None
     assert put(node, GOOD, acks).error_code == ErrorCode.KAFKA_STORAGE_ERROR
     assert get(node).high_watermark == 4
 

@@ -19,6 +19,8 @@ from ottla.records.builder import Producer
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import batch
 
+from .ways import answered_quickly, both_ways
+
 _OLD = 11
 """The last version whose partitions are added by AddPartitionsToTxn."""
 
@@ -267,14 +269,13 @@ STORIES = (
 def test_a_transactions_usual_request_is_answered_as_if_it_had_no_way_of_its_own(
     version, acks, policy, story, monkeypatch
 ):
-    seen = []
-    for has_one in (True, False):
-        if not has_one:
-            monkeypatch.delattr("ottla.handlers.produce.quick")
+    def told() -> list[tuple[Any, ...]]:
         session = Session(version, acks, policy)
         story(session)
-        seen.append(session.whole())
-    assert seen[0] == seen[1]
+        return session.whole()
+
+    own, general = both_ways(monkeypatch, told, handler)
+    assert own == general
 
 
 @pytest.mark.parametrize("quick", [True, False])
@@ -305,15 +306,7 @@ def test_a_batch_that_begins_a_transaction_waits_for_the_marker_of_the_one_befor
 @pytest.mark.parametrize("version", [9, 12])
 @pytest.mark.parametrize("acks", [-1, 1])
 def test_most_requests_of_transactions_go_the_quick_way(version, acks, several, monkeypatch):
-    ways: list[bool] = []
-    quick = handler.quick
-
-    def spied(*asked: Any) -> Any:
-        done = quick(*asked)
-        ways.append(isinstance(done, bytes))
-        return done
-
-    monkeypatch.setattr("ottla.handlers.produce.quick", spied)
+    ways = answered_quickly(monkeypatch, handler)
     session = Session(version, acks, "os")
     session.begin()
     for turn in range(3):

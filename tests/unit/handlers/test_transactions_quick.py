@@ -16,6 +16,8 @@ from ottla.protocol.messages.end_txn import EndTxnRequest
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 from ottla.testing.simnode import Call, SimConnection, SimNode
 
+from .ways import answered_quickly, both_ways
+
 HANDLERS = (add_partitions_to_txn, end_txn)
 
 
@@ -170,21 +172,17 @@ STORIES = (_partitions, _ends, _in_a_row, _restarted)
 def test_a_usual_request_is_answered_as_if_it_had_no_way_of_its_own(
     add_version, end_version, policy, story, monkeypatch
 ):
-    seen = []
-    for has_one in (True, False):
-        if not has_one:
-            for handler in HANDLERS:
-                monkeypatch.delattr(handler, "quick")
+    def told() -> list[tuple[Any, ...]]:
         session = Session(add_version, end_version, policy)
         story(session)
-        seen.append(session.whole())
-    assert seen[0] == seen[1]
+        return session.whole()
+
+    own, general = both_ways(monkeypatch, told, *HANDLERS)
+    assert own == general
 
 
 def test_most_requests_of_transactions_go_the_quick_way(monkeypatch):
-    ways: list[bool] = []
-    for handler in HANDLERS:
-        monkeypatch.setattr(handler, "quick", _spied(handler.quick, ways))
+    ways = answered_quickly(monkeypatch, *HANDLERS)
     session = Session(3, 5, "os")
     session.begin()
     session.add(0)
@@ -214,12 +212,3 @@ def test_i44_names_that_can_be_none_are_not_kept_however_long_they_are():
     finally:
         tracemalloc.stop()
     assert kept < 1_000_000
-
-
-def _spied(quick: Any, ways: list[bool]) -> Any:
-    def spied(*asked: Any) -> Any:
-        done = quick(*asked)
-        ways.append(isinstance(done, bytes))
-        return done
-
-    return spied
