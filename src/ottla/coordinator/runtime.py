@@ -167,7 +167,8 @@ class Runtime(Generic[S]):
 
     def loaded_shards(self) -> list[S]:
         """Those that could answer now; for what only looks, such as a listing of timelines."""
-        return [keeper.shard for keeper in self._keepers.values() if keeper.is_loaded]
+        keepers = self._keepers.values()
+        return [one.shard for one in keepers if one.is_loaded and not one.failure]
 
     def shards(self) -> list[S]:
         """All that there are, those that are still loading with what they have read so far."""

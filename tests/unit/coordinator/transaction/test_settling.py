@@ -169,3 +169,23 @@ def test_one_that_is_complete_while_others_wait_for_files_is_written_after_them(
     files.complete(None)
     world.loop.advance(SETTLE_S)
     assert (titles(world)[-1], titles(world, "y")[-1]) == ("Complete", "Complete")
+
+
+@pytest.mark.parametrize("how", ["stopped", "its disk has failed", "its topic is gone"])
+def test_where_they_can_never_be_written_nobody_asks_for_it_any_more(
+    world: World, how: str
+) -> None:
+    producer = world.ongoing()
+    world.markers.holds = True
+    world.end(producer)
+    if how == "stopped":
+        world.transactions.stop()
+    elif how == "its topic is gone":
+        world.journals.delete()
+    else:
+        world.journals.open_error = ErrorCode.COORDINATOR_NOT_AVAILABLE
+        world.journal.fail(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+    world.markers.release()
+    world.loop.advance(10 * SETTLE_S)
+    waiting = [timer for _, _, timer in world.loop._later if timer.call is not None]
+    assert not waiting
