@@ -195,14 +195,24 @@ class _Known:
     """The requests of one version that are known, by how they begin: of one partition up to its
     offset; of several, up to how many they are."""
 
-    __slots__ = ("one", "several")
+    __slots__ = ("one", "places_count", "several")
 
     def __init__(self) -> None:
         self.one: dict[bytes, Usual] = {}
         self.several: dict[bytes, Usual] = {}
+        self.places_count = 0
 
-    def places_count(self) -> int:
-        return len(self.one) + sum([len(usual.places) for usual in self.several.values()])
+    def add(self, head: bytes, usual: Usual) -> None:
+        by_head = self.one if len(usual.places) == 1 else self.several
+        former = by_head.get(head)
+        by_head[head] = usual
+        self.places_count += len(usual.places) - (0 if former is None else len(former.places))
+
+    def clear(self) -> None:
+        """In place: the version's reader has both."""
+        self.one.clear()
+        self.several.clear()
+        self.places_count = 0
 
 
 _KNOWN_MAX, _SEVERAL_MAX, _HEAD_MAX = 8192, 100, 512
@@ -302,16 +312,14 @@ def _remember(version: int, body: OffsetCommitRequest, topic: str) -> None:
     head = whole[: -rest.size]
     if len(head) > _HEAD_MAX:
         return
-    if sum([known.places_count() for known in _known.values()]) + count > _KNOWN_MAX:
-        for known in _known.values():  # in place: each version's reader has its own
-            known.one.clear()
-            known.several.clear()
+    if sum([known.places_count for known in _known.values()]) + count > _KNOWN_MAX:
+        for known in _known.values():
+            known.clear()
     answer = OffsetCommitResponse()
     _outcome_of(body.topics[0], answer)
     (done,) = encoder(OffsetCommitResponse, version)(answer)
     assert type(done) is bytes, "there are no slices of files in it"
-    known = _known.setdefault(version, _Known())
-    (known.one if count == 1 else known.several)[head] = Usual(body, topic, done)
+    _known.setdefault(version, _Known()).add(head, Usual(body, topic, done))
 
 
 def _outcome_of(
@@ -380,16 +388,16 @@ def _go_on(
     request: Request[OffsetCommitRequest],
 ) -> Reply | Parked:
     """As `handle`, where `quick` has asked the shard already."""
-    usual, offsets, leader_epochs = body
-    request.body = usual.body(offsets, leader_epochs)
-    return when_replied(asked, partial(_told, usual, context, request), write_deadline_s(context))
+    return when_replied(asked, partial(_told, body, context, request), write_deadline_s(context))
 
 
 def _told(
-    usual: Usual, context: Context, request: Request[OffsetCommitRequest], replied: _Replied
+    body: _UsualBody, context: Context, request: Request[OffsetCommitRequest], replied: _Replied
 ) -> Reply:
+    usual, offsets, leader_epochs = body
     if replied is _NO_ERROR:
         return Reply(usual.done)
+    request.body = usual.body(offsets, leader_epochs)
     answer = OffsetCommitResponse()
     responses = _outcome_of(request.body.topics[0], answer)
     return _committed(context, request, answer, responses, usual.place.topic, replied)

@@ -52,12 +52,11 @@ def nothing_known() -> Iterator[None]:
 
 def forget() -> None:
     for known in offset_commit._known.values():
-        known.one.clear()
-        known.several.clear()
+        known.clear()
 
 
 def known_count() -> int:
-    return sum(known.places_count() for known in offset_commit._known.values())
+    return sum(known.places_count for known in offset_commit._known.values())
 
 
 class Session:
