@@ -21,6 +21,7 @@ from ottla.records.builder import build_batch
 from ottla.records.control import ControlType, end_marker_of
 from ottla.records.reader import Record
 from ottla.storage.findings import Case
+from ottla.storage.reading import aborted_between
 from ottla.testing.simcrash import crash_states
 from ottla.testing.simdisk import SimDisk
 from ottla.testing.simimage import folder_of
@@ -90,8 +91,7 @@ def judge(files: dict[str, bytes], other: bytes, flushed: int) -> Counter[str]:
         here, old, new = (within(one, group) for one in (found, BEFORE, AFTER))
         assert here in (old, new), group
         taken["new" if here == new else "old"] += 1
-    aborted = world.log.aborted_between(world.log.start, world.log.end)
-    assert isinstance(aborted, list)
+    aborted = aborted_between(world.log.segments, world.log.start, world.log.end)
     assert {one.last_offset for one in aborted} >= shown_aborts(found), "records taken back show"
     content = world.others()
     world.disk.kill()

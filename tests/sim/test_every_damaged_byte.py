@@ -27,7 +27,9 @@ from ottla.storage.aborted import Aborted
 from ottla.storage.checked import Cold
 from ottla.storage.checkpoints import CLEAN_MARKER, MetaProperties
 from ottla.storage.directory import LogDirectory
+from ottla.storage.index import NotResident
 from ottla.storage.log import Log
+from ottla.storage.reading import aborted_between
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import SimDisk
 from ottla.testing.simimage import files_below, folder_of
@@ -93,11 +95,14 @@ class World:
 
     def aborted(self, log: Log) -> list[Aborted]:
         """All that a reader of committed records is told to skip."""
-        while isinstance(found := log.aborted_between(Offset(0), log.end), Cold):
-            found.bring(self.disk)
+        while True:
+            try:
+                return aborted_between(log.segments, Offset(0), log.end)
+            except NotResident as missing:
+                cold = Cold(missing.slice())
+            cold.bring(self.disk)
             self.settle()
-            found.slice.release()
-        return found
+            cold.slice.release()
 
 
 def _end_of(raw: bytes) -> Offset:

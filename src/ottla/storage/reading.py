@@ -198,18 +198,7 @@ class Readable:
                     upper = segment.offset_bound(piece.position + piece.length)
                     upper = upper or (segment.end if after is None else after.base_offset)
                     break
-            return [] if upper is None else _aborted_between(segments, offset, upper)
-        except NotResident as missing:
-            return Cold(missing.slice())
-
-    def aborted_between(self, offset: Offset, upper: Offset) -> list[Aborted] | Cold:
-        """The transactions that were taken back and have a record or a marker in [offset, upper).
-
-        In the order of their markers, which may lie behind `upper`. Cold as in `read`.
-        """
-        at = max(bisect_right(self._bases, offset) - 1, 0)
-        try:
-            return _aborted_between(self.segments[at:], offset, upper)
+            return [] if upper is None else aborted_between(segments, offset, upper)
         except NotResident as missing:
             return Cold(missing.slice())
 
@@ -256,7 +245,11 @@ class Readable:
             return segment.lacking_header(missing)
 
 
-def _aborted_between(segments: list[Segment], offset: Offset, upper: Offset) -> list[Aborted]:
+def aborted_between(segments: Sequence[Segment], offset: Offset, upper: Offset) -> list[Aborted]:
+    """The transactions that were taken back and have a record or a marker in [offset, upper).
+
+    In the order of their markers, which may lie behind `upper`. Raises NotResident, DiskError.
+    """
     found: list[Aborted] = []
     for segment in segments:
         if segment.aborted is not None:

@@ -11,6 +11,7 @@ from ottla.core.ports import DiskError
 from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
 from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.storage.aborted import Aborted
+from ottla.storage.reading import aborted_between
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault
 
@@ -44,9 +45,7 @@ def abort(bench: Bench, pid: int = 7) -> Offset:
 
 
 def aborted(bench: Bench, offset: int = 0, upper: int = 1 << 60) -> list[Aborted]:
-    found = bench.log.aborted_between(Offset(offset), Offset(upper))
-    assert isinstance(found, list)
-    return found
+    return aborted_between(bench.log.segments, Offset(offset), Offset(upper))
 
 
 def test_an_abort_waits_until_its_segment_has_an_index(bench):

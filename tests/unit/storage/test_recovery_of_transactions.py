@@ -14,6 +14,7 @@ from ottla.storage.aborted import Aborted, AbortedIndex
 from ottla.storage.checkpoints import AbortedSeals
 from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
+from ottla.storage.reading import aborted_between
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
 
@@ -78,9 +79,7 @@ def stop(bench: Bench) -> int:
 
 
 def every_aborted(bench: Bench) -> list[Aborted]:
-    found = bench.log.aborted_between(Offset(0), Offset(1 << 60))
-    assert isinstance(found, list)
-    return found
+    return aborted_between(bench.log.segments, Offset(0), Offset(1 << 60))
 
 
 def opened(bench: Bench) -> list[tuple[int, int, int, int]]:
