@@ -173,6 +173,9 @@ class OsFile:
             written += count
 
     def _open_inline(self) -> int:
+        """On the loop, for an append to a file that had given up its descriptor: it has no way to
+        wait. To look up a name costs microseconds; where the directory is not in memory, a read of
+        the disk. Only logs past `file.descriptors.logs.max` that were idle meanwhile come here."""
         fd = self.open()
         self.used_lately = True
         self._files.trim()
