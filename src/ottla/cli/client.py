@@ -85,7 +85,7 @@ def admin_library() -> Any:
 
 def connect(bootstrap: str, settings: list[str]) -> Cluster:
     """A cluster that something answers for. Raises CommandError within 5 s if nothing does."""
-    extra = dict(_setting(text) for text in settings)
+    extra = dict(setting(text, "-X", "security.protocol=SSL") for text in settings)
     addresses = [address(part) for part in bootstrap.split(",") if part.strip()]
     if not addresses:
         raise BadInput("--bootstrap takes HOST:PORT, not nothing; try: --bootstrap 127.0.0.1:9092")
@@ -94,10 +94,11 @@ def connect(bootstrap: str, settings: list[str]) -> Cluster:
     return Cluster(bootstrap, extra)
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting(text: str, where: str, such_as: str = "retention.ms=86400000") -> tuple[str, str]:
+    """Name and value of KEY=VALUE. Raises BadInput, which says that `where` takes it."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise BadInput(f"-X takes KEY=VALUE, not {text!r}; try: -X security.protocol=SSL")
+        raise BadInput(f"{where} takes KEY=VALUE, not {text!r}; try: {where} {such_as}")
     return name.strip(), value.strip()
 
 

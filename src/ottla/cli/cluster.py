@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from ottla.cli.admin import connected, outcome
 from ottla.cli.client import PATIENCE_S, address
 from ottla.cli.render import counted, object_line, table
-from ottla.cli.topics import connected, outcome
 from ottla.host.terminal import BOLD, DIM, painted
 from ottla.protocol.apis import API_NAMES
 from ottla.protocol.client import ClientConnection

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+from ottla.cli.admin import connected, outcome
 from ottla.cli.client import (
     PATIENCE_S,
     Cluster,
@@ -23,7 +24,6 @@ from ottla.cli.client import (
 )
 from ottla.cli.errors import BadInput, CommandError, nearest
 from ottla.cli.render import counted, object_line, table, time_text
-from ottla.cli.topics import connected, outcome
 from ottla.cli.where import parse_start
 from ottla.host.terminal import BOLD, DIM, escaped, painted
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ottla.cli.client import PATIENCE_S, Cluster, admin_library, existing_topic
+from ottla.cli.admin import connected, outcome
+from ottla.cli.client import PATIENCE_S, Cluster, admin_library, existing_topic, setting
 from ottla.cli.errors import BadInput, nearest
 from ottla.cli.render import counted, object_line
-from ottla.cli.topics import connected, outcome, setting
 from ottla.host.terminal import DIM, painted
 
 if TYPE_CHECKING:

@@ -8,22 +8,23 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ottla.cli.admin import OPERATION_S, connected, outcome
 from ottla.cli.asking import Brokers
 from ottla.cli.client import (
     PATIENCE_S,
     Cluster,
     admin_library,
-    connect,
     existing_topic,
     library,
     metadata,
-    no_answer,
+    setting,
     wording,
 )
 from ottla.cli.errors import BadInput, CommandError, nearest
 from ottla.cli.open_transactions import Open, open_in
 from ottla.cli.render import counted, object_line
 from ottla.cli.render import table as lines_of
+from ottla.cli.topic_config import change
 from ottla.cli.transactions import fields, holding_line
 from ottla.host.terminal import BOLD, DIM, painted
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 Ends = dict[int, tuple[int | str, int | str]]
 Held = list[tuple[Open, int]]
 """Transactions that hold back readers, each with the records behind it."""
-OPERATION_S = 30.0
-"""How long the cluster may take to make or delete a topic."""
 
 
 def create(options: arguments.TopicCreate) -> int:
@@ -55,14 +54,6 @@ def create(options: arguments.TopicCreate) -> int:
     said = {"topic": options.name, "created": True}
     sys.stdout.write(object_line(said) if options.json else f"created {options.name}{count}\n")
     return 0
-
-
-def setting(text: str, where: str) -> tuple[str, str]:
-    """Name and value of KEY=VALUE. Raises BadInput, which says that `where` takes it."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise BadInput(f"{where} takes KEY=VALUE, not {text!r}; try: {where} retention.ms=86400000")
-    return name.strip(), value.strip()
 
 
 def show_names(options: arguments.TopicList) -> int:
@@ -181,8 +172,6 @@ def alter(options: arguments.TopicAlter) -> int:
             f"--partitions {now + 1}"
         )
     if config:
-        from ottla.cli.topic_config import change
-
         change(cluster, admin, options.name, config, [])
     if options.partitions is not None:
         new = admin_library().NewPartitions(options.name, options.partitions)
@@ -235,32 +224,3 @@ def delete(options: arguments.TopicDelete) -> int:
         said = {"topic": name, "deleted": True}
         sys.stdout.write(object_line(said) if options.json else f"deleted {name}\n")
     return 0
-
-
-def connected(options: arguments.Connection) -> tuple[Cluster, AdminClient]:
-    """The cluster that the options name. Raises CommandError if nothing answers there."""
-    cluster = connect(options.bootstrap, options.setting)
-    return cluster, cluster.admin()
-
-
-def outcome(cluster: Cluster, future: Any, hint: str = "ottla topic create --help") -> Any:
-    """Wait for one operation's result. What the request itself got wrong is bad input."""
-    kafka = library()
-    try:
-        return future.result(OPERATION_S + PATIENCE_S)
-    except kafka.KafkaException as error:
-        code = error.args[0].code()
-        sentence = no_answer(cluster, error).rstrip(".")
-        if code == kafka.KafkaError.TOPIC_ALREADY_EXISTS:
-            raise CommandError(
-                f"{sentence}; try: ottla topic describe, or delete it first"
-            ) from None
-        mistakes = {
-            kafka.KafkaError.TOPIC_EXCEPTION,
-            kafka.KafkaError.INVALID_CONFIG,
-            kafka.KafkaError.INVALID_PARTITIONS,
-            kafka.KafkaError.INVALID_REPLICATION_FACTOR,
-        }
-        if code in mistakes:
-            raise BadInput(f"{sentence}; try: {hint}") from None
-        raise CommandError(sentence) from None
