@@ -156,8 +156,8 @@ class Admin:
             found += self._on_loop(partial(stats.partitions, everyone[at : at + _AT_ONCE]))
             time.sleep(_REST_S)
         kept, lags_left = [], stats.LAGS_MAX
-        for shard in self._on_loop(self._context.groups.loaded_shards):
-            kept.append(self._on_loop(partial(stats.offsets, self._context, shard, lags_left)))
+        for shard in self._on_loop(context.groups.loaded_shards):
+            kept.append(self._on_loop(partial(stats.offsets, context, shard, lags_left)))
             lags_left -= len(kept[-1]["lag"])
         self._add_residency(found)
         head["broker"] |= {
@@ -166,7 +166,7 @@ class Admin:
         }
         return stats.whole(head, found, kept, self._ratios(found)) | {
             "process": self._process(),
-            "disk": _room(self._context.table.directory.path),
+            "disk": _room(context.table.directory.path),
         }
 
     def _add_residency(self, found: list[dict[str, Any]]) -> None:

@@ -153,9 +153,8 @@ class Listeners:
                 try:
                     sock = self._bind(family, host, port)
                 except OSError as error:
-                    if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                        raise CannotListen(_why(host, port, error)) from error
-                    if host not in ("::1", "::"):
+                    no_address = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+                    if not no_address or host not in ("::1", "::"):
                         raise CannotListen(_why(host, port, error)) from error
                     missing = error  # no IPv6 on this machine
                     continue
