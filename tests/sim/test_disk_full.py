@@ -30,6 +30,11 @@ class World:
         self.node.disk.room = Space(total, usable)
         self.node.advance(11)
 
+    def files(self, usable: int, files: int) -> None:
+        """The same of the files that can be made."""
+        self.node.disk.room = Space(100 * GIB, 50 * GIB, files, usable)
+        self.node.advance(11)
+
     def put(self) -> int:
         return put(self.node, batch(b"x")).error_code
 
@@ -53,6 +58,33 @@ def test_the_option_says_how_much_must_be_free() -> None:
     assert world.put() == 0
     world.room(999)
     assert world.put() == ErrorCode.KAFKA_STORAGE_ERROR
+
+
+@pytest.mark.parametrize(
+    ("given", "files", "least"),
+    [({}, 1 << 20, 1024), ({}, 2000, 100), ({}, 200, 64), ({"log_free_files_min": "7"}, 200, 7)],
+    ids=["1024", "a twentieth", "64", "as given"],
+)
+def test_where_few_files_can_be_made_produce_is_refused_as_well(
+    caplog: pytest.LogCaptureFixture, given: dict[str, str], files: int, least: int
+) -> None:
+    """Without an inode no segment is begun, and no start could write its checkpoints."""
+    world = World(**given)
+    world.files(least, files)
+    assert world.put() == 0
+    world.files(least - 1, files)
+    assert world.put() == ErrorCode.KAFKA_STORAGE_ERROR
+    assert f"has {least - 1} files (inodes) left, less than the {least} files" in caplog.text
+    assert "log.free.files.min" in caplog.text
+    world.files(least + least // 16, files)
+    assert world.put() == 0
+
+
+@pytest.mark.parametrize("files", [0, 1])
+def test_a_file_system_without_a_fixed_number_of_files_has_enough_of_them(files: int) -> None:
+    world = World()
+    world.files(0, files)
+    assert world.put() == 0
 
 
 def test_i33_nothing_is_appended_by_what_is_refused_and_reading_goes_on() -> None:

@@ -123,6 +123,17 @@ FREE_BYTES_MIN = Option(
     at_most=LONG_MAX,
     also=(-1,),
 )
+FREE_FILES_MIN = Option(
+    "log.free.files.min",
+    -1,
+    "While fewer files than this can still be made on the data directory's file system (inodes, "
+    "where their number is fixed), produce is refused in the same way: a start needs some, too. "
+    "-1: a twentieth of all, from 64 to 1024; 0: only when a file can't be made. ottla's own.",
+    live=True,
+    at_least=0,
+    at_most=LONG_MAX,
+    also=(-1,),
+)
 RETENTION_CHECK_MS = Option(
     "log.retention.check.interval.ms",
     300_000,

@@ -192,10 +192,13 @@ Step: TypeAlias = (
 
 
 class Space(NamedTuple):
-    """Bytes of a file system: all, and those that we may still use."""
+    """Bytes and files of a file system: all, and those that we may still use."""
 
     total: int
     usable: int
+    files: int = 0
+    """0 where their number is not fixed."""
+    files_usable: int = 0
 
 
 class Disk(Protocol):

@@ -515,7 +515,8 @@ def _space(path: str) -> Space:
         found = os.statvfs(path)
     except OSError as error:
         raise DiskError("ask for the space of", path, error) from error
-    return Space(found.f_frsize * found.f_blocks, found.f_frsize * found.f_bavail)
+    size = found.f_frsize
+    return Space(size * found.f_blocks, size * found.f_bavail, found.f_files, found.f_favail)
 
 
 def _fsync_directory(path: str) -> None:

@@ -30,6 +30,9 @@ _EVERY_S_MIN, _EVERY_S_MAX = 0.1, 10.0
 _EVERY_S_LITTLE = 0.5
 _BYTES_PER_S_MAX = 2 << 30
 """What the fastest disks take: the less room there is, the sooner it is asked for again."""
+_FILES_PER_S_MAX = 1 << 12
+_FILES_DEFAULT_MIN, _FILES_DEFAULT_MAX = 1 << 6, 1 << 10
+"""A segment takes four, and the fastest disks begin some within the shortest time between looks."""
 
 
 class Room:
@@ -81,6 +84,17 @@ class Room:
             least = max(least, min(_AFTER_FULL, total // _DEFAULT_SHARE))
         return least + least // 16 if self.little else least
 
+    def files_threshold(self, files: int) -> int:
+        """As `threshold`, of the files that can be made; 0 where their number is not fixed."""
+        given = self._config[options.FREE_FILES_MIN]
+        if files <= (_FILES_DEFAULT_MIN if given < 0 else 0):
+            return 0  # some file systems make up a small number
+        usual = max(_FILES_DEFAULT_MIN, min(_FILES_DEFAULT_MAX, files // _DEFAULT_SHARE))
+        least = usual if given < 0 else given
+        if self._full:
+            least = max(least, _FILES_DEFAULT_MIN)
+        return least + least // 16 if self.little else least
+
     def _ask(self) -> None:
         if self._asking:
             return
@@ -104,16 +118,22 @@ class Room:
         asked.then(answered)
 
     def _take(self, space: Space) -> None:
-        threshold = self.threshold(space.total)
-        if (space.usable < threshold) is not self.little:
+        threshold, files_threshold = self.threshold(space.total), self.files_threshold(space.files)
+        few_files = space.files_usable < files_threshold
+        if (space.usable < threshold or few_files) is not self.little:
             self.little = not self.little
-            self._tell(space, threshold)
+            if self.little:
+                self._tell_little(space, files_threshold if few_files else threshold, few_files)
+            else:
+                self._tell_enough(space)
             self._full = self._full and self.little
             self._changed(self.little)
         if self.little:
             self._later(_EVERY_S_LITTLE)
         else:
             left_s = (space.usable - threshold) / _BYTES_PER_S_MAX
+            if files_threshold:
+                left_s = min(left_s, (space.files_usable - files_threshold) / _FILES_PER_S_MAX)
             self._later(min(max(left_s, _EVERY_S_MIN), _EVERY_S_MAX))
 
     def _later(self, delay_s: float) -> None:
@@ -125,27 +145,36 @@ class Room:
 
         self._timers.after(delay_s, due)
 
-    def _tell(self, space: Space, threshold: int) -> None:
-        fields = {"event": "disk-full" if self.little else "disk-room", "usable": space.usable}
-        if self.little:
-            _log.error(
-                "little room: the file system of %s has %s left, less than the %s that are to be "
-                "free (log.free.bytes.min). Produce is refused with KAFKA_STORAGE_ERROR, which "
-                "clients retry; reading, commits and deletions go on. Delete topics or records, "
-                "shorten retention, or make the file system larger: produce is taken again by "
-                "itself",
-                self._path,
+    def _tell_little(self, space: Space, threshold: int, few_files: bool) -> None:
+        if few_files:
+            left, wanted = f"{space.files_usable} files (inodes)", f"{threshold} files"
+            option = options.FREE_FILES_MIN.name
+        else:
+            left, wanted, option = (
                 _size(space.usable),
                 _size(threshold),
-                extra={"fields": fields},
+                options.FREE_BYTES_MIN.name,
             )
-        else:
-            _log.warning(
-                "the file system of %s has %s again: produce is taken",
-                self._path,
-                _size(space.usable),
-                extra={"fields": fields},
-            )
+        _log.error(
+            "little room: the file system of %s has %s left, less than the %s that are to be "
+            "free (%s). Produce is refused with KAFKA_STORAGE_ERROR, which "
+            "clients retry; reading, commits and deletions go on. Delete topics or records, "
+            "shorten retention, or make the file system larger: produce is taken again by "
+            "itself",
+            self._path,
+            left,
+            wanted,
+            option,
+            extra={"fields": {"event": "disk-full", "usable": space.usable}},
+        )
+
+    def _tell_enough(self, space: Space) -> None:
+        _log.warning(
+            "the file system of %s has %s again: produce is taken",
+            self._path,
+            _size(space.usable),
+            extra={"fields": {"event": "disk-room", "usable": space.usable}},
+        )
 
 
 def _size(count: int) -> str:
