@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.render import object_line
@@ -126,15 +126,26 @@ def _print_table(rows: Sequence[Sequence[str]], explanation: str) -> None:
         sys.stdout.write(explanation + "\n")
 
 
+class _Figure(Protocol):
+    def as_json(self) -> dict[str, Any]: ...
+
+
+def _report(
+    as_json: bool, found: Iterable[_Figure], rows: Sequence[Sequence[str]], explanation: str
+) -> None:
+    """Figures, one object a line, or the same as a table."""
+    if as_json:
+        sys.stdout.write("".join(object_line(one.as_json()) for one in found))
+    else:
+        _print_table(rows, explanation)
+
+
 def codec(options: arguments.BenchCodec) -> int:
     """`ottla bench codec`."""
     from ottla.bench import codec as measured
 
     timings = measured.timings(options.rounds)
-    if options.json:
-        sys.stdout.write("".join(object_line(one.as_json()) for one in timings))
-    else:
-        _print_table(measured.rows(timings), measured.EXPLANATION)
+    _report(options.json, timings, measured.rows(timings), measured.EXPLANATION)
     return 0
 
 
@@ -143,10 +154,7 @@ def compact(options: arguments.BenchCompact) -> int:
     from ottla.bench import compacting as measured
 
     timings = list(measured.measure(options.size_mib, options.rounds))
-    if options.json:
-        sys.stdout.write("".join(object_line(one.as_json()) for one in timings))
-    else:
-        _print_table(measured.rows(timings), measured.EXPLANATION)
+    _report(options.json, timings, measured.rows(timings), measured.EXPLANATION)
     return 0
 
 
@@ -158,10 +166,7 @@ def start(options: arguments.BenchStart) -> int:
     with explained():
         timings = measured.measure(options.rounds, saying)
     saying.clear()
-    if options.json:
-        sys.stdout.write("".join(object_line(one.as_json()) for one in timings))
-    else:
-        _print_table(measured.rows(timings), measured.EXPLANATION)
+    _report(options.json, timings, measured.rows(timings), measured.EXPLANATION)
     return 0
 
 
@@ -179,10 +184,7 @@ def idle(options: arguments.BenchIdle) -> int:
             saying,
         )
     saying.clear()
-    if options.json:
-        sys.stdout.write("".join(object_line(one.as_json()) for one in found))
-    else:
-        _print_table(measured.rows(found), "")
+    _report(options.json, found, measured.rows(found), "")
     return 0
 
 
