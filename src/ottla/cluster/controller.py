@@ -39,7 +39,7 @@ from ottla.cluster.view import ClusterView
 from ottla.core import options
 from ottla.core.config import Config
 from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId
-from ottla.core.pending import Pending, completed
+from ottla.core.pending import Pending, completed, when_all
 from ottla.core.value import Value
 from ottla.protocol.errors import ErrorCode
 
@@ -505,16 +505,6 @@ def _unchanged(key: str, snapshot: Snapshot) -> Compare:
 def _together(pendings: Sequence[Pending[T]]) -> Pending[list[T]]:
     """All the results, once the last is there."""
     everything: Pending[list[T]] = Pending()
-    missing = len(pendings)
-    if missing == 0:
-        everything.complete([])
-
-    def one_more() -> None:
-        nonlocal missing
-        missing -= 1
-        if missing == 0:
-            everything.complete([pending.result() for pending in pendings])
-
-    for pending in pendings:
-        pending.then(one_more)
+    done = when_all(pendings)
+    done.then(lambda: everything.complete([pending.result() for pending in pendings]))
     return everything
