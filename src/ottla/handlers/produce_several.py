@@ -178,10 +178,11 @@ def _append(
             end = Offset(offset + batch.last_offset_delta + 1)
             ends.append((len(told), partition, end))
         told.append(_pack_outcome(partition.key.partition, error, offset, time, start))
-    committing = [partition.committed(end) for _, partition, end in ends]
-    waiting = [pending for pending in committing if pending is not None]
-    if waiting:
-        return partial(_wait, told, ends, waiting)
+    if ends:
+        committing = [partition.committed(end) for _, partition, end in ends]
+        waiting = [pending for pending in committing if pending is not None]
+        if waiting:
+            return partial(_wait, told, ends, waiting)
     return _encode(version, body.topic_data, told)
 
 

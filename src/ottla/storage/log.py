@@ -360,9 +360,10 @@ class Log(Readable):
             self.rounds.dirty(self)
             if under_os and settings.flush_ms < 1 << 40:
                 self.rounds.request_after(self, settings.flush_ms / 1000)
-        reserve = segment.reservation(settings.segment_bytes)
-        if reserve is not None:
-            self._reserve(segment.log, *reserve)
+        if segment.size >= segment.reserve_at:
+            reserve = segment.reservation(settings.segment_bytes)
+            if reserve is not None:
+                self._reserve(segment.log, *reserve)
         return base_offset
 
     def prepare_abort(

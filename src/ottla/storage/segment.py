@@ -105,6 +105,7 @@ class Segment:
         "max_timestamp_offset",
         "offsets",
         "on_damage",
+        "reserve_at",
         "size",
         "spans",
         "times",
@@ -141,6 +142,8 @@ class Segment:
         self._since_entry = 0
         self._written_from = 0
         self._reserved = 0
+        self.reserve_at = _RESERVE_FROM
+        """The size from which on there is more to reserve."""
         # Where the last reads began and ended: a consumer that goes on, or comes again, needs no
         # index. Bounded. An entry can't be wrong: it is the boundary between two batches that a
         # scan has seen, or the end of what was written then, and neither moves, for a segment only
@@ -161,6 +164,7 @@ class Segment:
         except DiskError:
             self.torn = True
             self._reserved = position
+            self.reserve_at = max(position, _RESERVE_FROM)
             self.log.truncate(position)
             self.torn = False
             raise
@@ -169,6 +173,7 @@ class Segment:
     def note(self, batch: BatchView, position: int, index_interval: int) -> None:
         """Account for the batch at `position`, the end so far. Recovery's rebuild is this too."""
         last_offset = batch.base_offset + batch.last_offset_delta
+        length = batch.length
         timestamp = batch.max_timestamp
         if timestamp > self.max_timestamp:
             self.max_timestamp = timestamp
@@ -177,11 +182,12 @@ class Segment:
             self.offsets.add(last_offset - self.base_offset, position)
             self._note_time()
             self._since_entry = 0
-        self._since_entry += batch.length
+        self._since_entry += length
         if position == 0:
             self.first_timestamp = timestamp
-        self.size = position + batch.length
-        self.end = Offset(last_offset + 1)
+        self.size = position + length
+        # Not by a call of `Offset`, which takes longer than the sum.
+        self.end = last_offset + 1  # type: ignore[assignment]
 
     def _note_time(self) -> None:
         last = self.times.last
@@ -210,19 +216,20 @@ class Segment:
         last = self.offsets.last
         self._since_entry = self.size - (0 if last is None else last[1])
         self._written_from = self._reserved = self.size
+        self.reserve_at = max(self.size, _RESERVE_FROM)
         self.checked_from = self.size
         self.checked_end = self.end
 
     def reservation(self, segment_bytes: int) -> tuple[int, int] | None:
         """(position, length) to reserve now, if it is time for more. In steps that double."""
         size = self.size
-        if size < _RESERVE_FROM or size < self._reserved:
+        if size < self.reserve_at:
             return None
         step = min(max(1 << 20, 1 << (size.bit_length() - 1)), _RESERVE_MAX, segment_bytes - size)
         if step <= 0:
-            self._reserved = POSITION_MAX
+            self._reserved = self.reserve_at = POSITION_MAX
             return None
-        self._reserved = size + step
+        self._reserved = self.reserve_at = size + step
         return size, step
 
     def seal(self) -> None:
@@ -235,6 +242,7 @@ class Segment:
         if self._reserved > self.size:
             self.log.truncate(self.size)
             self._reserved = self.size
+            self.reserve_at = max(self.size, _RESERVE_FROM)
 
     def write_indexes(self) -> None:
         """Write out what gathers in memory: a crash would take it, and a start read more for it."""

@@ -173,6 +173,25 @@ def test_segments_are_closed_earlier_by_a_chance_of_their_own():
     assert 0 < rolls_at(segment_jitter_ms=10**9) <= 1010
 
 
+def test_what_was_reserved_and_given_back_is_reserved_anew(monkeypatch) -> None:
+    bench = Bench("os", LogSettings(segment_bytes=16 << 20))
+    steps: list[tuple[int, int]] = []
+    perform = bench.disk.perform
+
+    def noted(asked):
+        steps.extend((one.position, one.length) for one in asked if isinstance(one, ReserveSpace))
+        return perform(asked)
+
+    monkeypatch.setattr(bench.disk, "perform", noted)
+    size = make_batch(size=1 << 19).length
+    for _ in range(9):
+        bench.append(make_batch(size=1 << 19))
+    assert steps == [(2 * size, 1 << 20), (4 * size, 2 << 20), (8 * size, 4 << 20)]
+    bench.log.segments[0].seal()  # as for a roll that then fails: the segment goes on
+    bench.append(make_batch(size=1 << 19))
+    assert steps[3:] == [(10 * size, 4 << 20)]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
