@@ -37,6 +37,8 @@ class Client:
         self.told: set[tuple[str, int]] | None = None
         """What it shall own, while it has not got there."""
         self.heard_ms = 0
+        self.until_ms: int | None = None
+        """By when it must have given up what it shall not have, or have joined again."""
         self.is_alive = True
         self.says_all = False
         """As clients do after an answer that did not come."""
@@ -68,16 +70,21 @@ class Client:
         told = given(answer)
         if told is not None:
             self.told = {(topic, number) for topic, numbers in told.items() for number in numbers}
-            self.owned |= set() if self.owned - self.told else self.told
+            if self.owned - self.told:
+                self.until_ms = self.until_ms or now_ms + REBALANCE_MS
+            else:
+                self.owned |= self.told
+                self.until_ms = None
 
     def revoke(self) -> None:
         """Give up what it shall not have, then take what it shall."""
         if self.told is not None:
             self.owned &= self.told
             self.owned |= self.told
+            self.until_ms = None
 
     def drop(self) -> None:
-        self.epoch, self.owned, self.told = 0, set(), None
+        self.epoch, self.owned, self.told, self.until_ms = 0, set(), None, None
 
 
 class ClassicClient(Client):
@@ -87,8 +94,6 @@ class ClassicClient(Client):
     def __init__(self, name: str, topics: tuple[str, ...]) -> None:
         super().__init__(name, topics, None)
         self.is_to_join = True
-        self.until_ms: int | None = None
-        """By when it must have joined again."""
 
     def turn(self, world: Mixed) -> None:
         """A heartbeat, or where it must another join and what comes of that."""
@@ -131,7 +136,7 @@ class ClassicClient(Client):
 
     def drop(self) -> None:
         super().drop()
-        self.is_to_join, self.until_ms = True, None
+        self.is_to_join = True
 
 
 class ConsumerGroups(RuleBasedStateMachine):
@@ -141,7 +146,7 @@ class ConsumerGroups(RuleBasedStateMachine):
         super().__init__()
         self.world = Mixed({"t": 4, "u": 3}, group_consumer_migration_policy="upgrade")
         self.all: list[Client] = []
-        self.late: list[tuple[str, int, dict]] = []
+        self.late: list[tuple[Client, int, dict]] = []
         self.count = 0
 
     # --- members ---------------------------------------------------------------------------
@@ -221,13 +226,16 @@ class ConsumerGroups(RuleBasedStateMachine):
         One that joins is not sent twice by a client that could be told of its epoch meanwhile.
         """
         if client.is_alive and client.epoch and not isinstance(client, ClassicClient):
-            self.late.append((client.name, client.epoch, client.request()))
+            self.late.append((client, client.epoch, client.request()))
 
     @rule()
     def deliver_late(self):
+        """Its answer comes to nobody. Who gets none says all with the next heartbeat: else nothing
+        would tell it what it was given without a new epoch, here and with Kafka."""
         if self.late:
-            name, epoch, fields = self.late.pop(0)
-            self.world.beat(name, epoch, **fields)
+            client, epoch, fields = self.late.pop(0)
+            self.world.beat(client.name, epoch, **fields)
+            client.says_all = True
 
     def send(self, client: Client, **fields):
         if isinstance(client, ClassicClient):
@@ -266,8 +274,7 @@ class ConsumerGroups(RuleBasedStateMachine):
     def give_up_what_nobody_confirms(self):
         """A client that wasn't answered for a session, or did not give up in time, stops."""
         for client in self.all:
-            until_ms = client.until_ms if isinstance(client, ClassicClient) else None
-            late = until_ms is not None and self.world.clock.ms >= until_ms
+            late = client.until_ms is not None and self.world.clock.ms >= client.until_ms
             if late or self.world.clock.ms - client.heard_ms >= REBALANCE_MS:
                 client.drop()
 
