@@ -313,23 +313,26 @@ class History:
         return [value for value in VALUES if int(value) % OUTPUTS == number]
 
     def read(self, number: int) -> list[bytes]:
-        """Every committed value, as a consumer sorts out what it was sent."""
-        call = self.node.connect().ask(
-            fetch(Want(0, "out", number), isolation_level=1, max_bytes=1 << 24), 12
-        )
-        self.node.settle()
-        (part,) = fetched(call)
-        aborted = sorted((one.first_offset, one.producer_id) for one in part.aborted_transactions)
-        skipped: set[int] = set()
-        found: list[bytes] = []
-        for one in batches(part):
-            while aborted and aborted[0][0] <= one.base_offset:
-                skipped.add(aborted.pop(0)[1])
-            if one.is_control:
-                skipped.discard(one.producer_id)
-            elif one.producer_id not in skipped:
-                found += [value or b"" for _, value in pairs_of(one)]
-        return found
+        return read_committed(self.node, "out", number)
+
+
+def read_committed(node: SimNode, topic: str, number: int) -> list[bytes]:
+    """Every committed value, as a consumer sorts out what it was sent."""
+    wanted = fetch(Want(0, topic, number), isolation_level=1, max_bytes=1 << 24)
+    call = node.connect().ask(wanted, 12)
+    node.settle()
+    (part,) = fetched(call)
+    aborted = sorted((one.first_offset, one.producer_id) for one in part.aborted_transactions)
+    skipped: set[int] = set()
+    found: list[bytes] = []
+    for one in batches(part):
+        while aborted and aborted[0][0] <= one.base_offset:
+            skipped.add(aborted.pop(0)[1])
+        if one.is_control:
+            skipped.discard(one.producer_id)
+        elif one.producer_id not in skipped:
+            found += [value or b"" for _, value in pairs_of(one)]
+    return found
 
 
 def run_history(seed: int, *, watchful: bool = False) -> Counter[str]:

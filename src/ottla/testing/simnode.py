@@ -413,6 +413,9 @@ class SimNode:
     def stop(self) -> None:
         """A clean stop, and a start. Raises DiskError."""
         self.settle()
+        self.context.groups.stop()
+        self.context.transactions.stop()
+        self.settle()
         self._end()
         self.disk.on_loop = False
         self.directory.stop(broker_epoch=1)
