@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ottla.handlers import add_partitions_to_txn, end_txn
+from ottla.protocol.codec import CodecError, decoder, encoder
 from ottla.protocol.messages.add_partitions_to_txn import (
     AddPartitionsToTxnRequest,
     AddPartitionsToTxnTopic,
@@ -212,3 +213,53 @@ def test_i44_names_that_can_be_none_are_not_kept_however_long_they_are():
     finally:
         tracemalloc.stop()
     assert kept < 1_000_000
+
+
+def add_request(version: int, number: int, topics: list[AddPartitionsToTxnTopic]) -> bytes:
+    request = AddPartitionsToTxnRequest(
+        v3_and_below_transactional_id=f"x{number:06}",
+        v3_and_below_producer_id=7,
+        v3_and_below_producer_epoch=1,
+        v3_and_below_topics=topics,
+    )
+    (whole,) = encoder(AddPartitionsToTxnRequest, version)(request)
+    assert type(whole) is bytes
+    return whole
+
+
+@pytest.mark.parametrize("version", range(4))
+def test_a_request_that_is_another_by_any_byte_is_not_taken_for_what_is_remembered(
+    version: int,
+) -> None:
+    whole = add_request(version, 1, [AddPartitionsToTxnTopic(name="t", partitions=[0, 1])])
+    changed = [whole, whole + b"\0", *(whole[:end] for end in range(len(whole)))]
+    for at in range(len(whole)):
+        changed += [whole[:at] + bytes((byte,)) + whole[at + 1 :] for byte in (0, 1, 2, 3, 0xFF)]
+        changed += [whole[:at] + whole[at + 1 :], whole[:at] + b"\1" + whole[at:]]
+    own = add_partitions_to_txn.reader(version)
+    general = decoder(AddPartitionsToTxnRequest, version)
+    for one in changed + changed:  # also each when it is known
+        view = memoryview(b"head" + one)
+        try:
+            expected = general(view, 4)
+        except CodecError:
+            with pytest.raises(CodecError):
+                own(view, 4)
+        else:
+            assert own(view, 4) == expected
+    assert own(memoryview(whole), 0)[0] is own(memoryview(whole), 0)[0], "nothing is remembered"
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_i44_requests_of_many_topics_are_not_remembered(version: int) -> None:
+    read = add_partitions_to_txn.reader(version)
+    many = [AddPartitionsToTxnTopic(name="", partitions=[])] * (150 if version == 3 else 75)
+    requests = [add_request(version, number, many) for number in range(60)]
+    tracemalloc.start()
+    try:
+        for one in requests:
+            assert len(read(memoryview(one), 0)[0].v3_and_below_topics) == len(many)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2_000 * len(requests)
