@@ -8,17 +8,12 @@ reason where Apache Kafka is not set up; the two tests of completeness run every
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import NamedTuple
 
 import pytest
 
 from ottla.handlers.registry import APIS
-from tests import reference
 from tests.oracle.answers import (
     admin_cases,
     consumer_cases,
@@ -33,8 +28,8 @@ from tests.oracle.answers import (
 )
 from tests.oracle.answers.allowed import ALLOWED
 from tests.oracle.answers.case import CASES, Case
-from tests.oracle.answers.peer import TIMED_OUT, Peer, differences, ordered
-from tests.processes import Broker, RunningBroker, free_port
+from tests.oracle.answers.peer import TIMED_OUT, differences, ordered
+from tests.oracle.pair import Peers, both
 
 MODULES = (
     admin_cases,
@@ -83,43 +78,13 @@ ROWS: dict[int, set[int]] = {
     69: {98},
 }
 
-# As Apache Kafka's own of the reference, so that defaults are the same.
-OPTIONS = (
-    "num.partitions=4",
-    "log.segment.bytes=268435456",
-    "log.retention.hours=24",
-    "min.insync.replicas=1",
-    "default.replication.factor=1",
-)
-
-
-class Peers(NamedTuple):
-    kafka: Peer
-    ottla: Peer
-
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
-    """Both brokers with node id 0, each on its own, empty directory."""
-    folder = tmp_path_factory.mktemp("answers")
-    given = os.environ.get("OTTLA_ANSWERS_KAFKA")  # a running one, for who writes cases
-    running = os.environ.get("OTTLA_TEST_BOOTSTRAP")
-    ours = RunningBroker(running) if running else Broker(folder / "ottla", *OPTIONS)
-    port = free_port()
-    settings = ("node.id=0", f"controller.quorum.voters=0@127.0.0.1:{port + 1}")
-    with ExitStack() as both:
-        if given is None:
-            kafka = both.enter_context(reference.started(folder / "kafka", *settings, port=port))
-            given = kafka.bootstrap
-        broker = both.enter_context(ours)
-        peers = Peers(Peer("kafka", given), Peer("ottla", broker.bootstrap))
+    with both(tmp_path_factory.mktemp("answers")) as peers:
         for peer in peers:
             peer.fill_store()
         yield peers
-        for peer in peers:
-            peer.close()
-    # An index for each partition, 20 MiB each: too much to keep for the next runs.
-    shutil.rmtree(folder / "kafka", ignore_errors=True)
 
 
 _used: Counter[str] = Counter()
