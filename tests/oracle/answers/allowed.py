@@ -272,6 +272,45 @@ ALLOWED: tuple[Allowed, ...] = (
         "*ted.error_code *ted.producer_id *ted.producer_epoch",
     ),
     Allowed(
+        "refused-batches-leave-nothing",
+        "A batch of a transaction that was refused, or came again, sets no bound to the sequences "
+        "of later ones: Kafka remembers the least one that it saw until the transaction begins or "
+        "ends in that partition, also of a stranger; and keeps to the rules of the first version.",
+        "Produce-*-after-a-refused-one-*",
+        WHOLE,
+    ),
+    Allowed(
+        "headers-come-first",
+        "A batch that its header shows to be unsound is refused before its transaction is looked "
+        "at; Kafka asks the coordinator first, and may begin a transaction with it.",
+        "Produce-*-not-in-the-transaction-and-without-a-sequence",
+        WHOLE,
+    ),
+    Allowed(
+        "refused-markers-end-it-too",
+        "A partition that refuses a marker, since it has seen a later epoch or a later coordinator, "
+        "has nothing left to do: the transaction completes. In Kafka it is being ended until its "
+        "coordinator starts anew, and its producer waits.",
+        "EndTxn-*-after-a-marker-of-a-later-epoch",
+        "*transaction_state *producer_epoch *topics*",
+    ),
+    Allowed(
+        "stable-is-not-before-the-start",
+        "The last stable offset is never below the start of the log; in Kafka it is, where "
+        "DeleteRecords has cut a batch of an open transaction.",
+        "Fetch-*-stable-where-a-batch-of-an-open-transaction-was-cut",
+        "*.offset *last_stable_offset",
+        0,
+        1,
+    ),
+    Allowed(
+        "the-greatest-time-that-is-there",
+        "ListOffsets by the greatest timestamp tells of records that are there; Kafka also of what "
+        "DeleteRecords has taken away, as long as its segment is there.",
+        "ListOffsets-*-the-greatest-time-is-of-what-was-deleted",
+        "*.offset *.timestamp",
+    ),
+    Allowed(
         "no-transactions-are-answered",
         "AddPartitionsToTxn for no transaction at all is answered with nothing; Kafka never "
         "answers, and nothing behind it on the connection.",

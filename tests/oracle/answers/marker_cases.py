@@ -6,6 +6,7 @@ Producer ids have names of their own, and records are told by their size: they h
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ottla.protocol.messages.list_offsets import (
@@ -29,11 +30,11 @@ from ottla.records.builder import build_batch
 from ottla.records.reader import Record
 from tests.oracle.answers.batches import NOW_MS
 from tests.oracle.answers.case import each, error, success
-from tests.oracle.answers.data_cases import BY_ID, batch, fetch, produce, producers_of
+from tests.oracle.answers.data_cases import BY_ID, batch, delete, fetch, produce, producers_of
 from tests.oracle.answers.peer import Peer
-from tests.oracle.answers.txn_cases import STRANGER, Producer, begun
+from tests.oracle.answers.txn_cases import STRANGER, Producer, begun, describe
 
-PRODUCE, FETCH, LIST_OFFSETS, WRITE_MARKERS, DESCRIBE_PRODUCERS = 0, 1, 2, 27, 61
+PRODUCE, FETCH, LIST_OFFSETS, END, WRITE_MARKERS, DESCRIBE_PRODUCERS = 0, 1, 2, 26, 27, 61
 ADDS = 12
 """From this version of Produce on a batch adds its partition to the transaction (KIP-890)."""
 
@@ -191,6 +192,21 @@ def h115_over_an_open_transaction_with_an_epoch(peer: Peer, version: int, given:
     return answers
 
 
+@error(END, 3, 5)
+def after_a_marker_of_a_later_epoch(peer: Peer, version: int) -> Any:
+    """By an admin, so that the partition refuses the coordinator's own."""
+    topic, producer = peer.topic(), begun(peer)
+    send(producer, topic, 0, 12)
+    mark(peer, 2, marker(producer.id, producer.epoch + 2, (topic, 0), transaction_version=2))
+    answer = producer.end(version)
+    rests = time.monotonic() + 3
+    while (told := describe(peer, [producer.name])[0])["transaction_state"] != "CompleteCommit":
+        if time.monotonic() > rests:
+            break
+    told["producer_id"] = "its"
+    return [answer["error_code"], told]
+
+
 @error(WRITE_MARKERS, 2)
 def h115_a_marker_again_over_the_next_transaction(peer: Peer, version: int) -> Any:
     topic, producer = peer.topic(), begun(peer)
@@ -284,6 +300,28 @@ def out_of_sequence(peer: Peer, version: int) -> Any:
     return [first, *(send(producer, topic, at, version) for at in (follows, follows + 5, follows))]
 
 
+@error(PRODUCE, 11, 12)
+def after_a_refused_one_that_claimed_a_later_epoch(peer: Peer, version: int) -> Any:
+    topic, producer = peer.topic(), begun(peer)
+    enter(producer, topic, version)
+    sent = [send(producer, topic, 0, version)]
+    sent.append(send(producer, topic, 0, version, epoch=producer.epoch + 2))
+    return [*sent, send(producer, topic, 1, version)]
+
+
+@error(PRODUCE, 12)
+def after_a_refused_one_of_an_older_version(peer: Peer, version: int) -> Any:
+    topic, zombie = peer.topic(), begun(peer)
+    producer = begun(peer)
+    return [send(zombie, topic, 0, 11), send(producer, topic, 1, version)]
+
+
+@error(PRODUCE, 11)
+def not_in_the_transaction_and_without_a_sequence(peer: Peer, version: int) -> Any:
+    topic, producer = peer.topic(), begun(peer)
+    return send(producer, topic, -1, version)
+
+
 @error(PRODUCE, 9, 12, 13)
 def two_producers_in_one_request(peer: Peer, version: int) -> Any:
     one, two = begun(peer, "-one"), begun(peer, "-two")
@@ -330,6 +368,26 @@ def committed_records_beside_open_and_aborted_ones(peer: Peer, version: int) -> 
     for offset in range(11):
         answers.append(both(peer, topic, version, offset, *known))
     return answers
+
+
+@error(FETCH, 12)
+def stable_where_a_batch_of_an_open_transaction_was_cut(peer: Peer, version: int) -> Any:
+    topic, producer = peer.topic(), begun(peer)
+    send(producer, topic, 0, 12, 3)
+    return [
+        delete(peer, topic, 2, (0, 1)),
+        ends(peer, topic),
+        both(peer, topic, version, 1, producer),
+    ]
+
+
+@error(LIST_OFFSETS, 7, 11)
+def the_greatest_time_is_of_what_was_deleted(peer: Peer, version: int) -> Any:
+    topic = peer.topic()
+    for timestamp in (NOW_MS + 10, NOW_MS):
+        produce(peer, topic, batch(1, timestamp=timestamp), 9)
+    told = [ends(peer, topic, version, -3), delete(peer, topic, 2, (0, 1))]
+    return [*told, ends(peer, topic, version, -3)]
 
 
 @success(LIST_OFFSETS)
