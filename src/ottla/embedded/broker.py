@@ -41,7 +41,7 @@ from ottla.embedded.records import (
     partition_for,
     unpack,
 )
-from ottla.embedded.running import Running
+from ottla.embedded.running import NOT_RUNNING, Running
 from ottla.protocol.errors import ErrorCode
 
 T = TypeVar("T")
@@ -448,14 +448,14 @@ class Broker:
     def _now_running(self) -> Running:
         running = self._running
         if running is None:
-            raise RuntimeError("the broker is not running: use it within its `with` block")
+            raise RuntimeError(NOT_RUNNING)
         running.check()
         return running
 
     def _inside(self) -> Inside:
         running = self._now_running()
         if running.inside is None or running.ended.done():
-            raise RuntimeError("the broker is not running: use it within its `with` block")
+            raise RuntimeError(NOT_RUNNING)
         return running.inside
 
     def _do(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:

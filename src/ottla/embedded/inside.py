@@ -25,6 +25,7 @@ from ottla.handlers.registry import API, Api
 from ottla.handlers.reply import Parked
 from ottla.handlers.timelines import timeline_of
 from ottla.protocol.errors import ErrorCode
+from ottla.replication.partition import Partition
 
 BY_NAME_UNTIL = 12
 """The last version of Produce and Fetch that names topics; later ones have their ids."""
@@ -132,11 +133,8 @@ class Inside:
     async def offsets(self, topic: str, partitions: Iterable[int]) -> dict[int, Offsets]:
         found = {}
         for number in partitions:
-            partition = self.context.table.get(topic, number)
-            if isinstance(partition, ErrorCode):
-                raise_for(partition, None, f"asking for the offsets of {topic}-{number}")
-            else:
-                found[number] = Offsets(partition.log.start, partition.high_watermark)
+            partition = self._partition(topic, number, "asking for the offsets")
+            found[number] = Offsets(partition.log.start, partition.high_watermark)
         return found
 
     async def open_transactions(
@@ -145,10 +143,7 @@ class Inside:
         """Those that have no end in these partitions yet, and whose they are."""
         found = []
         for number in partitions:
-            partition = self.context.table.get(topic, number)
-            if isinstance(partition, ErrorCode):
-                raise_for(partition, None, f"asking for the transactions of {topic}-{number}")
-                continue
+            partition = self._partition(topic, number, "asking for the transactions")
             found += [(number, one) for one in partition.open_transactions()]
         names = await self._transactional_ids({one.producer_id for _, one in found})
         return [
@@ -162,6 +157,12 @@ class Inside:
             )
             for number, one in found
         ]
+
+    def _partition(self, topic: str, number: int, what: str) -> Partition:
+        partition = self.context.table.get(topic, number)
+        if isinstance(partition, ErrorCode):
+            raise KafkaError(partition, f"{what} of {topic}-{number} was refused")
+        return partition
 
     async def _transactional_ids(self, producers: set[int]) -> dict[int, str]:
         """By producer, as far as a coordinator knows them."""

@@ -30,8 +30,9 @@ from ottla.server.poller import new_loop
 
 T = TypeVar("T")
 
+NOT_RUNNING: Final = "the broker is not running: use it within its `with` block"
+
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
-_NOT_RUNNING: Final = "the broker is not running: use it within its `with` block"
 
 _running: set[Running] = set()
 _inherited: list[Running] = []
@@ -95,7 +96,7 @@ class Running:
             self.check()
             with self._guard:
                 if not self._open or self._loop is None:
-                    raise RuntimeError(_NOT_RUNNING)
+                    raise RuntimeError(NOT_RUNNING)
                 future = asyncio.run_coroutine_threadsafe(work, self._loop)
         except BaseException:
             work.close()
@@ -115,7 +116,7 @@ class Running:
         with self._guard:
             admin = self.node.admin if self.node is not None and self._open else None
         if admin is None:
-            raise RuntimeError(_NOT_RUNNING)
+            raise RuntimeError(NOT_RUNNING)
         return admin.report()
 
     def check(self) -> None:
