@@ -161,8 +161,8 @@ def _append(
     told: list[bytes] = []
     ends: list[_End] = []
     waits = body.acks == ACKS_ALL and next(iter(batches)).committed_by_sync
-    # Without `strict`: the verifications may have no end.
-    for (partition, batch), verification in zip(batches.items(), verifications):  # noqa: B905
+    pairs = zip(batches.items(), verifications)  # noqa: B905  # the verifications may have no end
+    for (partition, batch), verification in pairs:
         outcome = partition.put(batch, verification)
         start: int = partition.log.start
         error = 0
