@@ -123,6 +123,35 @@ def is_usable(data: Path) -> bool:
 
 @pytest.mark.parametrize("stop", ["clean"])
 @pytest.mark.parametrize("how", ["cut", "skip"])
+@pytest.mark.parametrize("left", [0, 1], ids=["no segment", "one batch of the last"])
+def test_a_partition_that_ends_before_what_was_on_disk_can_be_used_again(data, how, left, capsys):
+    """No byte of it is wrong: a broker refuses it, and so there must be a way out."""
+    (data / SEGMENT.removeprefix("/data/")).write_bytes(image("clean").files[SEGMENT])
+    *_, segment = sorted((data / "hurt-0").glob("*.log"))
+    segment.write_bytes(b"".join(batches(segment.read_bytes())[:left]))
+    if not left:
+        for file in segment.parent.glob("0*.*"):
+            file.unlink()
+    assert not is_usable(data)
+    assert repair(data) == 1
+    assert "ends too early, or is missing, at byte" in capsys.readouterr().out
+    assert repair(data, **{how: True}) == 0
+    assert is_usable(data)
+    assert repair(data) == 0
+
+
+@pytest.mark.parametrize("stop", ["clean"])
+def test_a_directory_of_which_no_log_is_known_needs_no_repair(data, capsys):
+    (data / "other-0").mkdir()
+    for file in (data / "hurt-0").glob("0*.*"):
+        file.unlink()
+    (data / "recovery-point-offset-checkpoint").unlink()
+    assert repair(data) == 0
+    assert capsys.readouterr().out == "nothing to repair\n"
+
+
+@pytest.mark.parametrize("stop", ["clean"])
+@pytest.mark.parametrize("how", ["cut", "skip"])
 def test_what_was_found_damaged_is_kept_out_of_use_until_it_is_repaired(data, stop, how):
     assert is_usable(data), "nobody has looked yet"
     meet_the_damage(data)

@@ -107,9 +107,10 @@ def _lift(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bo
 def damage_of(files: PartitionFiles) -> Iterator[Damage]:
     """What is damaged, in order. A tail that the next start cuts by itself is none."""
     bases = files.segments()
-    expected = bases[0] if bases else 0
+    expected = base = bases[0] if bases else 0
+    at = 0
     found: list[Damage] = []
-    for base, after in zip(bases, [*bases[1:], None], strict=True):
+    for base, after in zip(bases, [*bases[1:], None][: len(bases)], strict=True):
         data = mapped(files.file(base, ".log"))
         at = 0
         expected = max(expected, base)
@@ -121,6 +122,10 @@ def damage_of(files: PartitionFiles) -> Iterator[Damage]:
             known = max(_end_of(files) if after is None else after, expected)
             found.append(Damage(files.name, base, at, len(data), expected, known, 0))
             expected = known
+    certain = _known(files, checkpoints.RECOVERY_POINTS)
+    if expected < certain:  # whole batches are gone, or whole segments: no byte is wrong
+        found.append(Damage(files.name, base, at, at, expected, certain, 0))
+        expected = certain
     for one in found:
         one.cut_end = max(expected, one.offset_end, _end_of(files))
         yield one
@@ -128,13 +133,15 @@ def damage_of(files: PartitionFiles) -> Iterator[Damage]:
 
 def _end_of(files: PartitionFiles) -> int:
     """How far the log is known to have gone, by the checkpoints of its data directory."""
+    return max(
+        _known(files, checkpoints.RECOVERY_POINTS), _known(files, checkpoints.HIGH_WATERMARKS)
+    )
+
+
+def _known(files: PartitionFiles, name: str) -> int:
     above = os.path.dirname(os.path.abspath(files.path))
     partition = TopicPartition(files.topic, files.partition)
-    known = (
-        _offsets(above, checkpoints.RECOVERY_POINTS),
-        _offsets(above, checkpoints.HIGH_WATERMARKS),
-    )
-    return max(offsets.get(partition, Offset(0)) for offsets in known)
+    return _offsets(above, name).get(partition, Offset(0))
 
 
 def _offsets(above: str, name: str) -> dict[TopicPartition, Offset]:
@@ -150,9 +157,11 @@ def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
         if as_json:
             sys.stdout.write(object_line(asdict(one)))
             continue
+        where = f"is damaged from byte {one.position:,} to {one.end:,}"
+        if one.end == one.position:
+            where = f"ends too early, or is missing, at byte {one.end:,}"
         sys.stdout.write(
-            f"{one.partition}: {one.segment:020}.log is damaged from byte {one.position:,} to "
-            f"{one.end:,}: offset {one.offset} on\n"
+            f"{one.partition}: {one.segment:020}.log {where}: offset {one.offset} on\n"
         )
     if damages and not how and not as_json:
         skipped = sum(one.lost("skip") for one in damages)
@@ -174,6 +183,7 @@ def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: 
     if how == "cut":
         first = damages[0]
         touched = {base for base in files.segments() if base >= first.segment}
+    touched &= {*files.segments()}  # all of them may be gone
     for base in sorted(touched, reverse=True):
         source = f"{stem(files.path, base)}.log"
         kept = os.path.join(aside, os.path.basename(source))
