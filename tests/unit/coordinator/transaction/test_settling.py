@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
+from ottla.coordinator.decision import Entry
 from ottla.coordinator.transaction.ending import Identity
-from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC
-from ottla.coordinator.transaction.shard import SETTLE_S, SETTLED_AT_ONCE
+from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EXHAUSTED_EPOCH
+from ottla.coordinator.transaction.shard import SETTLE_S, SETTLED_AT_ONCE, TransactionShard
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
-from tests.transactions import World
+from tests.transactions import P0, P1, P2, World
 
 VERSIONS = (CLASSIC, BUMPING)
 
@@ -189,3 +192,81 @@ def test_where_they_can_never_be_written_nobody_asks_for_it_any_more(
     world.loop.advance(10 * SETTLE_S)
     waiting = [timer for _, _, timer in world.loop._later if timer.call is not None]
     assert not waiting
+
+
+LASTING = (
+    "state",
+    "producer_id",
+    "previous_producer_id",
+    "next_producer_id",
+    "epoch",
+    "partitions",
+    "timeout_ms",
+    "start_ms",
+    "version",
+    "is_prepared",
+)
+"""What is known of an id beside times and what the log has no place for."""
+
+
+class Learned(World):
+    """Producers that do anything; held against what a crash would leave of them."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(
+            transactional_id_expiration_ms="100000",
+            transaction_remove_expired_transaction_cleanup_interval_ms="50000",
+        )
+        self.chance = Random(seed)
+        self.own = {name: self.begun(name) for name in "xyz"}
+        self.late_count = 0
+
+    def step(self) -> None:
+        chance = self.chance
+        name = chance.choice("xyz")
+        own = self.own[name]
+        version = chance.choice(VERSIONS)
+        told: Identity | ErrorCode = ErrorCode.NONE
+        match chance.randrange(12):
+            case 0:
+                told = self.init(name, chance.choice((None, own)), chance.choice((1000, 60_000)))
+            case 1 | 2 | 3 | 4:
+                self.add(own, *chance.sample((P0, P1, P2), 2), name=name, version=version)
+            case 5 | 6 | 7 | 8:
+                told = self.end(own, chance.random() < 0.7, name=name, version=version)
+            case 9:
+                self.loop.advance(chance.choice((SETTLE_S / 2, SETTLE_S, 20, 200)))
+            case 10:
+                self.markers.holds = not self.markers.holds
+                self.markers.release()
+                self.loop.run()
+            case _ if own.epoch and name in self.shard.transactions and self.state(name) == "Empty":
+                self.of(name).epoch = chance.choice((EXHAUSTED_EPOCH - 1, EXHAUSTED_EPOCH))
+                told = Identity(self.of(name).producer_id, self.of(name).epoch)
+                entry = Entry(self.of(name).key, self.of(name).as_logged())
+                self.write(entry)
+        if isinstance(told, Identity):
+            self.own[name] = told
+
+    def check(self) -> None:
+        """What the log says, and its prepared ones completed where all markers are written."""
+        shard = TransactionShard(0, self.config, self.loop, self.transactions)
+        for entry in self.entries():
+            shard.replay(entry)
+        living = self.shard.transactions
+        assert shard.transactions.keys() == living.keys()
+        for name, found in shard.transactions.items():
+            if found.is_prepared and not living[name].is_prepared:
+                found.complete(0)
+                self.late_count += 1
+            for what in LASTING:
+                assert getattr(found, what) == getattr(living[name], what), (name, what)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_the_log_says_leads_to_what_is_known_at_every_moment(seed: int) -> None:
+    world = Learned(seed)
+    for _ in range(150):
+        world.step()
+        world.check()
+    assert world.late_count
