@@ -140,6 +140,20 @@ def test_a_partition_that_ends_before_what_was_on_disk_can_be_used_again(data, h
     assert repair(data) == 0
 
 
+@pytest.mark.parametrize("how", ["cut", "skip"])
+def test_a_partition_that_lost_whole_batches_in_the_middle_can_be_used_again(data, how, capsys):
+    first = data / SEGMENT.removeprefix("/data/")
+    first.write_bytes(b"".join(batches(first.read_bytes())[:3]))
+    assert len([*first.parent.glob("*.log")]) > 1, "something follows"
+    meet_the_damage(data)
+    assert not is_usable(data)
+    assert repair(data) == 1
+    assert "ends too early, or is missing, at byte" in capsys.readouterr().out
+    assert repair(data, **{how: True}) == 0
+    assert is_usable(data)
+    assert repair(data) == 0
+
+
 @pytest.mark.parametrize("stop", ["clean"])
 def test_a_directory_of_which_no_log_is_known_needs_no_repair(data, capsys):
     (data / "other-0").mkdir()

@@ -107,10 +107,14 @@ def _lift(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bo
 def damage_of(files: PartitionFiles) -> Iterator[Damage]:
     """What is damaged, in order. A tail that the next start cuts by itself is none."""
     bases = files.segments()
-    expected = base = bases[0] if bases else 0
+    expected = last = bases[0] if bases else 0
     at = 0
+    holes_until = _holes_until(files)
     found: list[Damage] = []
     for base, after in zip(bases, [*bases[1:], None][: len(bases)], strict=True):
+        if expected < base and base > holes_until:
+            found.append(Damage(files.name, last, at, at, expected, base, 0))
+        last = base
         data = mapped(files.file(base, ".log"))
         at = 0
         expected = max(expected, base)
@@ -124,7 +128,7 @@ def damage_of(files: PartitionFiles) -> Iterator[Damage]:
             expected = known
     certain = _known(files, checkpoints.RECOVERY_POINTS)
     if expected < certain:  # whole batches are gone, or whole segments: no byte is wrong
-        found.append(Damage(files.name, base, at, at, expected, certain, 0))
+        found.append(Damage(files.name, last, at, at, expected, certain, 0))
         expected = certain
     for one in found:
         one.cut_end = max(expected, one.offset_end, _end_of(files))
@@ -142,6 +146,17 @@ def _known(files: PartitionFiles, name: str) -> int:
     above = os.path.dirname(os.path.abspath(files.path))
     partition = TopicPartition(files.topic, files.partition)
     return _offsets(above, name).get(partition, Offset(0))
+
+
+def _holes_until(files: PartitionFiles) -> int:
+    """Below this offset compaction may have left holes; anywhere if its file is damaged."""
+    above = os.path.dirname(os.path.abspath(files.path))
+    path = os.path.join(above, checkpoints.CLEANED)
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            if checkpoints.decode_offsets(file.read()) is None:
+                return 1 << 63
+    return _known(files, checkpoints.CLEANED)
 
 
 def _offsets(above: str, name: str) -> dict[TopicPartition, Offset]:
