@@ -127,13 +127,13 @@ def _end_of(answer: bytes, offset: int) -> int:
 
 
 def cold(
-    address: tuple[str, int], topic: str, bytes_per_s: float, records_each: int, end: int
+    address: tuple[str, int], topic: str, bytes_per_s: float, offsets: range
 ) -> dict[str, float]:
-    """Read a topic from its beginning, at most so fast, whole batches of 1 MiB at a time."""
+    """Read the batches of 1 MiB that begin at these offsets, at most so fast."""
     peer = socket.create_connection(address, timeout=120)
     scratch = memoryview(bytearray(1 << 18))
     total, begun = 0, time.perf_counter()
-    for offset in range(0, end, records_each):
+    for offset in offsets:
         peer.sendall(fetch_request(topic, offset, _ANSWER_MAX // 4, 500))
         _take(peer, scratch[: _SIZE.size])
         left = _SIZE.unpack_from(scratch)[0]
@@ -165,8 +165,9 @@ def main(argv: list[str]) -> None:
     role, host, port, topic, *rest = argv
     address = (host, int(port))
     if role == "cold":
-        rate, each, end = rest
-        print(json.dumps(cold(address, topic, float(rate), int(each), int(end))))
+        rate, each, begin, end = rest
+        offsets = range(int(begin), int(end), int(each))
+        print(json.dumps(cold(address, topic, float(rate), offsets)))
         return
 
     def over() -> bool:

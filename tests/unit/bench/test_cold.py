@@ -1,5 +1,8 @@
 """A reader of old records beside those in a hurry: what is said of the rounds."""
 
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 
 from ottla.bench import cold
@@ -32,3 +35,14 @@ def test_a_row_says_whether_both_are_within_what_is_allowed(found):
 def test_a_broker_without_figures_says_why(found):
     found.failed = "its process is not known"
     assert cold.rows([found])[1][0] == "ottla: not measured: its process is not known"
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 17, 80])
+def test_pieces_are_all_of_the_log_one_after_the_other(count):
+    files = [Path(f"{number * 640:020}.log") for number in range(count)]
+    found = cold.pieces(files, count * 640)
+    assert len(found) <= 8
+    assert [path for part, _, _ in found for path in part] == files
+    assert [begin for _, begin, _ in found] == [int(part[0].stem) for part, _, _ in found]
+    assert [until for _, _, until in found][-1] == count * 640
+    assert all(one[2] == two[1] for one, two in pairwise(found))
