@@ -39,7 +39,8 @@ def ahead_of(
 
 _OF_ALL = frozenset({ENOSPC, EDQUOT, EROFS, EMFILE, ENFILE, ENOMEM})
 _READING = frozenset({"list", "open", "read", "stat"})
-_UNBELIEVABLE = b"\xff"
+UNBELIEVABLE = b"\xff"
+"""The content of a file of which nothing can be known: no kind of file may look like this."""
 
 
 def is_of_one_file(error: DiskError) -> bool:
@@ -60,4 +61,4 @@ def read_derived(disk: Disk, path: str) -> bytes | None:
     except DiskError as error:
         if not is_of_one_file(error):
             raise
-        return _UNBELIEVABLE
+        return UNBELIEVABLE

@@ -16,6 +16,7 @@ from ottla.core.ports import (
     Disk,
     DiskError,
     File,
+    ReplaceFile,
     Step,
     SyncDirectory,
     SyncFile,
@@ -45,7 +46,7 @@ from ottla.storage.index import (
     open_index,
 )
 from ottla.storage.log import Opened
-from ottla.storage.opening import is_of_one_file
+from ottla.storage.opening import UNBELIEVABLE, is_of_one_file, read_derived
 from ottla.storage.reading import INTACT
 from ottla.storage.resuming import resume
 from ottla.storage.scanning import batches, contains_batch
@@ -140,7 +141,6 @@ def open_log(
     while True:
         work = Recovery(disk, directory, settings, hints)
         work.unsound |= unsound
-        work.aborted_unsound |= {_base_of(path) for path in removed if path.endswith(SUFFIX)}
         try:
             return _open(work, topic_id, later)
         except DiskError as error:
@@ -154,16 +154,17 @@ def open_log(
             removed.append(error.path)
 
 
-def _base_of(path: str) -> Offset:
-    return Offset(int(path.rpartition("/")[2].partition(".")[0]))
-
-
 def _remove_derived(disk: Disk, path: str) -> bool:
-    """Remove a file that can be made anew from the batches; False if it is none, or stays."""
+    """Remove a file that can be made anew from the batches; False if it is none, or stays.
+
+    An index of aborted transactions leaves one that nobody can believe: where the batches can't be
+    read either, a later start must see that it is missed, and most segments have none.
+    """
     if not path.endswith((".index", ".timeindex", SUFFIX, ".snapshot", leader_epochs.FILE_NAME)):
         return False
+    missed = path.endswith(SUFFIX)
     try:
-        disk.perform_now([UnlinkFile(path)])
+        disk.perform_now([ReplaceFile(path, UNBELIEVABLE) if missed else UnlinkFile(path)])
     except DiskError:
         return False
     return True
@@ -234,7 +235,7 @@ def _quarantined_at(work: Recovery, names: list[str]) -> Offset | None:
         return None
     path = f"{work.directory}/{QUARANTINE}"
     work.found(Case.QUARANTINED, path)
-    offset = decode_quarantine(work.disk.read_file(path))
+    offset = decode_quarantine(read_derived(work.disk, path))
     return INTACT if offset is None else offset
 
 

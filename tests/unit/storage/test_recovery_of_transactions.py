@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from errno import EACCES
 
 import pytest
 
@@ -17,6 +18,7 @@ from ottla.storage.log import Opened
 from ottla.storage.reading import aborted_between
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
+from ottla.testing.simdisk import Fault
 
 from .conftest import TOPIC_ID, Bench, make_batch
 
@@ -273,3 +275,16 @@ def test_a_log_that_loses_its_tail_at_any_point_knows_what_is_open_and_aborted_b
             assert one.place.segment is not None
             raw = one.place.segment.log.read(one.place.position, 61)
             assert BatchView(memoryview(raw)).base_offset == one.first_offset
+
+
+def test_aborted_transactions_are_found_anew_after_none_of_the_files_could_be_read(bench):
+    """As where somebody else owns them all: no index is there then, and nothing vouches for any."""
+    were = two_aborted_one_open(bench)
+    end = stop(bench)
+    bench.disk.faults.append(Fault("read", EACCES, "/t-0/", times=1 << 30))
+    assert reopen(bench, recovery_point=end)[-1].case is Case.UNREADABLE
+    assert bench.log.aborted_seals() == {}
+    bench.disk.faults.clear()
+    reopen(bench, recovery_point=end, aborted={})
+    assert not bench.log.failed
+    assert every_aborted(bench) == were

@@ -7,9 +7,14 @@ from errno import EACCES, EIO, ENOSPC
 import pytest
 
 from ottla.core.model import Offset, TopicPartition
-from ottla.core.ports import CreateFile, DiskError, UnlinkFile
+from ottla.core.ports import CreateFile, DiskError, ReplaceFile, UnlinkFile
 from ottla.protocol.errors import ErrorCode
-from ottla.storage.checkpoints import PARTITION_METADATA, RECOVERY_POINTS
+from ottla.storage.checkpoints import (
+    PARTITION_METADATA,
+    QUARANTINE,
+    RECOVERY_POINTS,
+    encode_quarantine,
+)
 from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
 from ottla.storage.recovery import Hints, open_log
@@ -77,6 +82,18 @@ def test_a_derived_file_that_can_not_be_read_is_made_anew(bench, name, clean):
     assert bench.log.epochs.latest == 1
     if name != ".snapshot":  # that of the end is written by a stop
         assert [bench.disk.read_file(path) for path in paths] == before
+
+
+def test_a_note_of_damage_that_can_not_be_read_leaves_the_log_readable(bench):
+    stop(bench)
+    path = f"/data/t-0/{QUARANTINE}"
+    bench.disk.perform_now([ReplaceFile(path, encode_quarantine(Offset(20)))])
+    bench.disk.kill()
+    bench.disk.faults.append(Fault("read", EIO, path, times=1 << 30))
+    opened, findings = reopen(bench, True, 30)
+    assert [finding.case for finding in findings] == [Case.QUARANTINED]
+    assert opened.failed
+    assert bench.read(29) == [29]
 
 
 def test_an_index_that_was_missing_is_made_anew_though_another_can_not_be_read(bench):
