@@ -71,6 +71,7 @@ class Seen(NamedTuple):
 def look(region: Region, file: File) -> Seen:
     """Read a region's batches and compute their checksums. Blocks. Raises DiskError.
 
+    Nothing behind what is wanted is read, but for the rest of its last batch and one header more.
     A batch behind a hole is sound once the next one, or the limit, leaves room for it.
     """
     position, expected = region.start, region.expected
@@ -81,7 +82,8 @@ def look(region: Region, file: File) -> Seen:
     while position < region.limit and sure < region.wanted:
         at = position - chunk_at
         if at + HEADER_SIZE > len(chunk):
-            chunk, chunk_at, at = memoryview(file.read(position, _CHUNK)), position, 0
+            count = min(_CHUNK, max(region.wanted - position, HEADER_SIZE))
+            chunk, chunk_at, at = memoryview(file.read(position, count)), position, 0
             if len(chunk) < HEADER_SIZE:
                 return Seen(sure, sure_offset, False, first_last < 0)
         base, size, of_epoch, magic, crc, _, delta = _HEAD.unpack_from(chunk, at)
@@ -95,12 +97,15 @@ def look(region: Region, file: File) -> Seen:
             sure_offset = base
         if base < expected or of_epoch < epoch or (base > expected and base > region.holes_until):
             return Seen(sure, sure_offset, sound=False)
-        if at + length > len(chunk):
-            chunk, chunk_at, at = memoryview(file.read(position, max(_CHUNK, length))), position, 0
-            if len(chunk) < length:
-                return Seen(sure, sure_offset, sound=False)
         if position > sure:
             sure, sure_offset, sure_epoch = position, expected, epoch  # there was room
+            if sure >= region.wanted:
+                break
+        if at + length > len(chunk):
+            count = max(min(_CHUNK, region.wanted - position), length)
+            chunk, chunk_at, at = memoryview(file.read(position, count)), position, 0
+            if len(chunk) < length:
+                return Seen(sure, sure_offset, sound=False)
         if crc32c(chunk[at + CRC_START : at + length]) != crc:
             return Seen(sure, sure_offset, sound=False)
         goes_on = base == expected and of_epoch == sure_epoch
@@ -183,27 +188,37 @@ class Unchecked(Cold):
 
     __slots__ = ("_region", "_segment")
 
-    def __init__(self, segment: Segment, piece: FileSlice, region: Region) -> None:
-        super().__init__(piece)
+    def __init__(self, segment: Segment, piece: FileSlice, region: Region, needed: int) -> None:
+        super().__init__(piece, needed)
         self._segment = segment
         self._region = region
 
     def bring(self, disk: Disk) -> Pending[None]:
-        """Look at them, which warms them too. Damage is the log's to answer, when asked again."""
+        """Look at them, which warms them too. Damage is the log's to answer, when asked again.
+
+        An unreadable sector keeps nobody from what lies before it: then no more than is needed.
+        """
         result: Pending[None] = Pending()
-        looking = disk.examine(self.slice.file, partial(look, self._region))
+        self._look(disk, self._region, result)
+        return result
+
+    def _look(self, disk: Disk, region: Region, result: Pending[None]) -> None:
+        looking = disk.examine(self.slice.file, partial(look, region))
 
         def note() -> None:
             try:
                 seen = looking.result()
             except DiskError as error:
-                result.fail(error)
+                needed = region.start + self.needed
+                if needed < region.wanted:
+                    self._look(disk, region._replace(wanted=needed), result)
+                else:
+                    result.fail(error)
             else:
-                self._segment.looked_at(self._region, seen)
+                self._segment.looked_at(region, seen)
                 result.complete(None)
 
         looking.then(note)
-        return result
 
 
 def region_for(segment: Segment, position: int, end: int) -> Region | None:

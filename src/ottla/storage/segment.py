@@ -336,7 +336,7 @@ class Segment:
         if region is None:
             return None
         piece = FileSlice(self.log, region.start, region.wanted - region.start)
-        return Unchecked(self, piece, region)
+        return Unchecked(self, piece, region, min(end, region.limit) - region.start)
 
     def check_end(self) -> Unchecked | None:
         """As `check`, of the last of what was found in the file: whether anything is missing."""

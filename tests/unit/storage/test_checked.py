@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from errno import EIO
+
 import pytest
 
 from ottla.core.model import FileSlice, Offset
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import HEADER_SIZE
 from ottla.storage.checked import Cold, Region, Spans, Unchecked, look
 from ottla.storage.reading import INTACT, TimeHit
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simdisk import Fault, SimFile
 
 from .conftest import TOPIC_ID, Bench, make_batch
 
@@ -191,7 +194,7 @@ def test_a_batch_found_by_its_time_is_looked_at_too(bench):
 def test_a_disk_that_refuses_a_look_fails_it_and_accuses_nobody(bench):
     piece = bench.log.read(Offset(0), 1, bench.log.end_position())
     assert isinstance(piece, Unchecked)
-    bench.disk.faults = [Fault("read")]
+    bench.disk.faults = [Fault("read", times=2)]
     looking = piece.bring(bench.disk)
     bench.settle()
     with pytest.raises(DiskError):
@@ -208,3 +211,36 @@ def test_ranges_that_touch_become_one():
     assert spans.before(29) == (0, 30, 3)
     spans.add(5, 7, 0)
     assert spans.before(0) == (0, 30, 3)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 10])
+def test_what_lies_before_an_unreadable_sector_is_served(bench, monkeypatch, batches):
+    """Nobody has asked for what a look takes in besides."""
+    length = make_batch(size=40, timestamp=1000).length
+    path, bad = FIRST + ".log", 10 * length + HEADER_SIZE
+    read = SimFile.read
+
+    def failing(file, position, count):
+        if file.path == path and position <= bad < position + count:
+            raise DiskError("read", path, OSError(EIO, "unreadable"))
+        return read(file, position, count)
+
+    monkeypatch.setattr(SimFile, "read", failing)
+    first = 10 - batches
+
+    def wanted(count):
+        while isinstance(
+            piece := bench.log.read(Offset(first), count * length, bench.log.end_position()), Cold
+        ):
+            pending = piece.bring(bench.disk)
+            bench.settle()
+            piece.slice.release()
+            pending.result()
+        assert isinstance(piece, FileSlice)
+        piece.release()
+        return piece.length
+
+    with pytest.raises(DiskError):
+        wanted(batches + 1)
+    assert wanted(batches) == batches * length
+    assert not bench.log.failed, "it is no damage"
