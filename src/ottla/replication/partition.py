@@ -20,7 +20,7 @@ from ottla.core.model import (
     ProducerId,
     TopicPartition,
 )
-from ottla.core.pending import Pending
+from ottla.core.pending import Pending, completed
 from ottla.core.ports import DiskError
 from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import CODEC_MASK, BatchView
@@ -376,6 +376,8 @@ class Partition:
         """
         if self.high_position.offset >= end:
             return None
+        if not self.log.usable:
+            return completed(None)  # another partition's write took the disk offline meanwhile
         pending: Pending[None] = Pending()
         committing = self._committing
         at = len(committing)

@@ -256,6 +256,23 @@ def test_several_partitions_are_answered_as_if_they_had_no_way_of_their_own(
     assert quick == general
 
 
+@pytest.mark.parametrize("has_quick", [True, False])
+def test_whose_partition_goes_offline_with_another_of_the_request_is_told_at_once(
+    has_quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_quick:
+        monkeypatch.delattr(handler, "quick")
+    session = Session(9, -1, flush_policy="commit")
+    session.node.settle()
+    session.node.disk.faults.append(Fault("write", EIO, path="/t-1/"))
+    session.ask("offline", [("t", [(0, GOOD), (1, GOOD), (2, GOOD)])])
+    [(_, call, _)] = session.told
+    assert call.done, "before its timeout is over"
+    [topic] = call.answer.responses
+    error = ErrorCode.KAFKA_STORAGE_ERROR
+    assert [part.error_code for part in topic.partition_responses] == [error] * 3
+
+
 def test_too_many_partitions_are_refused_whole_and_complained_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -148,6 +148,18 @@ def test_who_waits_hears_when_nothing_more_will_come(partition: Partition, how: 
     assert not partition.is_committed(Offset(1))
 
 
+@pytest.mark.parametrize("how", ["fail", "close"])
+def test_who_comes_to_wait_once_nothing_more_will_come_hears_it_at_once(
+    partition: Partition, how: str
+) -> None:
+    append(partition)
+    getattr(partition, how)()
+    partition.log.closed = how == "close"
+    assert committed(partition, 1).done
+    assert not partition.is_committed(Offset(1))
+    assert partition.committed(Offset(0)) is None
+
+
 def test_a_failed_partition_takes_nothing_and_a_deleted_one_is_unknown(
     node: SimNode, partition: Partition
 ) -> None:
