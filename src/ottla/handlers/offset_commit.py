@@ -350,9 +350,10 @@ def quick(
         topic = image.by_id.get(TopicId(topic_id))
     else:
         topic = image.topics.get(name)
-    if topic is None or usual.highest >= len(topic.partitions):
-        return partial(_in_full, body)
     place = usual.place
+    # By its id another node of this process may know a topic of another name.
+    if topic is None or topic.name != place.topic or usual.highest >= len(topic.partitions):
+        return partial(_in_full, body)
     asked: Soon[_Replied]
     if len(offsets) == 1:
         committed = offsets[0], leader_epochs[0], topic.id

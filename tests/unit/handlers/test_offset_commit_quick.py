@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from errno import EIO
 from typing import Any
 
@@ -62,10 +62,12 @@ def known_count() -> int:
 class Session:
     """Clients of a node of its own, all that they were told, and what became of it."""
 
-    def __init__(self, version: int, policy: str, **options: str) -> None:
+    def __init__(
+        self, version: int, policy: str, names: Sequence[str] = ("t", "u"), **options: str
+    ) -> None:
         self.version = version
         self.node = SimNode(0, flush_policy=policy, **(OPTIONS | options))
-        self.ids = {name: self.node.create_topic(name, 40) for name in ("t", "u")}
+        self.ids = {name: self.node.create_topic(name, 40) for name in names}
         self.ids["missing"] = b"m" * 16
         self.calls: list[tuple[Call, SimConnection]] = []
 
@@ -492,6 +494,20 @@ def test_commits_of_one_topic_are_answered_at_once(monkeypatch: pytest.MonkeyPat
     session.commits(0, member=member)
     session.commits(1, 2, 3, member=member)
     assert done == [True] * 8
+
+
+@pytest.mark.parametrize("partitions", [(0,), (0, 1)])
+def test_what_has_the_same_id_on_another_node_of_the_process_is_known_by_its_own_name(
+    partitions: tuple[int, ...],
+) -> None:
+    ids = set()
+    for name in ("one", "another"):
+        session = Session(10, "os", (name,))
+        session.commits(*partitions, topics=(name,))
+        ids.add(session.ids[name])
+        groups = [shard.offsets.groups for shard in session.node.context.groups.shards()]
+        assert [list(one["g"]) for one in groups if one] == [[name]]
+    assert len(ids) == 1, "the same bytes were asked"
 
 
 def test_i44_what_was_never_committed_is_not_remembered_and_of_what_was_not_too_much(
