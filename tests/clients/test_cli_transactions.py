@@ -41,6 +41,7 @@ def test_an_open_transaction_is_listed_and_described(shared_broker: Broker) -> N
         assert told["since_ms"] > 1_600_000_000_000
         out, _ = ottla("txn", "describe", name, broker=shared_broker)
         assert out.startswith(f"{name}: ongoing, producer {told['producer_id']} in epoch 0\n")
+        assert out.splitlines()[1].endswith(", aborted after 60 s")
 
 
 def test_who_holds_back_readers_is_said_where_a_topic_is_described(shared_broker: Broker) -> None:
@@ -114,4 +115,9 @@ def test_the_end_of_a_transaction_shows_in_the_list(shared_broker: Broker) -> No
         return name in {told["transactional_id"] for told in objects(out)}
 
     wait_until(is_complete, "the end of the transaction")
+    out, _ = ottla("txn", "describe", name, broker=shared_broker)
+    first, second = out.splitlines()
+    assert first.startswith(f"{name}: complete-commit, producer ")
+    assert second.startswith("  begun ")
+    assert "aborted" not in out, "what has ended is not threatened with a timeout"
     one.close()

@@ -99,9 +99,11 @@ def describe(options: arguments.TxnDescribe) -> int:
     heading = f"{escaped(found.transactional_id)}: {_word(found.transaction_state)}, producer "
     heading += f"{found.producer_id} in epoch {found.producer_epoch}"
     sys.stdout.write(painted(heading, BOLD, sys.stdout) + "\n")
-    if since_ms >= 0:
+    if since_ms >= 0 and _word(found.transaction_state) == "ongoing":
         sys.stdout.write(f"  since {_since(since_ms)}")
         sys.stdout.write(f", aborted after {found.transaction_timeout_ms / 1000:g} s\n")
+    elif since_ms >= 0:  # its last one, which no timeout ends any more
+        sys.stdout.write(f"  begun {_since(since_ms)}\n")
     for topic, number in sorted(places):
         sys.stdout.write(f"  {topic}-{number}\n")
     return 0
