@@ -231,6 +231,7 @@ def spoilt_metadata(folder):
 )
 def test_a_start_that_fails_says_why_and_leaves_nothing_behind(case, tmp_path, temporary):
     arguments, sentence, tidy_up = case(tmp_path)
+    gc.collect()  # as in nothing_left
     before = everything()
     broker = Broker(**arguments)
     with pytest.raises(StartError, match=sentence):
