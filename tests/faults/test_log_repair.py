@@ -145,10 +145,26 @@ def test_a_partition_that_lost_whole_batches_in_the_middle_can_be_used_again(dat
     first = data / SEGMENT.removeprefix("/data/")
     first.write_bytes(b"".join(batches(first.read_bytes())[:3]))
     assert len([*first.parent.glob("*.log")]) > 1, "something follows"
+    size = first.stat().st_size
     meet_the_damage(data)
     assert not is_usable(data)
     assert repair(data) == 1
-    assert "ends too early, or is missing, at byte" in capsys.readouterr().out
+    told = f"{first.name} ends too early, or is missing, at byte {size:,}: offset 9 on"
+    assert told in capsys.readouterr().out
+    assert repair(data, **{how: True}) == 0
+    assert is_usable(data)
+    assert repair(data) == 0
+
+
+@pytest.mark.parametrize("how", ["cut", "skip"])
+def test_a_partition_that_lost_its_first_segment_can_be_used_again(data, how, capsys):
+    first, second, *_ = sorted((data / "hurt-0").glob("*.log"))
+    for file in data.glob(f"hurt-0/{first.stem}.*"):
+        file.unlink()
+    assert not is_usable(data)
+    assert repair(data) == 1
+    told = f"{second.name} lacks what came before it: offset 0 on"
+    assert told in capsys.readouterr().out
     assert repair(data, **{how: True}) == 0
     assert is_usable(data)
     assert repair(data) == 0

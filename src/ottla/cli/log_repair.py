@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ottla.cli.errors import BadInput, CommandError
@@ -107,32 +108,47 @@ def _lift(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bo
 def damage_of(files: PartitionFiles) -> Iterator[Damage]:
     """What is damaged, in order. A tail that the next start cuts by itself is none."""
     bases = files.segments()
-    expected = last = bases[0] if bases else 0
     at = 0
     holes_until = _holes_until(files)
+    certain = _known(files, checkpoints.RECOVERY_POINTS)
+    expected = _first_of(files, bases, certain)
+    last = bases[0] if bases else 0
     found: list[Damage] = []
-    for base, after in zip(bases, [*bases[1:], None][: len(bases)], strict=True):
+    for base, after in zip_longest(bases, bases[1:]):
         if expected < base and base > holes_until:
             found.append(Damage(files.name, last, at, at, expected, base, 0))
         last = base
         data = mapped(files.file(base, ".log"))
         at = 0
         expected = max(expected, base)
-        for begin, end, first, last in sound_ranges(data, expected, after):
+        for begin, end, first, final in sound_ranges(data, expected, after):
             if begin > at:
                 found.append(Damage(files.name, base, at, begin, expected, first, 0))
-            at, expected = end, last + 1
+            at, expected = end, final + 1
         if at < len(data) and (after is not None or expected < files.synced_until):
             known = max(_end_of(files) if after is None else after, expected)
             found.append(Damage(files.name, base, at, len(data), expected, known, 0))
             expected = known
-    certain = _known(files, checkpoints.RECOVERY_POINTS)
     if expected < certain:  # whole batches are gone, or whole segments: no byte is wrong
         found.append(Damage(files.name, last, at, at, expected, certain, 0))
         expected = certain
     for one in found:
         one.cut_end = max(expected, one.offset_end, _end_of(files))
         yield one
+
+
+def _first_of(files: PartitionFiles, bases: list[int], certain: int) -> int:
+    """Where the log is known to have begun: before its first segment, if others are missing."""
+    start = _known(files, checkpoints.LOG_STARTS)
+    if not bases:
+        return start
+    path = os.path.join(os.path.dirname(os.path.abspath(files.path)), checkpoints.LOG_STARTS)
+    sealed = False
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            sealed = checkpoints.is_sealed(file.read())
+    # Kafka leaves out a start that is a segment's: only what begins past all is missing then.
+    return start if bases[0] > (start if sealed else max(start, certain)) else bases[0]
 
 
 def _end_of(files: PartitionFiles) -> int:
@@ -175,6 +191,8 @@ def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
         where = f"is damaged from byte {one.position:,} to {one.end:,}"
         if one.end == one.position:
             where = f"ends too early, or is missing, at byte {one.end:,}"
+        if one.offset < one.segment:
+            where = "lacks what came before it"
         sys.stdout.write(
             f"{one.partition}: {one.segment:020}.log {where}: offset {one.offset} on\n"
         )
