@@ -78,12 +78,22 @@ def test_where_few_files_can_be_made_produce_is_refused_as_well(
     assert "log.free.files.min" in caplog.text
     world.files(least + least // 16, files)
     assert world.put() == 0
+    assert f"has 50 GiB and {least + least // 16} files (inodes) again" in caplog.text
 
 
 @pytest.mark.parametrize("files", [0, 1])
 def test_a_file_system_without_a_fixed_number_of_files_has_enough_of_them(files: int) -> None:
     world = World()
     world.files(0, files)
+    assert world.put() == 0
+
+
+def test_a_number_of_files_that_counts_for_nothing_refuses_nobody_after_the_disk_was_full() -> None:
+    world = World(log_free_files_min="0")
+    world.files(0, 100)
+    world.node.table.ran_full()
+    world.room(50 * GIB)
+    world.files(0, 100)
     assert world.put() == 0
 
 

@@ -85,14 +85,18 @@ class Room:
         return least + least // 16 if self.little else least
 
     def files_threshold(self, files: int) -> int:
-        """As `threshold`, of the files that can be made; 0 where their number is not fixed."""
+        """As `threshold`, of the files that can be made; 0 where their number is not fixed.
+
+        0 stays 0, also after a write without room: where a file system tells nonsense of its files,
+        nothing else would let produce be taken again.
+        """
         given = self._config[options.FREE_FILES_MIN]
         if files <= (_FILES_DEFAULT_MIN if given < 0 else 0):
             return 0  # some file systems make up a small number
         usual = max(_FILES_DEFAULT_MIN, min(_FILES_DEFAULT_MAX, files // _DEFAULT_SHARE))
         least = usual if given < 0 else given
-        if self._full:
-            least = max(least, _FILES_DEFAULT_MIN)
+        if self._full and given:
+            least = max(least, min(_FILES_DEFAULT_MIN, files // 2))
         return least + least // 16 if self.little else least
 
     def _ask(self) -> None:
@@ -169,10 +173,12 @@ class Room:
         )
 
     def _tell_enough(self, space: Space) -> None:
+        files = f" and {space.files_usable} files (inodes)" if space.files else ""
         _log.warning(
-            "the file system of %s has %s again: produce is taken",
+            "the file system of %s has %s%s again: produce is taken",
             self._path,
             _size(space.usable),
+            files,
             extra={"fields": {"event": "disk-room", "usable": space.usable}},
         )
 
