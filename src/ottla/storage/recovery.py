@@ -83,6 +83,8 @@ class Recovery:
         self.settings = settings
         self.hints = hints
         self.findings: list[Finding] = []
+        self.opened: list[File] = []
+        """What has a descriptor, to be let go of if the log can't be opened."""
         self.touched: list[File] = []
         self.edits: list[Step] = []
         self.unsound: set[Offset] = set()
@@ -147,6 +149,8 @@ def open_log(
             if not is_of_one_file(error):
                 raise
             unsound = work.unsound  # an index that was missing is there by now, and empty
+            for file in work.opened:
+                file.close()
             if error.path in removed or not _remove_derived(disk, error.path):
                 work.found(Case.UNREADABLE, error.path, reason=str(error))
                 opened = Opened(topic_id, hints.start, hints.recovery_point, failed=True)
@@ -282,14 +286,18 @@ def _open_segment(work: Recovery, base: Offset, names: list[str]) -> Segment:
             file = work.disk.open(path + suffix)
         else:
             file = work.disk.perform_now([CreateFile(path + suffix)])[0]
+        work.opened.append(file)
         index = open_index(file, entry) if here else None
         if index is None:
             work.unsound.add(base)
             index = SparseIndex(file, entry, 0, None)
         indexes.append(index)
-    segment = Segment(base, work.disk.open(path + ".log"), indexes[0], indexes[1])
+    log = work.disk.open(path + ".log")
+    work.opened.append(log)
+    segment = Segment(base, log, indexes[0], indexes[1])
     if f"{base:020d}{SUFFIX}" in names:
         file = work.disk.open(path + SUFFIX)
+        work.opened.append(file)
         segment.aborted = open_aborted(file, base)
         if segment.aborted is None:
             work.found(Case.INDEX_REBUILT, file.path)

@@ -56,6 +56,19 @@ def test_a_log_with_a_segment_that_can_not_be_read_opens_failed(bench, clean, ac
         assert bench.log.read(Offset(offset), 1, bound) is ErrorCode.KAFKA_STORAGE_ERROR
 
 
+def test_no_file_stays_open_of_a_log_that_can_not_be_read(bench, monkeypatch):
+    """Or its topic could be deleted, and the room would not come back."""
+    refuse(bench, "read", ".log", EIO, times=1 << 30)
+    opened_files = []
+    opener = bench.disk.open
+    monkeypatch.setattr(
+        bench.disk, "open", lambda path: (opened_files.append(opener(path)), opened_files[-1])[1]
+    )
+    reopen(bench, False, 30)
+    assert len(opened_files) > 3
+    assert all(file.closed for file in opened_files)
+
+
 def test_a_log_that_can_be_read_again_is_whole(bench):
     refuse(bench, "read", ".log", EIO, times=1 << 30)
     assert reopen(bench, False, 30)[0].failed
