@@ -29,7 +29,7 @@ from ottla.testing.simcrash import crash_states
 from ottla.testing.simimage import Link, Node, folder_of
 from tests.sim.histories import named_by
 
-SOAK = bool(os.environ.get("OTTLA_SOAK"))
+SOAK = os.environ.get("OTTLA_SOAK") == "1"
 ONLY = os.environ.get("OTTLA_SEED")
 SEEDS = [int(ONLY)] if ONLY else range(60 if SOAK else 2)
 TRANSACTIONS = 30

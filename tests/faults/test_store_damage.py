@@ -21,7 +21,7 @@ from ottla.cluster.store import Delete, DeletePrefix, Put, StoreError
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.host.store_mark import SUFFIX
 
-SOAK = bool(os.environ.get("OTTLA_SOAK"))
+SOAK = os.environ.get("OTTLA_SOAK") == "1"
 SEED = int(os.environ.get("OTTLA_SEED") or random.SystemRandom().randrange(1 << 30))
 CASES = 600
 CASES_SOAK = 200_000

@@ -53,7 +53,7 @@ def chosen(mutants: Sequence[Mutant]) -> list[Mutant]:
     only = os.environ.get("OTTLA_MUTANT")
     if only is not None:
         return [one for one in mutants if one.rule == only]
-    if os.environ.get("OTTLA_SOAK"):
+    if os.environ.get("OTTLA_SOAK") == "1":
         return list(mutants)
     seed = int(os.environ.get("OTTLA_SEED", random.SystemRandom().randrange(1 << 30)))
     print(f"\nOTTLA_SEED={seed} chooses these {TRIED_IN_CI} of {len(mutants)} mutants again")

@@ -23,7 +23,7 @@ from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimNode
 from tests.sim.histories import named_by, seed_ranges
 
-HISTORIES = 5_000 if os.environ.get("OTTLA_SOAK") else 240
+HISTORIES = 5_000 if os.environ.get("OTTLA_SOAK") == "1" else 240
 SEEDS_PER_TEST = 40
 GROUPS = ("a", "b", "c", "d")
 PARTITIONS = 2

@@ -27,7 +27,7 @@ from ottla.storage.producers import Verification
 from ottla.testing.simnode import SimNode
 from tests.sim.histories import named_by, seed_ranges
 
-HISTORIES = 3000 if os.environ.get("OTTLA_SOAK") else 90
+HISTORIES = 3000 if os.environ.get("OTTLA_SOAK") == "1" else 90
 PER_TEST = 30
 STEPS = 70
 LARGE = 300_000

@@ -32,7 +32,7 @@ from ottla.testing.simdisk import Fault, SimDisk
 from ottla.testing.simloop import SimLoop
 from tests.sim.histories import named_by, seed_ranges
 
-HISTORIES = 20_000 if os.environ.get("OTTLA_SOAK") else 240
+HISTORIES = 20_000 if os.environ.get("OTTLA_SOAK") == "1" else 240
 PER_TEST = 40
 PARTITION = TopicPartition("t", 0)
 EPOCH = LeaderEpoch(1)

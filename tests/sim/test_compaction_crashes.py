@@ -23,7 +23,7 @@ from ottla.testing.simcleaning import SimWork
 from ottla.testing.simdisk import CrashPolicy, SimDisk
 from ottla.testing.simloop import SimLoop
 
-SEEDS = range(60 if os.environ.get("OTTLA_SOAK") else 2)
+SEEDS = range(60 if os.environ.get("OTTLA_SOAK") == "1" else 2)
 POLICIES: tuple[CrashPolicy, ...] = ("any", "prefix", "nothing", "everything")
 PARTITION = TopicPartition("t", 0)
 EPOCH = LeaderEpoch(1)

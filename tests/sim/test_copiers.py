@@ -43,7 +43,7 @@ from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, produce
 from tests.sim.histories import named_by, seed_ranges
 
-HISTORIES = 4_000 if os.environ.get("OTTLA_SOAK") else 200
+HISTORIES = 4_000 if os.environ.get("OTTLA_SOAK") == "1" else 200
 SEEDS_PER_TEST = 25
 VALUES = [b"%d" % number for number in range(12)]
 OUTPUTS = 2

@@ -34,7 +34,7 @@ from ottla.testing.simimage import folder_of
 from tests.sim.histories import named_by
 from tests.sim.test_storage_crashes import History, Model
 
-STATES = 1_000_000 if os.environ.get("OTTLA_SOAK") else 21_000
+STATES = 1_000_000 if os.environ.get("OTTLA_SOAK") == "1" else 21_000
 STATES_PER_TEST = 1050
 DRAWN = 6
 RECOVERY_ACTIONS = ("sync", "truncate", "remove", "replace", "sync directory", "write", "create")

@@ -15,7 +15,7 @@ from ottla.protocol.errors import ErrorCode
 from tests.sim.histories import named_by, seed_ranges
 from tests.sim.test_committed_reads import Client, World
 
-HISTORIES = 3000 if os.environ.get("OTTLA_SOAK") else 60
+HISTORIES = 3000 if os.environ.get("OTTLA_SOAK") == "1" else 60
 PER_TEST = 30
 STEPS = 60
 

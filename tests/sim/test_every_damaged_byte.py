@@ -35,7 +35,7 @@ from ottla.testing.simdisk import SimDisk
 from ottla.testing.simimage import files_below, folder_of
 from ottla.testing.simloop import SimLoop
 
-SOAK = bool(os.environ.get("OTTLA_SOAK"))
+SOAK = os.environ.get("OTTLA_SOAK") == "1"
 SEGMENT_BYTES = (64 if SOAK else 9) << 10
 FLIPS = tuple(1 << bit for bit in range(8)) if SOAK else (0x01,)
 SETTINGS = LogSettings(segment_bytes=SEGMENT_BYTES, index_interval_bytes=1000)

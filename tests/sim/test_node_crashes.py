@@ -26,7 +26,7 @@ from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, produce, stored
 from tests.sim.histories import named_by, seed_ranges
 
-HISTORIES = 10_000 if os.environ.get("OTTLA_SOAK") else 600
+HISTORIES = 10_000 if os.environ.get("OTTLA_SOAK") == "1" else 600
 SEEDS_PER_TEST = 50
 PARTITIONS = 3
 IN_FLIGHT_MAX = 5

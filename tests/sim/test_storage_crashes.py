@@ -35,7 +35,7 @@ from ottla.testing.simdisk import Fault, SimDisk
 from ottla.testing.simloop import SimLoop
 from tests.sim.histories import named_by, seed_ranges
 
-HISTORIES = 60_000 if os.environ.get("OTTLA_SOAK") else 2000
+HISTORIES = 60_000 if os.environ.get("OTTLA_SOAK") == "1" else 2000
 SEEDS_PER_TEST = 100
 SETTINGS = LogSettings(segment_bytes=6000, index_interval_bytes=300, segment_index_bytes=800)
 POLICIES = ("any", "any", "any", "prefix", "prefix", "nothing", "everything")
