@@ -102,7 +102,6 @@ def test_kafka_goes_on_with_its_directory_after_ottla_has_had_it(tmp_path: Path)
         produce(kafka.bootstrap, "t", 0, 5, {})
         said = (kafka.folder / "broker.log").read_text()
     finally:
-        if kafka.pid:
-            kafka.end(signal.SIGTERM)
+        kafka.close()
     assert " ERROR " not in said
     assert "Found an unclean" not in said
