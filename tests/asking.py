@@ -28,6 +28,14 @@ from ottla.testing.simnode import Call, SimNode
 NOW_MS = 1_700_000_000_000
 
 
+def ask(node: SimNode, body: Any, version: int) -> Any:
+    """The answer to one request over a connection of its own."""
+    connection = node.connect()
+    answer = node.answer(connection.ask(body, version))
+    connection.close()
+    return answer
+
+
 def batch(*values: bytes, producer: Producer = NO_PRODUCER, timestamp: int = NOW_MS, **more: Any):
     """A batch of records without keys, one for each value."""
     records = [Record(None, value, timestamp) for value in values]

@@ -21,6 +21,7 @@ from ottla.protocol.messages import delete_topics, offset_commit, offset_delete,
 from ottla.records.batch import BatchView
 from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimNode
+from tests.asking import ask
 from tests.sim.histories import named_by, seed_ranges
 
 HISTORIES = 5_000 if os.environ.get("OTTLA_SOAK") == "1" else 240
@@ -186,13 +187,6 @@ def test_i35_whatever_happens_no_commit_that_was_acknowledged_is_lost(seeds: ran
 
 
 # --- one thing at a time -----------------------------------------------------------------------
-
-
-def ask(node: SimNode, request: Any, version: int) -> Any:
-    connection = node.connect()
-    answer = node.answer(connection.ask(request, version))
-    connection.close()
-    return answer
 
 
 def test_the_first_commit_makes_the_topic_and_waits_for_nothing_but_that() -> None:

@@ -38,9 +38,8 @@ from ottla.protocol.messages.txn_offset_commit import (
 )
 from ottla.records.batch import TRANSACTIONAL_BIT
 from ottla.records.builder import Producer
-from ottla.records.reader import pairs_of
 from ottla.testing.simnode import Call, SimConnection, SimNode
-from tests.asking import Want, batch, batches, fetch, fetched, produce
+from tests.asking import batch, committed_values, produce
 from tests.sim.histories import named_by, seed_ranges
 
 HISTORIES = 4_000 if os.environ.get("OTTLA_SOAK") == "1" else 200
@@ -313,26 +312,7 @@ class History:
         return [value for value in VALUES if int(value) % OUTPUTS == number]
 
     def read(self, number: int) -> list[bytes]:
-        return read_committed(self.node, "out", number)
-
-
-def read_committed(node: SimNode, topic: str, number: int) -> list[bytes]:
-    """Every committed value, as a consumer sorts out what it was sent."""
-    wanted = fetch(Want(0, topic, number), isolation_level=1, max_bytes=1 << 24)
-    call = node.connect().ask(wanted, 12)
-    node.settle()
-    (part,) = fetched(call)
-    aborted = sorted((one.first_offset, one.producer_id) for one in part.aborted_transactions)
-    skipped: set[int] = set()
-    found: list[bytes] = []
-    for one in batches(part):
-        while aborted and aborted[0][0] <= one.base_offset:
-            skipped.add(aborted.pop(0)[1])
-        if one.is_control:
-            skipped.discard(one.producer_id)
-        elif one.producer_id not in skipped:
-            found += [value or b"" for _, value in pairs_of(one)]
-    return found
+        return committed_values(self.node, "out", number)
 
 
 def run_history(seed: int, *, watchful: bool = False) -> Counter[str]:

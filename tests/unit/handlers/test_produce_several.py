@@ -28,6 +28,7 @@ from ottla.records.compress import GZIP
 from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import NOW_MS, batch, put
+from tests.unit.handlers.ways import both_ways
 
 Wanted: TypeAlias = list[tuple[str, list[tuple[int, bytes | None]]]]
 
@@ -222,21 +223,19 @@ STORIES = (
 )
 
 
-def both_ways(
+def told_both_ways(
     story: Callable[[Session], None],
     monkeypatch: pytest.MonkeyPatch,
     version: int,
     acks: int,
     **given: str,
-) -> list[list[Any]]:
-    seen = []
-    for has_one in (True, False):
-        if not has_one:
-            monkeypatch.delattr("ottla.handlers.produce.quick")
+) -> tuple[list[Any], list[Any]]:
+    def tell() -> list[Any]:
         session = Session(version, acks, **given)
         story(session)
-        seen.append(session.whole())
-    return seen
+        return session.whole()
+
+    return both_ways(monkeypatch, tell, handler)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +251,7 @@ def test_several_partitions_are_answered_as_if_they_had_no_way_of_their_own(
     policy: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    quick, general = both_ways(story, monkeypatch, version, acks, flush_policy=policy)
+    quick, general = told_both_ways(story, monkeypatch, version, acks, flush_policy=policy)
     assert quick == general
 
 
@@ -282,7 +281,7 @@ def test_too_many_partitions_are_refused_whole_and_complained_of(
             "too many", [("t", [(0, GOOD), (1, GOOD)]), ("stamped", [(0, GOOD), (1, GOOD)])]
         )
 
-    quick, general = both_ways(story, monkeypatch, 9, 1, request_partitions_max="3")
+    quick, general = told_both_ways(story, monkeypatch, 9, 1, request_partitions_max="3")
     assert quick == general
     [_, (_, refused, _)] = quick[:2]
     codes = {part.error_code for topic in refused.responses for part in topic.partition_responses}

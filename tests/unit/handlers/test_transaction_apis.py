@@ -22,6 +22,7 @@ from ottla.protocol.messages.end_txn import EndTxnRequest
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 from ottla.protocol.messages.list_transactions import ListTransactionsRequest
 from ottla.testing.simnode import SimNode
+from tests.asking import ask
 
 
 @pytest.fixture
@@ -29,13 +30,6 @@ def node() -> SimNode:
     node = SimNode(7, transaction_state_log_num_partitions="3", request_partitions_max="20")
     node.create_topic("t", 3)
     return node
-
-
-def ask(node: SimNode, body: Any, version: int) -> Any:
-    connection = node.connect()
-    answer = node.answer(connection.ask(body, version))
-    connection.close()
-    return answer
 
 
 def begun(node: SimNode, name: str) -> int:

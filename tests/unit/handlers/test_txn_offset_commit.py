@@ -17,6 +17,7 @@ from ottla.protocol.messages.txn_offset_commit import (
     TxnOffsetCommitRequestTopic,
 )
 from ottla.testing.simnode import SimNode
+from tests.asking import ask
 
 ADDS = 5
 
@@ -26,13 +27,6 @@ def node() -> SimNode:
     node = SimNode(7, transaction_state_log_num_partitions="3")
     node.create_topic("t", 3)
     return node
-
-
-def ask(node: SimNode, body: Any, version: int) -> Any:
-    connection = node.connect()
-    answer = node.answer(connection.ask(body, version))
-    connection.close()
-    return answer
 
 
 def begun(node: SimNode, times: int = 1) -> int:
