@@ -29,9 +29,9 @@ from ottla.protocol.messages.txn_offset_commit import (
     TxnOffsetCommitRequestTopic,
 )
 from ottla.testing.simdisk import Fault
-from ottla.testing.simnode import Call, SimConnection, SimNode
+from ottla.testing.simnode import Call, SimNode
 
-from .ways import answered_quickly, both_ways
+from .ways import Asked, answered_quickly, both_ways
 
 VERSIONS = range(2, 11)
 OPTIONS = {
@@ -59,23 +59,16 @@ def known_count() -> int:
     return sum(known.places_count for known in offset_commit._known.values())
 
 
-class Session:
+class Session(Asked):
     """Clients of a node of its own, all that they were told, and what became of it."""
 
     def __init__(
         self, version: int, policy: str, names: Sequence[str] = ("t", "u"), **options: str
     ) -> None:
         self.version = version
-        self.node = SimNode(0, flush_policy=policy, **(OPTIONS | options))
+        super().__init__(SimNode(0, flush_policy=policy, **(OPTIONS | options)))
         self.ids = {name: self.node.create_topic(name, 40) for name in names}
         self.ids["missing"] = b"m" * 16
-        self.calls: list[tuple[Call, SimConnection]] = []
-
-    def ask(self, body: Any, version: int) -> Call:
-        connection = self.node.connect()
-        call = connection.ask(body, version)
-        self.calls.append((call, connection))
-        return call
 
     def answer(self, body: Any, version: int) -> Any:
         return self.node.answer(self.ask(body, version))
@@ -172,12 +165,7 @@ class Session:
 
     def whole(self) -> list[Any]:
         """Every answer, every complaint, every byte of every log, and all that is kept."""
-        self.node.settle()
-        told: list[Any] = [(call.answer, one.closed) for call, one in self.calls]
-        told += sorted(self.node.context.complaints.counts.items())
-        for partition in self.node.table:
-            segments = partition.log.segments
-            told += [(partition.key, one.log.read_nowait(0, one.size)) for one in segments]
+        told = super().whole()
         for shard in self.node.context.groups.shards():
             offsets = shard.offsets
             told += [offsets.groups, offsets.bytes_count, offsets._bytes, offsets._pending]

@@ -28,7 +28,8 @@ from ottla.records.compress import GZIP
 from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import NOW_MS, batch, put
-from tests.unit.handlers.ways import both_ways
+
+from .ways import both_ways
 
 Wanted: TypeAlias = list[tuple[str, list[tuple[int, bytes | None]]]]
 

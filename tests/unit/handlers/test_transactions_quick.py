@@ -15,31 +15,26 @@ from ottla.protocol.messages.add_partitions_to_txn import (
 )
 from ottla.protocol.messages.end_txn import EndTxnRequest
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
-from ottla.testing.simnode import Call, SimConnection, SimNode
+from ottla.testing.simnode import Call, SimNode
 
-from .ways import answered_quickly, both_ways
+from .ways import Asked, answered_quickly, both_ways
 
 HANDLERS = (add_partitions_to_txn, end_txn)
 
 
-class Session:
+class Session(Asked):
     """A producer of transactions at a node of its own, and all that it was told."""
 
     def __init__(self, add_version: int, end_version: int, policy: str) -> None:
         self.versions = add_version, end_version
-        self.node = SimNode(
-            flush_policy=policy, transaction_partitions_max="30", request_partitions_max="35"
+        super().__init__(
+            SimNode(
+                flush_policy=policy, transaction_partitions_max="30", request_partitions_max="35"
+            )
         )
         self.node.create_topic("t", 40)
         self.node.create_topic("u", 2)
         self.id, self.epoch = 0, 0
-        self.calls: list[tuple[Call, SimConnection]] = []
-
-    def ask(self, body: Any, version: int) -> Call:
-        connection = self.node.connect()
-        call = connection.ask(body, version)
-        self.calls.append((call, connection))
-        return call
 
     def begin(self, name: str = "mine") -> None:
         request = InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=60_000)
@@ -80,16 +75,6 @@ class Session:
         answer = self.node.answer(self.end(commit=commit))
         if self.versions[1] == 5 and not answer.error_code:
             self.id, self.epoch = answer.producer_id, answer.producer_epoch
-
-    def whole(self) -> list[tuple[Any, ...]]:
-        """Every answer, every complaint, and every byte of every log."""
-        self.node.settle()
-        told: list[tuple[Any, ...]] = [(call.answer, one.closed) for call, one in self.calls]
-        told += sorted(self.node.context.complaints.counts.items())
-        for partition in self.node.table:
-            segments = partition.log.segments
-            told += [(partition.key, one.log.read_nowait(0, one.size)) for one in segments]
-        return told
 
 
 def _partitions(session: Session) -> None:

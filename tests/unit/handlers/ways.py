@@ -8,7 +8,33 @@ from typing import Any, TypeVar
 
 import pytest
 
+from ottla.testing.simnode import Call, SimConnection, SimNode
+
 T = TypeVar("T")
+
+
+class Asked:
+    """A node of its own, and all that it was asked."""
+
+    def __init__(self, node: SimNode) -> None:
+        self.node = node
+        self.calls: list[tuple[Call, SimConnection]] = []
+
+    def ask(self, body: Any, version: int) -> Call:
+        connection = self.node.connect()
+        call = connection.ask(body, version)
+        self.calls.append((call, connection))
+        return call
+
+    def whole(self) -> list[Any]:
+        """Every answer, every complaint, and every byte of every log."""
+        self.node.settle()
+        told: list[Any] = [(call.answer, one.closed) for call, one in self.calls]
+        told += sorted(self.node.context.complaints.counts.items())
+        for partition in self.node.table:
+            segments = partition.log.segments
+            told += [(partition.key, one.log.read_nowait(0, one.size)) for one in segments]
+        return told
 
 
 def both_ways(
