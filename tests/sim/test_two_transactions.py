@@ -32,9 +32,9 @@ from ottla.protocol.messages.txn_offset_commit import (
 from ottla.records.batch import TRANSACTIONAL_BIT
 from ottla.records.builder import Producer
 from ottla.testing.simnode import SimNode
-from tests.asking import batch, produce
+from tests.asking import batch, committed_values, produce
 from tests.sim.test_committed_offsets import ask, fetch
-from tests.sim.test_copiers import AGAIN, error_of, read_committed
+from tests.sim.test_copiers import AGAIN, error_of
 
 SOAK = os.environ.get("OTTLA_SOAK") == "1"
 MOMENTS_TRIED = 10
@@ -212,7 +212,7 @@ class Run:
         self.go(after.init())
         self.go(after.transaction(9, True))
         self.node.advance(1)
-        contents = [read_committed(self.node, "out", number) for number in PARTITIONS]
+        contents = [committed_values(self.node, "out", number) for number in PARTITIONS]
         assert contents[0] == contents[1], "one and the same in both partitions"
         assert contents[0][-1] == b"b9"
         told = [*self.client.told, "not asked", "not asked"]
