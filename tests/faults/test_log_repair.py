@@ -11,12 +11,17 @@ from ottla.cli.errors import BadInput, CommandError
 from ottla.cli.log_files import new_aside
 from ottla.cli.log_repair import run
 from ottla.cluster import keys
+from ottla.cluster.image import TopicImage
 from ottla.cluster.store import Put
 from ottla.host.lock import lock_directory
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.records.batch import BatchView
+from ottla.records.builder import build_batch
+from ottla.records.crc import crc32c
+from ottla.records.reader import Record
+from ottla.storage.checkpoints import CLEANED
 from ottla.testing.simimage import files_below
-from tests.sim.test_every_damaged_byte import HURT, WELL, World, image
+from tests.sim.test_every_damaged_byte import HURT, IDS, WELL, World, image
 
 SEGMENT = "/data/hurt-0/00000000000000000000.log"
 
@@ -50,10 +55,14 @@ def data(tmp_path: Path, stop: str) -> Path:
     return tmp_path / "data"
 
 
-def add_store(data: Path) -> None:
-    """A metadata store, of which only is asked whether it is there and whole."""
+def add_store(data: Path, policy: str = "") -> None:
+    """A metadata store that is whole, and has HURT's topic with such a policy if one is given."""
     store = SqliteStore(str(data / FILE_NAME))
-    store.transact([], [Put(keys.CLUSTER, keys.encode({"id": "c"}))])
+    puts = [Put(keys.CLUSTER, keys.encode({"id": "c"}))]
+    if policy:
+        configs = {"cleanup.policy": policy}
+        puts += keys.put_topic(TopicImage(HURT.topic, IDS[HURT], (), configs))
+    store.transact([], puts)
     store.close()
 
 
@@ -134,7 +143,7 @@ def test_a_partition_that_ends_before_what_was_on_disk_can_be_used_again(data, h
             file.unlink()
     assert not is_usable(data)
     assert repair(data) == 1
-    assert "ends too early, or is missing, at byte" in capsys.readouterr().out
+    assert "lacks what belongs at byte" in capsys.readouterr().out
     assert repair(data, **{how: True}) == 0
     assert is_usable(data)
     assert repair(data) == 0
@@ -149,7 +158,7 @@ def test_a_partition_that_lost_whole_batches_in_the_middle_can_be_used_again(dat
     meet_the_damage(data)
     assert not is_usable(data)
     assert repair(data) == 1
-    told = f"{first.name} ends too early, or is missing, at byte {size:,}: offset 9 on"
+    told = f"{first.name} lacks what belongs at byte {size:,}: offset 9 on"
     assert told in capsys.readouterr().out
     assert repair(data, **{how: True}) == 0
     assert is_usable(data)
@@ -168,6 +177,98 @@ def test_a_partition_that_lost_its_first_segment_can_be_used_again(data, how, ca
     assert repair(data, **{how: True}) == 0
     assert is_usable(data)
     assert repair(data) == 0
+
+
+def without_batches(data: Path, *numbers: int, cleaned: str = "") -> Path:
+    """The first segment of HURT, sound but for some batches that were taken out of it."""
+    path = data / SEGMENT.removeprefix("/data/")
+    whole = batches(image("clean").files[SEGMENT])
+    path.write_bytes(b"".join(one for at, one in enumerate(whole) if at not in numbers))
+    if cleaned == "lost":
+        (data / CLEANED).unlink()
+    elif cleaned == "damaged":
+        (data / CLEANED).write_bytes(b"\xff")
+    return path
+
+
+@pytest.mark.parametrize("how", ["cut", "skip"])
+@pytest.mark.parametrize("number", [0, 5])
+def test_batches_that_are_gone_from_within_a_segment_are_damage_like_others(
+    data, how, number, capsys
+):
+    path = without_batches(data, number)
+    at = sum(map(len, batches(path.read_bytes())[:number]))
+    meet_the_damage(data)
+    assert not is_usable(data)
+    assert repair(data) == 1
+    told = f"{path.name} lacks what belongs at byte {at:,}: offset {3 * number} on"
+    assert told in capsys.readouterr().out
+    assert repair(data, **{how: True}) == 0
+    assert is_usable(data)
+    assert repair(data) == 0
+
+
+@pytest.mark.parametrize("cleaned", ["", "lost", "damaged"])
+def test_what_may_be_missing_of_a_topic_that_is_compacted_is_no_damage(data, cleaned, capsys):
+    without_batches(data, 3, 5, cleaned=cleaned)
+    add_store(data, "compact,delete")
+    assert repair(data) == 0
+    assert capsys.readouterr().out == "nothing to repair\n"
+
+
+@pytest.mark.parametrize("cleaned", ["lost", "damaged"])
+@pytest.mark.parametrize("policy", ["", "delete"], ids=["policy unknown", "compacted before"])
+def test_where_nothing_tells_whether_it_was_compaction_nothing_is_called_damaged(
+    data, cleaned, policy, capsys
+):
+    path = without_batches(data, 3, 5, cleaned=cleaned)
+    add_store(data, policy)
+    if policy:  # a batch of which compaction has left two records, its last offset as it was
+        whole = batches(path.read_bytes())
+        shrunk = bytearray(build_batch([Record(b"k"), Record(b"k")]))
+        shrunk[23:27] = (2).to_bytes(4, "big")
+        batch = BatchView(memoryview(shrunk))
+        shrunk[17:21] = crc32c(batch.view[21:]).to_bytes(4, "big")
+        path.write_bytes(bytes(shrunk) + b"".join(whole[1:]))
+    before = contents(data)
+    for how in ("", "cut", "skip"):
+        assert repair(data, **({how: True} if how else {})) == 0
+        told = "hurt-0: 6 offsets from 9 on left out: compacted away, or lost. cleaner-offset"
+        assert told in capsys.readouterr().out
+    after = contents(data)
+    assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.parametrize("cleaned", ["lost", "damaged"])
+def test_what_a_topic_lacks_that_was_never_compacted_is_damage_whatever_else_is_lost(
+    data, cleaned, capsys
+):
+    without_batches(data, 3, 5, cleaned=cleaned)
+    add_store(data, "delete")
+    assert repair(data) == 1
+    said = capsys.readouterr().out
+    assert "lacks what belongs at byte" in said
+    assert "--skip gives up 6 offsets" in said
+
+
+@pytest.mark.parametrize("cleaned", ["lost", "damaged"])
+def test_to_repair_one_partition_calls_no_other_one_damaged_that_may_be_compacted(
+    data, cleaned, capsys
+):
+    path = without_batches(data, 3, cleaned=cleaned)
+    well = next(data.glob("well-0/*.log"))
+    whole = batches(well.read_bytes())
+    well.write_bytes(whole[0] + b"".join(whole[2:]))
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    assert repair(data, skip=True) == 0
+    assert "well-0: 1 offset from 1 on left out" in capsys.readouterr().out
+    assert repair(data) == 0
+    assert capsys.readouterr().out == "nothing to repair\n"
+    world = World(contents(data))
+    assert not world.read(world.directory.logs[WELL])[1]
+    world.directory.release()
 
 
 @pytest.mark.parametrize("stop", ["clean"])

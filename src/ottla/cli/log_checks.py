@@ -96,7 +96,8 @@ def walk_segment(data: Data, base_offset: int, next_offset: int, torn_from: int 
 def sound_ranges(data: Data, least: int, before: int | None) -> Iterator[tuple[int, int, int, int]]:
     """Runs of sound batches: (first byte, end, first offset, last offset), in order.
 
-    `least` is the smallest offset that may come; all end below `before`, the next segment's.
+    `least` is the smallest offset that may come; all end below `before`, the next segment's. Where
+    offsets are left out a run ends, and the next begins at the same byte.
     """
     view = memoryview(data)
     begin = at = 0
@@ -105,6 +106,9 @@ def sound_ranges(data: Data, least: int, before: int | None) -> Iterator[tuple[i
         if _fault(view, at) is None:
             batch = BatchView(view, at)
             if batch.base_offset >= least and (before is None or batch.last_offset < before):
+                if batch.base_offset > least and at > begin:
+                    yield begin, at, first, last
+                    begin = at
                 first = batch.base_offset if begin == at else first
                 last, least = batch.last_offset, batch.last_offset + 1
                 at += batch.length
@@ -117,6 +121,21 @@ def sound_ranges(data: Data, least: int, before: int | None) -> Iterator[tuple[i
         begin = at = following
     if at > begin:
         yield begin, at, first, last
+
+
+def lacks_records(data: Data) -> bool:
+    """Whether a sound batch has fewer records than offsets: only compaction takes some out.
+
+    Ends at the first byte that is no batch's.
+    """
+    view = memoryview(data)
+    at = 0
+    while at < len(view) and _fault(view, at) is None:
+        batch = BatchView(view, at)
+        if batch.records_count <= batch.last_offset_delta:
+            return True
+        at += batch.length
+    return False
 
 
 def _fault(view: memoryview, at: int) -> str | None:

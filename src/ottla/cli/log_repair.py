@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ottla.cli.errors import BadInput, CommandError
-from ottla.cli.log_checks import sound_ranges
+from ottla.cli.log_checks import lacks_records, sound_ranges
 from ottla.cli.log_files import PartitionFiles, mapped, new_aside, partitions_under
 from ottla.cli.log_repair_store import StoreRepair
 from ottla.cli.render import counted, object_line
@@ -45,10 +45,16 @@ class Damage:
     """Where sound batches go on; the same as `cut_end` if none do."""
     cut_end: int
     """One more than the last offset that is known to have been there."""
+    maybe_compacted: bool = False
+    """Offsets are missing, and nothing tells whether compaction has removed them. No broker minds:
+    it is told, and is not repaired."""
 
     def lost(self, how: str) -> int:
         """Offsets that one of the two ways gives up."""
         return (self.offset_end if how == "skip" else self.cut_end) - self.offset
+
+
+Found = list[tuple[PartitionFiles, list[Damage]]]
 
 
 def run(options: arguments.LogRepair) -> int:
@@ -70,11 +76,12 @@ def run(options: arguments.LogRepair) -> int:
         is_locked = bool(how or options.adopt)
         lost = store.repair(adopt=options.adopt, is_locked=is_locked, as_json=options.json)
         unlifted = 0
-        found = [(files, list(damage_of(files))) for files in partitions]
+        found, doubtful = _find(partitions, store)
+        _tell_doubtful(doubtful, as_json=options.json)
         for files, damages in found:
             _tell(damages, how, as_json=options.json)
             if how and damages:
-                _repair(files, damages, how, as_json=options.json)
+                _repair(files, damages, how, doubtful, as_json=options.json)
             if os.path.exists(_quarantine(files)):
                 unlifted += not damages and not how
                 _lift(files, damages, how, as_json=options.json)
@@ -87,6 +94,17 @@ def run(options: arguments.LogRepair) -> int:
     if not count and not unlifted and not lost and not options.json:
         sys.stdout.write("nothing to repair\n")
     return 1 if ((count or unlifted) and not how) or (lost and not options.adopt) else 0
+
+
+def _find(partitions: Sequence[PartitionFiles], store: StoreRepair) -> tuple[Found, Found]:
+    """What is damaged in each, and where it can't be known whether anything is."""
+    found: Found = []
+    doubtful: Found = []
+    for files in partitions:
+        all_of_it = [*damage_of(files, store.is_compacted(files.topic))]
+        found.append((files, [one for one in all_of_it if not one.maybe_compacted]))
+        doubtful.append((files, [one for one in all_of_it if one.maybe_compacted]))
+    return found, doubtful
 
 
 def _quarantine(files: PartitionFiles) -> str:
@@ -105,18 +123,28 @@ def _lift(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bo
         )
 
 
-def damage_of(files: PartitionFiles) -> Iterator[Damage]:
-    """What is damaged, in order. A tail that the next start cuts by itself is none."""
+def damage_of(files: PartitionFiles, compacted: bool | None) -> list[Damage]:
+    """What is damaged, in order. A tail that the next start cuts by itself is none.
+
+    `compacted`: whether its topic is to be; None if that is not known.
+    """
     bases = files.segments()
     at = 0
-    holes_until = _holes_until(files)
+    cleaned = _cleaned(files)
+    holes_until = 1 << 63 if compacted else cleaned or 0
+    in_doubt = cleaned is None
     certain = _known(files, checkpoints.RECOVERY_POINTS)
     expected = _first_of(files, bases, certain)
     last = bases[0] if bases else 0
     found: list[Damage] = []
+
+    def miss(segment: int, position: int, offset_end: int) -> None:
+        if expected < offset_end > holes_until:
+            where = (segment, position, position, expected, offset_end, 0)
+            found.append(Damage(files.name, *where, maybe_compacted=in_doubt))
+
     for base, after in zip_longest(bases, bases[1:]):
-        if expected < base and base > holes_until:
-            found.append(Damage(files.name, last, at, at, expected, base, 0))
+        miss(last, at, base)
         last = base
         data = mapped(files.file(base, ".log"))
         at = 0
@@ -124,6 +152,8 @@ def damage_of(files: PartitionFiles) -> Iterator[Damage]:
         for begin, end, first, final in sound_ranges(data, expected, after):
             if begin > at:
                 found.append(Damage(files.name, base, at, begin, expected, first, 0))
+            else:
+                miss(base, at, first)
             at, expected = end, final + 1
         if at < len(data) and (after is not None or expected < files.synced_until):
             known = max(_end_of(files) if after is None else after, expected)
@@ -132,9 +162,13 @@ def damage_of(files: PartitionFiles) -> Iterator[Damage]:
     if expected < certain:  # whole batches are gone, or whole segments: no byte is wrong
         found.append(Damage(files.name, last, at, at, expected, certain, 0))
         expected = certain
+    known_not = compacted is False and any(one.maybe_compacted for one in found)
+    if known_not and not any(lacks_records(mapped(files.file(one, ".log"))) for one in bases):
+        in_doubt = False
     for one in found:
+        one.maybe_compacted &= in_doubt
         one.cut_end = max(expected, one.offset_end, _end_of(files))
-        yield one
+    return found
 
 
 def _first_of(files: PartitionFiles, bases: list[int], certain: int) -> int:
@@ -164,15 +198,15 @@ def _known(files: PartitionFiles, name: str) -> int:
     return _offsets(above, name).get(partition, Offset(0))
 
 
-def _holes_until(files: PartitionFiles) -> int:
-    """Below this offset compaction may have left holes; anywhere if its file is damaged."""
-    above = os.path.dirname(os.path.abspath(files.path))
-    path = os.path.join(above, checkpoints.CLEANED)
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            if checkpoints.decode_offsets(file.read()) is None:
-                return 1 << 63
-    return _known(files, checkpoints.CLEANED)
+def _cleaned(files: PartitionFiles) -> int | None:
+    """Below this offset compaction may have left holes; None if what would tell is lost."""
+    path = os.path.join(os.path.dirname(os.path.abspath(files.path)), checkpoints.CLEANED)
+    if not os.path.exists(path):
+        return None
+    with open(path, "rb") as file:
+        offsets = checkpoints.decode_offsets(file.read())
+    key = TopicPartition(files.topic, files.partition)
+    return None if offsets is None else offsets.get(key, Offset(0))
 
 
 def _offsets(above: str, name: str) -> dict[TopicPartition, Offset]:
@@ -190,7 +224,7 @@ def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
             continue
         where = f"is damaged from byte {one.position:,} to {one.end:,}"
         if one.end == one.position:
-            where = f"ends too early, or is missing, at byte {one.end:,}"
+            where = f"lacks what belongs at byte {one.end:,}"
         if one.offset < one.segment:
             where = "lacks what came before it"
         sys.stdout.write(
@@ -205,7 +239,21 @@ def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
         )
 
 
-def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bool) -> None:
+def _tell_doubtful(doubtful: Found, *, as_json: bool) -> None:
+    for files, holes in doubtful:
+        if as_json:
+            sys.stdout.writelines(object_line(asdict(one)) for one in holes)
+        elif holes:
+            count = counted(sum(one.lost("skip") for one in holes), "offset")
+            sys.stdout.write(
+                f"{files.name}: {count} from {holes[0].offset} on left out: compacted away, or "
+                f"lost. {checkpoints.CLEANED}, which would tell, is missing or damaged\n"
+            )
+
+
+def _repair(
+    files: PartitionFiles, damages: list[Damage], how: str, doubtful: Found, *, as_json: bool
+) -> None:
     above = os.path.dirname(os.path.abspath(files.path))
     aside = new_aside(above, files.name)
     # Without the marker the next start reads the logs; without it a half done repair is one more
@@ -233,7 +281,7 @@ def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: 
     with open(f"{stem(files.path, end)}.log", "ab"):
         pass
     _sync(files.path)
-    _note(above, TopicPartition(files.topic, files.partition), end)
+    _note(above, TopicPartition(files.topic, files.partition), end, doubtful)
     if not as_json:
         lost = sum(one.lost("skip") for one in damages) if how == "skip" else damages[0].lost("cut")
         sys.stdout.write(
@@ -277,11 +325,22 @@ def _drop_derived(files: PartitionFiles, base: int) -> None:
         _remove(stem(files.path, base) + suffix)
 
 
-def _note(above: str, partition: TopicPartition, end: Offset) -> None:
-    """That all below is on disk, and offsets are missing there: neither is damage any more."""
+def _note(above: str, partition: TopicPartition, end: Offset, doubtful: Found) -> None:
+    """That all below is on disk, and offsets are missing there: neither is damage any more.
+
+    Where nothing was known of holes, those of the other logs are noted, too: from now on what is
+    not named has none.
+    """
+    others = {
+        TopicPartition(files.topic, files.partition): Offset(holes[-1].offset_end)
+        for files, holes in doubtful
+        if holes
+    }
     for name in (checkpoints.CLEANED, checkpoints.RECOVERY_POINTS):
         path = os.path.join(above, name)
         offsets = _offsets(above, name)
+        if name == checkpoints.CLEANED:
+            offsets = others | offsets
         offsets[partition] = max(offsets.get(partition, Offset(0)), end)
         with open(f"{path}.tmp", "wb") as file:
             file.write(checkpoints.encode_offsets(offsets))

@@ -11,13 +11,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from ottla.cli.errors import CommandError
 from ottla.cli.log_files import PartitionFiles, new_aside
 from ottla.cli.render import counted, object_line
 from ottla.cluster import keys
+from ottla.cluster.image import TopicImage
 from ottla.cluster.store import Applied, Entry, Put, Snapshot, StoreCorrupt, StoreError
 from ottla.host.lock import DirectoryInUse, lock_directory
 from ottla.host.sqlite_store import ADVICE, FILE_NAME, SqliteStore
@@ -41,6 +42,15 @@ class StoreRepair:
         self._identity = os.path.join(path, META_PROPERTIES)
         self.is_there = os.path.exists(self._identity) or os.path.exists(self._file)
         self._partitions = partitions
+        self._topics: Mapping[str, TopicImage] = {}
+
+    def is_compacted(self, topic: str) -> bool | None:
+        """Whether a topic is to be compacted, as the store has it; None where it doesn't tell.
+
+        Known once `repair` has looked. By the broker's own default none is.
+        """
+        found = self._topics.get(topic)
+        return None if found is None else "compact" in found.configs.get("cleanup.policy", "")
 
     def repair(self, *, adopt: bool, is_locked: bool, as_json: bool) -> bool:
         """Say what is wrong, and go on without the store if that is wanted; whether it is lost.
@@ -80,6 +90,7 @@ class StoreRepair:
             was_there = os.path.exists(copy)
             try:
                 entries = _entries(copy)
+                topics = keys.image_of(Snapshot(0, entries)).topics
             except StoreCorrupt as error:
                 damage = str(error).removesuffix(ADVICE).replace(copy, self._file)
             except StoreError as error:
@@ -87,6 +98,7 @@ class StoreRepair:
             else:
                 is_known = keys.CLUSTER in entries or keys.ADOPTION in entries
                 if is_known or not self._had_one():
+                    self._topics = topics
                     return None, {}
                 state = "has no cluster" if was_there else "is missing"
                 return f"the metadata store {self._file} {state}", {}
