@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ottla.cluster.image import ClusterImage, PartitionImage, TopicImage
+from ottla.cluster.names import is_internal
 from ottla.cluster.topics import Refused, assignment_fault, limited
 from ottla.core.config import Config
 from ottla.core.model import LeaderEpoch, NodeId
@@ -44,6 +45,14 @@ def plan_more(
             ErrorCode.INVALID_PARTITIONS,
             f"The topic {more.name} currently has {has} partition(s); "
             f"{more.count} would not be an increase.",
+        )
+    if is_internal(more.name):
+        # Kafka takes it, and after its next start looks for each group and transactional id in
+        # another partition than the one that has it: all of them are gone.
+        return Refused(
+            ErrorCode.INVALID_PARTITIONS,
+            f"The number of partitions of {more.name} says which of them has a group or a "
+            "transactional id: it can't change.",
         )
     added = more.count - has
     if refused := limited(more.count, image.partitions_count - has, config):

@@ -2,7 +2,8 @@
 
 The controller decides. An answer comes when this node's metadata has the new partitions.
 v2 flexible · v3 quota error, for which there are no quotas
-Not as Kafka: past a cap POLICY_VIOLATION, where Kafka has UNKNOWN_SERVER_ERROR past 10,000.
+Not as Kafka: past a cap POLICY_VIOLATION, where Kafka has UNKNOWN_SERVER_ERROR past 10,000; an
+internal topic can't grow, INVALID_PARTITIONS: by the number of its partitions ids are found in it.
 """
 
 from __future__ import annotations

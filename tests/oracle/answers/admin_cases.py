@@ -39,6 +39,7 @@ from ottla.protocol.messages.list_partition_reassignments import (
 )
 from ottla.protocol.messages.update_features import FeatureUpdateKey, UpdateFeaturesRequest
 from tests.oracle.answers.case import each, error, success
+from tests.oracle.answers.offset_cases import a_group
 from tests.oracle.answers.peer import Peer
 from tests.processes import wait_until
 
@@ -340,6 +341,12 @@ def partitions_of(peer: Peer, version: int, given: str) -> Any:
 @error(CREATE_PARTITIONS)
 def h76_a_billion(peer: Peer, version: int) -> Any:
     return grow(peer, version, more_of(peer.topic(), 10**9))
+
+
+@error(CREATE_PARTITIONS)
+def an_internal_topic(peer: Peer, version: int) -> Any:
+    a_group(peer)  # it is made when somebody asks for it
+    return grow(peer, version, more_of("__consumer_offsets", 60), validate_only=True)
 
 
 PLACES = {"unknown": ([5],), "twice": ([0, 0],), "none": ([],), "too_many": ([0], [0])}

@@ -169,6 +169,13 @@ ALLOWED: tuple[Allowed, ...] = (
         WHOLE,
     ),
     Allowed(
+        "internal-topics-do-not-grow",
+        "INVALID_PARTITIONS: Kafka adds partitions to `__consumer_offsets` and `__transaction_state`, "
+        "and after its next start finds no group nor transactional id that was there before.",
+        "CreatePartitions-*-an-internal-topic",
+        "*error_code *error_message",
+    ),
+    Allowed(
         "the-empty-name-alone",
         "DescribeTopicPartitions: INVALID_TOPIC_EXCEPTION for the empty name; Kafka fails the whole "
         "request with UNKNOWN_SERVER_ERROR.",

@@ -122,6 +122,15 @@ def test_h76_more_partitions_than_a_cap_are_refused_before_anything_is_made(clus
     assert [first.result()[0].error, second.result()[0].error] == [E.NONE, E.POLICY_VIOLATION]
 
 
+@pytest.mark.parametrize("name", ["__consumer_offsets", "__transaction_state"])
+def test_an_internal_topic_cannot_grow_as_its_ids_would_be_looked_for_elsewhere(cluster, name):
+    cluster.create(NewTopic(name, 8))
+    [result] = grow(cluster, MorePartitions(name, 9))
+    assert result.error is E.INVALID_PARTITIONS
+    assert name in result.message
+    assert len(cluster.image.topics[name].partitions) == 8
+
+
 def test_a_name_twice_is_refused_once_and_the_others_grow(cluster):
     results = grow(cluster, MorePartitions("t", 3), MorePartitions("u", 4), MorePartitions("t", 4))
     assert [(r.name, r.error) for r in results] == [("t", E.INVALID_REQUEST), ("u", E.NONE)]
