@@ -93,7 +93,7 @@ def kafka_python(
     if cooperative:
         more["partition_assignment_strategy"] = [CooperativeStickyAssignor]
 
-    class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    class Listener(ConsumerRebalanceListener):
         def on_partitions_revoked(self, revoked: Any) -> None:
             if cooperative:
                 assigned(consumer.assignment() - set(revoked))
@@ -135,7 +135,7 @@ def aiokafka(bootstrap: str, group: str, topic: str, session_ms: int, more: dict
     from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
     from aiokafka.errors import CommitFailedError
 
-    class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    class Listener(ConsumerRebalanceListener):
         def on_partitions_revoked(self, revoked: Any) -> None:
             pass
 

@@ -12,8 +12,8 @@ import pytest
 
 import ottla
 from ottla.console import pages
+from ottla.handlers import stats
 from ottla.replication.partition import Partition
-from ottla.server import admin
 from tests.processes import free_port
 
 
@@ -97,13 +97,13 @@ def test_many_who_ask_at_once_are_answered_or_told_to_come_again(port: int) -> N
 
 def test_the_loop_is_asked_for_a_few_partitions_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    whole = admin.stats.partitions
+    whole = stats.partitions
 
     def partitions(found: Sequence[Partition]) -> list[dict[str, Any]]:
         asked.append(len(found))
         return whole(found)
 
-    monkeypatch.setattr(admin.stats, "partitions", partitions)
+    monkeypatch.setattr(stats, "partitions", partitions)
     with ottla.Broker() as broker:
         broker.create_topic("wide", partitions=250)
         report = broker.stats()

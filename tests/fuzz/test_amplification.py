@@ -81,7 +81,7 @@ def test_asking_often_in_one_request_takes_no_more_than_it_may(message: Any, ver
         produce(node, batch(b"x", producer=Producer(1000 + number, 0, 0)))
     (body,) = encoder(type(message), version)(message)
     header = RequestHeader(message.KEY, version, 1, "x")
-    frame = request_frame(header, [bytes(body)])  # type: ignore[arg-type]
+    frame = request_frame(header, [bytes(body)])
     tracemalloc.start()
     try:
         put(node, frame)

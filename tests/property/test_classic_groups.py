@@ -134,7 +134,7 @@ class ClassicGroups(RuleBasedStateMachine):
         elif kind == "sync":
             pending = world.sync(*request[1:], **more)
         elif kind == "beat":
-            pending = world.heartbeat(*request[1:], client.instance)
+            pending = world.heartbeat(request[1], request[2], client.instance)
         else:
             pending = world.leave(request[1], **more)
         self.answers.append((number, client, life, kind, pending))

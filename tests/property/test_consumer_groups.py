@@ -6,6 +6,8 @@ The members are the model: what each believes that it may work on. Some speak th
 the group stays one of the new protocol, as `tests/unit` sees to groups that change their kind.
 """
 
+from typing import Any
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
@@ -177,7 +179,7 @@ class ConsumerGroups(RuleBasedStateMachine):
 
     def is_begun(self):
         """Whether a member of the classic protocol would join a consumer group."""
-        group = self.world.shard.groups.get("g")
+        group = self.group()
         return isinstance(group, ConsumerGroup) and not group.is_empty
 
     @rule(client=clients)
@@ -267,8 +269,12 @@ class ConsumerGroups(RuleBasedStateMachine):
             if not u and isinstance(client, ClassicClient):
                 client.owned = {one for one in client.owned if one[0] != "u"}
 
+    def group(self) -> Any:
+        """None before the first member."""
+        return self.world.shard.groups.get("g")
+
     def members(self):
-        group = self.world.shard.groups.get("g")
+        group = self.group()
         return [] if group is None else [group.members[name] for name in sorted(group.members)]
 
     def give_up_what_nobody_confirms(self):
@@ -289,13 +295,13 @@ class ConsumerGroups(RuleBasedStateMachine):
                     for number in numbers:
                         assert (topic, number) not in owners, (member.id, owners[topic, number])
                         owners[topic, number] = member.id
-        group = self.world.shard.groups.get("g")
+        group = self.group()
         told = {} if group is None else group.owners
         assert owners == {(t, n): who for t, of in told.items() for n, who in of.items()}
 
     @invariant()
     def h106_what_members_have_said_is_counted(self):
-        group = self.world.shard.groups.get("g")
+        group = self.group()
         said = 0 if group is None else group.said_bytes
         assert said == sum(member.said_bytes() for member in self.members())
 
@@ -316,7 +322,7 @@ class ConsumerGroups(RuleBasedStateMachine):
                     client.drop()
                 client.revoke()
                 self.send(client)
-        group = self.world.shard.groups.get("g")
+        group = self.group()
         taken = {client.name for client in living} & set(group.members if group else ())
         if not taken:
             return

@@ -46,8 +46,8 @@ def test_the_real_and_the_simulated_store_answer_alike(transactions):
     with tempfile.TemporaryDirectory() as directory:
         real, simulated = SqliteStore(f"{directory}/store.sqlite"), SimStore(0, unknown=0.0)
         events = [], []
-        for store, seen in zip((real, simulated), events, strict=True):
-            store.watch("/a", 1, seen.append)
+        real.watch("/a", 1, events[0].append)
+        simulated.watch("/a", 1, events[1].append)
         for compares, writes, prefix in transactions:
             answers = [store.transact(compares, writes) for store in (real, simulated)]
             reads = [store.read(prefix) for store in (real,)]

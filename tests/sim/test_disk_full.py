@@ -188,7 +188,7 @@ def test_room_is_asked_for_more_often_the_less_there_is() -> None:
         asked.append(world.node.loop.monotonic())
         return space(path)
 
-    world.node.disk.space = counting  # type: ignore[method-assign]
+    world.node.disk.space = counting
     for usable, most in ((90 * GIB, 2), (2 * GIB, 22)):
         world.room(usable)
         asked.clear()

@@ -70,7 +70,7 @@ def test_no_more_is_warmed_than_will_be_sent() -> None:
         warmed.append(piece.length)
         return warm(piece)
 
-    node.disk.warm = counted  # type: ignore[method-assign]
+    node.disk.warm = counted
     call = node.connect().ask(fetch(Want(0), Want(0, partition=1), max_bytes=2000), 12)
     node.settle()
     first, second = fetched(call)
@@ -136,7 +136,7 @@ def test_pages_that_leave_faster_than_they_come_end_in_an_empty_answer_not_in_a_
         return pending
 
     node.disk.evict()
-    node.disk.warm = in_vain  # type: ignore[method-assign]
+    node.disk.warm = in_vain
     call = node.connect().ask(fetch(Want(0)), 12)
     for _ in range(2000):
         while node.disk.busy:

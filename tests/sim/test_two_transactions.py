@@ -145,7 +145,7 @@ class Run:
             [shard] = self.node.context.transactions.runtime.loaded_shards()
             self.client.epoch = shard.transactions["x"].epoch = EXHAUSTED_EPOCH
         self.is_ended = False
-        self.node.disk.due = self.due  # type: ignore[method-assign]
+        self.node.disk.due = self.due
 
     def both(self, left: int | None) -> None:
         self.taken, self.left = 0, left

@@ -32,6 +32,7 @@ from ottla.protocol.messages.produce import (
     ProduceRequest,
     TopicProduceData,
 )
+from ottla.protocol.schema import Message
 from ottla.records.builder import Producer, build_batch
 from ottla.records.reader import Record
 from tests.oracle.answers.batches import (
@@ -265,10 +266,15 @@ def more_replicas_wanted_than_there_are(peer: Peer, version: int) -> Any:
 # --- Fetch -----------------------------------------------------------------------------------
 
 
+def named(kind: type[Message], more: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of `more` what names fields of such a message."""
+    return {field.name: more.pop(field.name) for field in kind.FIELDS if field.name in more}
+
+
 def fetch(peer: Peer, topic: str, version: int, **more: Any) -> Any:
     """One partition; `more` names fields of the partition or of the request."""
     fields = {"partition": 0, "fetch_offset": 0, "partition_max_bytes": 1 << 20}
-    fields |= {name: more.pop(name) for name in list(more) if name in FetchPartition.__slots__}
+    fields |= named(FetchPartition, more)
     there = FetchTopic(partitions=[FetchPartition(**fields)])
     if version >= BY_ID:
         there.topic_id = more.pop("topic_id", None) or peer.id_of(topic)
@@ -424,9 +430,7 @@ def unknown_isolation_level(peer: Peer, version: int) -> Any:
 
 def list_offsets(peer: Peer, topic: str, version: int, timestamp: int, **more: Any) -> Any:
     fields = {"partition_index": 0, "timestamp": timestamp}
-    fields |= {
-        name: more.pop(name) for name in list(more) if name in ListOffsetsPartition.__slots__
-    }
+    fields |= named(ListOffsetsPartition, more)
     there = ListOffsetsTopic(name=topic, partitions=[ListOffsetsPartition(**fields)])
     given = {"replica_id": -1, "topics": [there], "timeout_ms": 5000} | more
     return peer.ask(ListOffsetsRequest(**given), version)

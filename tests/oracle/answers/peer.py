@@ -257,8 +257,8 @@ class Peer:
         """Its log directory, by an answer that is not turned into names."""
         raw = self.exchange(self.frame(asking.KEY, 1, encoded(asking, 1)))
         assert raw is not None
-        results = decoder(apis.response_class(asking.KEY), 1)(memoryview(raw), 4)[0].results
-        return str(results[0].log_dir)
+        answer: Any = decoder(apis.response_class(asking.KEY), 1)(memoryview(raw), 4)[0]
+        return str(answer.results[0].log_dir)
 
     def id_of(self, topic: str) -> bytes:
         ids = [raw for raw, name in self.topic_names.items() if name == f"id of {topic}"]

@@ -78,9 +78,10 @@ class _Making:
         return Step("init", who, version, more)
 
     def add(self) -> Step:
-        places = [["topic", self.partitions()]]
+        numbers = self.partitions()
+        places: list[list[object]] = [["topic", numbers]]
         if self.often(0.04):
-            places[0][1].append(7)
+            numbers.append(7)
         if self.often(0.03):
             places.append(["internal", [0]])
         if self.often(0.02):

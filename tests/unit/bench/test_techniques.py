@@ -7,12 +7,24 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from functools import partial
 
 import pytest
 
-from ottla.bench.techniques import brokers, caches, copies, html, order, queues, run, table
+from ottla.bench import usage
+from ottla.bench.techniques import (
+    brokers,
+    caches,
+    copies,
+    drain,
+    html,
+    order,
+    queues,
+    run,
+    table,
+)
 from ottla.bench.techniques.model import Experiment, Measure, NotHere, Way
 from ottla.records import compress
 from ottla.records.reader import read_batches, records_of
@@ -144,16 +156,16 @@ def test_a_name_that_is_no_technique_is_refused_before_anything_runs():
 def test_files_are_not_laid_into_memory_where_a_disk_is_near(monkeypatch):
     kinds = {"/tmp": "tmpfs", "/var/tmp": "ext4"}
     monkeypatch.delenv("TMPDIR", raising=False)
-    monkeypatch.setattr(run.tempfile, "gettempdir", lambda: "/tmp")
-    monkeypatch.setattr(run.usage, "file_system", lambda path: kinds.get(path, "tmpfs"))
-    monkeypatch.setattr(run.os, "access", lambda *_: True)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/tmp")
+    monkeypatch.setattr(usage, "file_system", lambda path: kinds.get(path, "tmpfs"))
+    monkeypatch.setattr(os, "access", lambda *_: True)
     assert run.folder() == "/var/tmp"
     monkeypatch.setenv("TMPDIR", "/tmp")  # who says so gets it, and is told in the report
     assert run.folder() == "/tmp"
 
 
 def test_in_memory_nothing_is_said_about_disks(monkeypatch, tmp_path):
-    monkeypatch.setattr(order.usage, "file_system", lambda _path: "tmpfs")
+    monkeypatch.setattr(usage, "file_system", lambda _path: "tmpfs")
     [tried, _] = order.experiments(str(tmp_path))
     tried.measure_all(1, quiet)
     assert [one.absent != "" for one in tried.ways] == [True, True]
@@ -220,7 +232,7 @@ def test_every_cache_sends_the_same_bytes(tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(caches, "_FILE_BYTES", 4 << 20)
     monkeypatch.setattr(caches, "_SECONDS_MAX", 60.0)
-    monkeypatch.setattr(caches.drain, "drained", lambda: gathered(sent))
+    monkeypatch.setattr(drain, "drained", lambda: gathered(sent))
     again, first = caches.experiments(str(tmp_path))
     for way in [*again.ways, *first.ways]:
         with contextlib.suppress(NotHere):

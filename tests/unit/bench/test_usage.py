@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 
 import pytest
 
@@ -61,14 +62,14 @@ def test_memory_is_touched_in_pieces_as_large_as_the_loads(monkeypatch, piece_by
         def write(self, data):
             written.append(len(data))
 
-    monkeypatch.setattr(usage.tempfile, "TemporaryFile", lambda **_: File())
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: File())
     usage.touch_memory(20, piece_bytes)
     assert set(written) == {4096, max(4096, piece_bytes)}
     assert sum(written) == 20 << 20
 
 
 def test_no_memory_is_touched_if_none_is_asked_for(monkeypatch):
-    monkeypatch.setattr(usage.tempfile, "TemporaryFile", None)
+    monkeypatch.setattr(tempfile, "TemporaryFile", None)
     usage.touch_memory(0)
 
 

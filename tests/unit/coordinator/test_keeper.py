@@ -390,7 +390,8 @@ class FullAfter(MemoryJournal):
 
 
 def test_what_was_written_in_part_has_its_timers_all_the_same() -> None:
-    world = World(FullAfter(1))
+    journal = FullAfter(1)
+    world = World(journal)
     done: list[str] = []
     effects = [
         Schedule("session", 5.0, lambda: Decision(None, [put("late", 1)])),
@@ -401,7 +402,7 @@ def test_what_was_written_in_part_has_its_timers_all_the_same() -> None:
     assert asked.result() is ErrorCode.COORDINATOR_NOT_AVAILABLE
     assert world.shard.values == {"a": len(world.journal.entries()) - 1}
     assert done == []
-    world.journal.is_full = False
+    journal.is_full = False
     world.loop.advance(6)
     assert world.shard.values["late"] == 1
 
@@ -416,20 +417,22 @@ def test_what_was_not_written_at_all_sets_no_timers() -> None:
 
 
 def test_what_was_written_in_part_leaves_the_timers_that_run_as_they_are() -> None:
-    world = World(FullAfter(1))
+    journal = FullAfter(1)
+    world = World(journal)
     first = Schedule("session", 5.0, lambda: Decision(None, [put("first", 1)]))
     world.ask(lambda _shard: Decision(None, effects=[first]))
     second = Schedule("session", 50.0, lambda: Decision(None, [put("second", 1)]))
     entries = [put("a", n) for n in range(20)]
     world.ask(lambda _shard: Decision(0, entries, [second], atomic=False))
-    world.journal.is_full = False
+    journal.is_full = False
     world.loop.advance(60)
     assert world.shard.values["first"] == 1
     assert "second" not in world.shard.values
 
 
 def test_a_timers_decision_that_was_written_in_part_is_made_again() -> None:
-    world = World(FullAfter(1))
+    journal = FullAfter(1)
+    world = World(journal)
     ticks: list[float] = []
 
     def tick() -> Decision[None]:
@@ -439,7 +442,7 @@ def test_a_timers_decision_that_was_written_in_part_is_made_again() -> None:
 
     world.ask(lambda _shard: Decision(None, effects=[Schedule("tick", 1.0, tick)]))
     world.loop.advance(1.1)
-    world.journal.is_full = False
+    journal.is_full = False
     world.loop.advance(AGAIN_S)
     assert ticks == [1.0, 1.0 + AGAIN_S]
     assert world.shard.values == {"a": 19}

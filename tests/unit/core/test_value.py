@@ -34,7 +34,7 @@ def test_a_wrong_number_of_fields_is_refused(arguments):
 
 def test_an_unknown_field_is_refused():
     with pytest.raises(TypeError):
-        Point(1, z=2)
+        Point(1, z=2)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         Point(1).replace(z=2)
 
@@ -51,7 +51,7 @@ def test_equal_values_are_one_key():
 
 def test_a_value_has_no_room_for_other_attributes():
     with pytest.raises(AttributeError):
-        Point(1).z = 2
+        Point(1).z = 2  # type: ignore[attr-defined]
 
 
 def test_replace_leaves_the_original_as_it_was():

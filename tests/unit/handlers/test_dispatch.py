@@ -144,7 +144,7 @@ def test_a_parked_request_is_encoded_when_it_resumes(
     assert isinstance(again, Parked)
     answer = dispatch.resume(again)
     assert isinstance(answer, list)
-    assert b"late" in bytes(answer[0])  # type: ignore[arg-type]  # there are no slices in it
+    assert b"late" in bytes(answer[0])  # there are no slices in it
 
 
 def test_requests_are_counted_by_api_when_a_connection_turns_to_another(node: FakeNode) -> None:
@@ -153,7 +153,7 @@ def test_requests_are_counted_by_api_when_a_connection_turns_to_another(node: Fa
     unknown = memoryview(struct.pack(">hhihb", 18, 99, 1, -1, 0))
     asked = [cluster, cluster, versions, cluster, unknown, versions, versions, cluster]
     for number, one in enumerate(asked):
-        node.connection.tally.asked = lambda number=number: number  # type: ignore[misc]
+        node.connection.tally.asked = lambda number=number: number
         dispatch.dispatch(node.connection, one)
     node.connection.tally.asked = lambda: len(asked)
     node.context.metrics.settle()

@@ -319,7 +319,7 @@ def test_the_last_directory_named_for_a_partition_counts(node: FakeNode) -> None
 
 
 def test_a_directory_that_is_offline_says_so(node: FakeNode) -> None:
-    node.table.failure = OSError()  # type: ignore[assignment]
+    node.table.failure = OSError()
     here = node.table.directory.path
     assert moved(node, (here, "p1", [0])) == {"p1": {0: E.KAFKA_STORAGE_ERROR}}
 

@@ -24,7 +24,7 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
-from ottla.host import files, linux
+from ottla.host import linux
 from ottla.host.disk import OsDisk
 
 
@@ -485,7 +485,7 @@ def test_what_is_being_made_keeps_its_descriptor_while_the_loop_closes_those_of_
             disk.open_files.trim()
         return write(fd, data, position)
 
-    monkeypatch.setattr(files.os, "pwrite", written)
+    monkeypatch.setattr(os, "pwrite", written)
     made, replaced = f"{tmp_path}/made", f"{tmp_path}/replaced"
     steps = [CreateFile(made, b"made"), ReplaceFile(replaced, b"replaced")]
     [early] = disk.perform_now(steps)

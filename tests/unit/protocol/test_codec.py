@@ -117,7 +117,7 @@ def test_a_field_that_the_version_lacks_is_its_default_after_decoding() -> None:
 
 
 def test_a_slice_of_a_file_stands_between_the_bytes_around_it() -> None:
-    piece = FileSlice(StubFile(), 4096, 1000)  # type: ignore[arg-type]
+    piece = FileSlice(StubFile(), 4096, 1000)
     partitions = [
         PartitionData(partition_index=0, records=piece),
         PartitionData(partition_index=1, records=b"inline"),
@@ -141,9 +141,8 @@ def test_empty_records_are_not_null_records() -> None:
         for records in (b"", None):
             partition = PartitionData(records=records)
             response = FetchResponse(responses=[FetchableTopicResponse(partitions=[partition])])
-            back = decode(
-                FetchResponse, version, b"".join(encoder(FetchResponse, version)(response))
-            )  # type: ignore[arg-type]
+            sent = b"".join(encoder(FetchResponse, version)(response))
+            back = decode(FetchResponse, version, sent)
             assert back.responses[0].partitions[0].records == records
 
 
@@ -204,7 +203,7 @@ def test_a_default_struct_in_a_tagged_field_is_not_written_even_if_it_is_a_new_o
     response = FetchResponse(
         responses=[FetchableTopicResponse(partitions=[PartitionData(current_leader=leader)])]
     )
-    back = decode(FetchResponse, 12, encoder(FetchResponse, 12)(response)[0])  # type: ignore[arg-type]
+    back = decode(FetchResponse, 12, encoder(FetchResponse, 12)(response)[0])
     assert back.responses[0].partitions[0].current_leader == leader
 
 

@@ -18,7 +18,7 @@ RECORDS = [Record(b"k", b"v", 1_000), Record(None, b"w", 3_000), Record(b"l", No
 
 
 def a_batch(**fields: object) -> memoryview:
-    return memoryview(bytearray(build_batch(RECORDS, **fields)))  # type: ignore[arg-type]
+    return memoryview(bytearray(build_batch(RECORDS, **fields)))
 
 
 def test_a_view_has_every_header_field() -> None:

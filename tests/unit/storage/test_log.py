@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from errno import EIO, ENOSPC
+from typing import Any
 
 import pytest
 
@@ -493,4 +494,5 @@ def test_a_reader_is_given_batches_without_records_where_nothing_follows_yet():
     assert bench.read(5) == [5]
     bound = LogPosition(Offset(5), bench.log.segments[1], HEADER_SIZE)
     assert bench.read(3, bound=bound) == [3]
-    assert [segment.log.users for segment in bench.log.segments] == [0] * 3
+    logs: list[Any] = [segment.log for segment in bench.log.segments]
+    assert [log.users for log in logs] == [0] * 3

@@ -326,7 +326,7 @@ def test_h102_a_sync_that_is_wrong_is_told_why(
 ) -> None:
     (member,) = world.stable()
     given = {"member_id": member, "generation": 1} | wrong
-    assert world.sync(**given).result().error_code == error  # type: ignore[arg-type]
+    assert world.sync(**given).result().error_code == error
 
 
 # --- leaving -----------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ def logged(world: World) -> dict[str, list[str]]:
     """The same of all ids."""
     found: dict[str, list[str]] = {}
     for key, value in world.entries():
-        title = "-" if value is None else _TITLES[value.transaction_status]  # type: ignore[union-attr]
-        found.setdefault(key.transactional_id, []).append(title)  # type: ignore[union-attr]
+        title = "-" if value is None else _TITLES[value.transaction_status]
+        found.setdefault(key.transactional_id, []).append(title)
     return found
 
 
