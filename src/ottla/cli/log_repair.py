@@ -46,8 +46,8 @@ class Damage:
     cut_end: int
     """One more than the last offset that is known to have been there."""
     maybe_compacted: bool = False
-    """Offsets are missing, and nothing tells whether compaction has removed them. No broker minds:
-    it is told, and is not repaired."""
+    """Offsets are missing, and nothing tells whether compaction has removed them. Both ways keep
+    what lies behind, and let brokers pass over it."""
 
     def lost(self, how: str) -> int:
         """Offsets that one of the two ways gives up."""
@@ -77,11 +77,13 @@ def run(options: arguments.LogRepair) -> int:
         lost = store.repair(adopt=options.adopt, is_locked=is_locked, as_json=options.json)
         unlifted = 0
         found, doubtful = _find(partitions, store)
-        _tell_doubtful(doubtful, as_json=options.json)
+        _tell_doubtful(doubtful, how, as_json=options.json)
+        if how:
+            _note_doubtful(doubtful)
         for files, damages in found:
             _tell(damages, how, as_json=options.json)
             if how and damages:
-                _repair(files, damages, how, doubtful, as_json=options.json)
+                _repair(files, damages, how, as_json=options.json)
             if os.path.exists(_quarantine(files)):
                 unlifted += not damages and not how
                 _lift(files, damages, how, as_json=options.json)
@@ -90,7 +92,7 @@ def run(options: arguments.LogRepair) -> int:
     finally:
         for lock in locks:
             lock.release()
-    count = sum(len(damages) for _, damages in found)
+    count = sum(len(damages) for _, damages in found + doubtful)
     if not count and not unlifted and not lost and not options.json:
         sys.stdout.write("nothing to repair\n")
     return 1 if ((count or unlifted) and not how) or (lost and not options.adopt) else 0
@@ -239,7 +241,7 @@ def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
         )
 
 
-def _tell_doubtful(doubtful: Found, *, as_json: bool) -> None:
+def _tell_doubtful(doubtful: Found, how: str, *, as_json: bool) -> None:
     for files, holes in doubtful:
         if as_json:
             sys.stdout.writelines(object_line(asdict(one)) for one in holes)
@@ -249,11 +251,11 @@ def _tell_doubtful(doubtful: Found, *, as_json: bool) -> None:
                 f"{files.name}: {count} from {holes[0].offset} on left out: compacted away, or "
                 f"lost. {checkpoints.CLEANED}, which would tell, is missing or damaged\n"
             )
+            if not how:
+                sys.stdout.write("  --cut or --skip lets brokers pass over that, and keeps all\n")
 
 
-def _repair(
-    files: PartitionFiles, damages: list[Damage], how: str, doubtful: Found, *, as_json: bool
-) -> None:
+def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bool) -> None:
     above = os.path.dirname(os.path.abspath(files.path))
     aside = new_aside(above, files.name)
     # Without the marker the next start reads the logs; without it a half done repair is one more
@@ -281,7 +283,8 @@ def _repair(
     with open(f"{stem(files.path, end)}.log", "ab"):
         pass
     _sync(files.path)
-    _note(above, TopicPartition(files.topic, files.partition), end, doubtful)
+    for name in (checkpoints.CLEANED, checkpoints.RECOVERY_POINTS):
+        _note(above, name, {TopicPartition(files.topic, files.partition): end})
     if not as_json:
         lost = sum(one.lost("skip") for one in damages) if how == "skip" else damages[0].lost("cut")
         sys.stdout.write(
@@ -325,27 +328,28 @@ def _drop_derived(files: PartitionFiles, base: int) -> None:
         _remove(stem(files.path, base) + suffix)
 
 
-def _note(above: str, partition: TopicPartition, end: Offset, doubtful: Found) -> None:
-    """That all below is on disk, and offsets are missing there: neither is damage any more.
+def _note_doubtful(doubtful: Found) -> None:
+    """Of all logs before anything else: what the file doesn't name has no holes."""
+    ends: dict[str, dict[TopicPartition, Offset]] = {}
+    for files, holes in doubtful:
+        above = os.path.dirname(os.path.abspath(files.path))
+        for one in holes:
+            key = TopicPartition(files.topic, files.partition)
+            ends.setdefault(above, {})[key] = Offset(one.offset_end)
+    for above, more in ends.items():
+        _note(above, checkpoints.CLEANED, more)
 
-    Where nothing was known of holes, those of the other logs are noted, too: from now on what is
-    not named has none.
-    """
-    others = {
-        TopicPartition(files.topic, files.partition): Offset(holes[-1].offset_end)
-        for files, holes in doubtful
-        if holes
-    }
-    for name in (checkpoints.CLEANED, checkpoints.RECOVERY_POINTS):
-        path = os.path.join(above, name)
-        offsets = _offsets(above, name)
-        if name == checkpoints.CLEANED:
-            offsets = others | offsets
+
+def _note(above: str, name: str, ends: dict[TopicPartition, Offset]) -> None:
+    """That all below is on disk, or offsets are missing there: neither is damage any more."""
+    path = os.path.join(above, name)
+    offsets = _offsets(above, name)
+    for partition, end in ends.items():
         offsets[partition] = max(offsets.get(partition, Offset(0)), end)
-        with open(f"{path}.tmp", "wb") as file:
-            file.write(checkpoints.encode_offsets(offsets))
-        _sync(f"{path}.tmp")
-        os.replace(f"{path}.tmp", path)
+    with open(f"{path}.tmp", "wb") as file:
+        file.write(checkpoints.encode_offsets(offsets))
+    _sync(f"{path}.tmp")
+    os.replace(f"{path}.tmp", path)
     _sync(above)
 
 
