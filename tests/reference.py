@@ -24,7 +24,9 @@ from tests.processes import free_port
 REFERENCE = Path(
     os.environ.get("OTTLA_KAFKA_REFERENCE", Path(__file__).parents[2] / "shared" / "kafka")
 )
-JARS = Path(os.environ.get("KAFKA_REF", Path.home() / ".cache" / "kafka-reference")) / "libs"
+# Not Path.home(): who has none has no reference, but tests.
+_CACHE = os.path.expanduser("~/.cache/kafka-reference")
+JARS = Path(os.environ.get("KAFKA_REF", _CACHE)) / "libs"
 
 
 @cache
