@@ -120,4 +120,6 @@ def test_the_end_of_a_transaction_shows_in_the_list(shared_broker: Broker) -> No
     assert first.startswith(f"{name}: complete-commit, producer ")
     assert second.startswith("  begun ")
     assert "aborted" not in out, "what has ended is not threatened with a timeout"
+    out, _ = ottla("txn", "list", "--older-than", "0", broker=shared_broker)
+    assert name not in out, "only what is still open has been open for so long"
     one.close()

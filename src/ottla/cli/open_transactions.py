@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ottla.cli.asking import Address
 
 _LIST, _LIST_BY_AGE = 0, 1
+_OPEN = frozenset({"Ongoing", "PrepareCommit", "PrepareAbort"})
+"""The states in which there is a transaction that can have been open for so long."""
 
 
 class Listed(NamedTuple):
@@ -67,7 +69,11 @@ def listed(
     producer_ids: Sequence[int] = (),
     older_ms: int = -1,
 ) -> list[Listed]:
-    """Of every coordinator, what passes every filter; in order. Raises CommandError."""
+    """Of every coordinator, what passes every filter; in order. Raises CommandError.
+
+    With `older_ms` only what is open: brokers count the age of ids that have nothing open too,
+    from when their last one began, and of those that never had one as if it were endless.
+    """
     request = ListTransactionsRequest(
         state_filters=list(states), producer_id_filters=list(producer_ids), duration_filter=older_ms
     )
@@ -80,6 +86,7 @@ def listed(
         found += [
             Listed(one.transactional_id, one.producer_id, one.transaction_state)
             for one in answer.transaction_states
+            if older_ms < 0 or one.transaction_state in _OPEN
         ]
     return sorted(found)
 

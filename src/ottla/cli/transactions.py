@@ -5,6 +5,7 @@ Owns what these commands print and refuse. What is asked, and of whom, is in ope
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -205,13 +206,20 @@ def fields(one: Open) -> dict[str, Any]:
     }
 
 
+def _way_to(name: str) -> str:
+    """A command to be copied. Clients choose the id: what a terminal would obey is not repeated."""
+    if not name.isprintable():
+        return "ottla txn list"
+    return f"ottla txn describe {'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
+
+
 def holding_line(one: Open, records: int) -> str:
     """What `topic describe` says of a transaction that holds back readers."""
     who = f"producer {one.producer_id}"
     if one.transactional_id is not None:
         who = f"{one.transactional_id!r} ({who})"
         since = f"open since {_since(one.started_ms or one.last_ms)}"
-        way = f"ottla txn describe {one.transactional_id}"
+        way = _way_to(one.transactional_id)
     else:
         since = f"which hangs: no coordinator knows of it; it last wrote {_since(one.last_ms)}"
         way = f"ottla txn abort {one.topic}:{one.partition} --start-offset {one.first_offset}"
