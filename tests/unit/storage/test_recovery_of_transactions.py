@@ -221,7 +221,8 @@ def test_an_entry_of_an_append_that_failed_is_not_left_in_a_closed_segment(bench
     segment = bench.log.segments[-1]
     assert segment.aborted is not None
     segment.aborted.stage(Aborted(1, Offset(0), Offset(9), Offset(10)))
-    reopen(bench, clean=True, recovery_point=stop(bench))
+    point, seals = stop(bench), bench.log.aborted_seals()
+    assert reopen(bench, clean=True, recovery_point=point, aborted=seals) == []
     assert every_aborted(bench) == [Aborted(1, 0, 1, 2)]
 
 
@@ -288,3 +289,32 @@ def test_aborted_transactions_are_found_anew_after_none_of_the_files_could_be_re
     reopen(bench, recovery_point=end, aborted={})
     assert not bench.log.failed
     assert every_aborted(bench) == were
+
+
+def test_i39_an_abort_since_the_checkpoint_is_found_though_its_index_is_lost(bench):
+    """The checkpoint knows of no index, and there is none: only the batches tell of it."""
+    bench.append(make_batch())
+    bench.settle()
+    seals, point = bench.log.aborted_seals(), bench.log.end
+    assert seals == {}
+    writer = Writer(bench)
+    writer.write(1)
+    writer.end(1, commit=False)
+    bench.settle()
+    before = every_aborted(bench)
+    assert [one.producer_id for one in before] == [1]
+    for index in indexes(bench):
+        bench.disk.perform_now([UnlinkFile(index.file.path)])
+    reopen(bench, recovery_point=point, aborted=seals)
+    assert every_aborted(bench) == before
+
+
+def test_an_open_transaction_is_as_old_after_a_restart_as_its_first_batch(bench):
+    """Not as its last one, which is all that a snapshot has the time of."""
+    for sequence, timestamp in enumerate((2000, 9000)):
+        more = {"producer": (1, 0, sequence), "attributes": TRANSACTIONAL_BIT}
+        bench.append(make_batch(timestamp=timestamp, **more))
+    bench.settle()
+    reopen(bench, clean=True, recovery_point=stop(bench))
+    [one] = bench.log.producers.unstable.open()
+    assert one.since_ms == 2000
