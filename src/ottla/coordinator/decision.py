@@ -42,6 +42,7 @@ class Ending(NamedTuple):
     """The end of a producer's transaction in this partition, written as a control batch.
 
     `version` is the transaction's (KIP-890): from 2 on the epoch is above that of its batches.
+    `by_admin`: an admin wrote it, and no coordinator, so that its coordinator's epoch is a claim.
     """
 
     producer_id: int
@@ -49,6 +50,7 @@ class Ending(NamedTuple):
     committed: bool
     coordinator_epoch: int
     version: int
+    by_admin: bool = False
 
 
 class Schedule(NamedTuple):

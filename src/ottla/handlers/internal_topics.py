@@ -84,6 +84,7 @@ class PartitionJournal:
             ending.producer_epoch,
             EndMarker(kind, ending.coordinator_epoch),
             ending.version,
+            ending.by_admin,
         )
         return outcome.end if isinstance(outcome, Appended) else outcome
 

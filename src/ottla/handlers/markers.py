@@ -57,7 +57,7 @@ class PartitionMarkers:
         As long as nothing has to be waited for it is a loop of appends; what is left at the first
         partition where something has, is for a `_Writing`.
         """
-        producer_id, epoch, committed, coordinator_epoch, version = ending
+        producer_id, epoch, committed, coordinator_epoch, version, by_admin = ending
         marker = _marker(committed, coordinator_epoch)
         results: dict[TopicPartition, ErrorCode] = {}
         if len(partitions) <= AT_ONCE:
@@ -69,7 +69,7 @@ class PartitionMarkers:
                     continue
                 if found.committed_by_sync or found.internal:
                     break
-                outcome = found.append_marker(producer_id, epoch, marker, version)
+                outcome = found.append_marker(producer_id, epoch, marker, version, by_admin)
                 if isinstance(outcome, Pending):
                     break
                 results[place] = outcome if type(outcome) is ErrorCode else _NO_ERROR
@@ -124,7 +124,11 @@ class _Writing:
     def _append(self, place: TopicPartition, partition: Partition) -> None:
         ending = self._ending
         outcome = partition.append_marker(
-            ending.producer_id, ending.producer_epoch, self._marker, ending.version
+            ending.producer_id,
+            ending.producer_epoch,
+            self._marker,
+            ending.version,
+            ending.by_admin,
         )
         if isinstance(outcome, Pending):
             outcome.then(partial(self._prepared, place, partition, outcome))

@@ -67,6 +67,7 @@ def _write(
         marker.transaction_result,
         marker.coordinator_epoch,
         marker.transaction_version,
+        by_admin=True,
     )
     return writer.write(ending, places)
 

@@ -324,6 +324,7 @@ class Partition:
         producer_epoch: int,
         marker: EndMarker,
         transaction_version: int,
+        by_admin: bool = False,
     ) -> Pending[None] | Appended | ErrorCode:
         """End a producer's transaction here. A Pending: wait for it, and ask again.
 
@@ -335,9 +336,8 @@ class Partition:
         producers = log.producers
         if log.failed or log.closed:  # not log.usable, without the call
             return self._gone()
-        fault = producers.check_marker(
-            producer_id, producer_epoch, marker.coordinator_epoch, transaction_version
-        )
+        claimed = marker.coordinator_epoch if by_admin else None
+        fault = producers.check_marker(producer_id, producer_epoch, claimed, transaction_version)
         if fault:
             return fault
         now_ms = self.clock.wall_ms()

@@ -233,13 +233,16 @@ class ProducerStates:
             del self._verifying[producer_id]
 
     def check_marker(
-        self, producer_id: int, epoch: int, coordinator_epoch: int, version: int
+        self, producer_id: int, epoch: int, coordinator_epoch: int | None, version: int
     ) -> ErrorCode:
         """Whether a marker may be appended. Changes nothing.
 
         INVALID_PRODUCER_EPOCH: a later epoch has been seen; from transaction version 2 on also
         the same one, while its transaction is open: the marker belongs to an earlier one (I43).
-        TRANSACTION_COORDINATOR_FENCED: a later coordinator has written one.
+        TRANSACTION_COORDINATOR_FENCED: a later coordinator has written one. Never where the epoch
+        is None: that is the coordinator itself, which on this one node nobody takes the place of.
+        An admin may have named a higher epoch than there is: Kafka's coordinator can then end no
+        transaction of that producer, and readers are held back there for good.
         """
         state = self._states.get(producer_id)
         if state is None:
@@ -247,7 +250,7 @@ class ProducerStates:
         late = version >= _BUMPS_SINCE and state.transaction is not None
         if epoch < state.epoch or (late and epoch == state.epoch):
             return ErrorCode.INVALID_PRODUCER_EPOCH
-        if coordinator_epoch < state.coordinator_epoch:
+        if coordinator_epoch is not None and coordinator_epoch < state.coordinator_epoch:
             return ErrorCode.TRANSACTION_COORDINATOR_FENCED
         return _NO_ERROR
 

@@ -79,9 +79,10 @@ def mark(
     epoch: int = 1,
     coordinator: int = 0,
     version: int = 2,
+    by_admin: bool = False,
 ) -> Pending[None] | Appended | ErrorCode:
     kind = ControlType.COMMIT if commit else ControlType.ABORT
-    return partition.append_marker(pid, epoch, EndMarker(kind, coordinator), version)
+    return partition.append_marker(pid, epoch, EndMarker(kind, coordinator), version, by_admin)
 
 
 def read(piece: FileSlice) -> bytes:
@@ -200,12 +201,14 @@ def test_a_marker_that_comes_again_ends_nothing_twice(node, partition):  # I43
     assert partition.last_stable == partition.high_watermark == 5
 
 
-def test_markers_of_a_coordinator_that_was_replaced_are_refused(node, partition):  # I43
+def test_markers_of_an_admin_who_names_a_coordinator_that_was_replaced_are_refused(
+    node, partition
+):  # I43
     write(partition, 0)
     assert isinstance(mark(partition, commit=True, coordinator=5), Appended)
     write(partition, 0, epoch=1)
     fenced = ErrorCode.TRANSACTION_COORDINATOR_FENCED
-    assert mark(partition, commit=False, epoch=2, coordinator=4) is fenced
+    assert mark(partition, commit=False, epoch=2, coordinator=4, by_admin=True) is fenced
 
 
 def test_after_a_marker_nothing_older_is_appended(node, partition):  # I40

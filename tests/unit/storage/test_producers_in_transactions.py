@@ -195,6 +195,7 @@ def test_a_coordinator_that_was_replaced_is_fenced(states):  # I43
     states.update(marker(at=1, coordinator=5))
     assert states.check_marker(7, 0, 4, 1) is FENCED
     assert states.check_marker(7, 0, 5, 1) is ErrorCode.NONE
+    assert states.check_marker(7, 0, None, 1) is ErrorCode.NONE
 
 
 def test_a_marker_for_a_producer_that_is_not_known_is_taken(states):

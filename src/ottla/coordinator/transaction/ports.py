@@ -34,8 +34,8 @@ class Markers(Protocol):
         """Write the marker to each partition; done once each is on disk, or can't be.
 
         Writing it again is harmless (I43). UNKNOWN_TOPIC_OR_PARTITION: the partition is gone for
-        good. INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED: it has seen a later
-        producer or coordinator. Anything else is tried again. Never fails.
+        good. INVALID_PRODUCER_EPOCH: it has seen a later producer. Anything else is tried again.
+        Never fails.
         """
 
 

@@ -39,7 +39,6 @@ _OVER = frozenset(
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
         ErrorCode.INVALID_PRODUCER_EPOCH,
         ErrorCode.PRODUCER_FENCED,
-        ErrorCode.TRANSACTION_COORDINATOR_FENCED,
     }
 )
 """There is nothing left to do in that partition: it has the marker, is gone, or has gone on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ottla.coordinator.decision import Ending
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EXHAUSTED_EPOCH
 from ottla.coordinator.transaction.shard import SETTLE_S
@@ -35,7 +36,7 @@ def test_a_classic_producer_keeps_its_epoch(world: World, committed: bool) -> No
     assert world.state() == ("CompleteCommit" if committed else "CompleteAbort")
     [(ending, partitions)] = world.markers.written
     assert partitions == (P0,)
-    assert ending == (*producer, committed, EPOCH, CLASSIC)
+    assert ending == Ending(*producer, committed, EPOCH, CLASSIC)
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -47,7 +48,7 @@ def test_under_version_2_each_transaction_ends_with_the_next_epoch(
     assert goes_on == next_epoch(producer)
     [(ending, partitions)] = world.markers.written
     assert partitions == (P0,)
-    assert ending == (*next_epoch(producer), committed, EPOCH, BUMPING)
+    assert ending == Ending(*next_epoch(producer), committed, EPOCH, BUMPING)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

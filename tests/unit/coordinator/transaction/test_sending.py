@@ -76,7 +76,6 @@ def test_a_partition_that_stays_damaged_is_tried_now_and_then_and_told_of_once(
     [
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
         ErrorCode.INVALID_PRODUCER_EPOCH,
-        ErrorCode.TRANSACTION_COORDINATOR_FENCED,
     ],
 )
 def test_i41_a_partition_that_is_gone_or_has_gone_on_holds_nothing_up(
