@@ -12,6 +12,7 @@ So what a request says up to there is known by its bytes, once it was committed 
 
 from __future__ import annotations
 
+from collections import deque
 from functools import lru_cache, partial
 from struct import Struct
 from typing import TYPE_CHECKING, Any
@@ -195,30 +196,48 @@ class _Known:
     """The requests of one version that are known, by how they begin: of one partition up to its
     offset; of several, up to how many they are."""
 
-    __slots__ = ("one", "places_count", "several")
+    __slots__ = ("one", "several")
 
     def __init__(self) -> None:
         self.one: dict[bytes, Usual] = {}
         self.several: dict[bytes, Usual] = {}
+
+
+class _Memory:
+    """All that is known: what came first is forgotten first, when it is too much."""
+
+    __slots__ = ("_order", "_versions", "places_count")
+
+    def __init__(self) -> None:
+        self._versions: dict[int, _Known] = {}
+        self._order: deque[tuple[dict[bytes, Usual], bytes]] = deque()
         self.places_count = 0
 
-    def add(self, head: bytes, usual: Usual) -> None:
-        by_head = self.one if len(usual.places) == 1 else self.several
-        former = by_head.get(head)
+    def of(self, version: int) -> _Known:
+        """The same one each time: the version's reader has its dicts."""
+        return self._versions.setdefault(version, _Known())
+
+    def add(self, version: int, head: bytes, usual: Usual) -> None:
+        known = self.of(version)
+        by_head = known.one if len(usual.places) == 1 else known.several
+        if head in by_head:
+            self.places_count -= len(by_head[head].places)
+        else:
+            self._order.append((by_head, head))
         by_head[head] = usual
-        self.places_count += len(usual.places) - (0 if former is None else len(former.places))
+        self.places_count += len(usual.places)
+        while self.places_count > _KNOWN_MAX and len(self._order) > 1:
+            self.forget_oldest()
 
-    def clear(self) -> None:
-        """In place: the version's reader has both."""
-        self.one.clear()
-        self.several.clear()
-        self.places_count = 0
+    def forget_oldest(self) -> None:
+        by_head, head = self._order.popleft()
+        self.places_count -= len(by_head.pop(head).places)
 
 
 _KNOWN_MAX, _SEVERAL_MAX, _HEAD_MAX = 8192, 100, 512
 """Places that are remembered, how many of one request, and how long it may be up to there: a
 group's id may have 32,767 characters."""
-_known: dict[int, _Known] = {}
+_memory = _Memory()
 _EMPTY, _NULL = 1 << 8, 0
 """A text and the number of its tagged fields, which are none."""
 
@@ -239,7 +258,7 @@ def _parts(count: int) -> Struct:
 
 def reader(version: int) -> Callable[[memoryview, int], tuple[Any, int]]:
     """As the decoder of the version; but what is known to be usual it leaves at that."""
-    known = _known.setdefault(version, _Known()).one
+    known = _memory.of(version).one
     struct, no_text = _rest(version)
     size, unpack, has_epoch = struct.size, struct.unpack_from, version >= EPOCHS_SINCE
     decode = decoder(OffsetCommitRequest, version)
@@ -269,7 +288,7 @@ def reader(version: int) -> Callable[[memoryview, int], tuple[Any, int]]:
 def _reader_of_several(
     version: int, decode: Callable[[memoryview, int], tuple[Any, int]]
 ) -> Callable[[memoryview, int], tuple[Any, int]]:
-    known = _known[version].several
+    known = _memory.of(version).several
     has_name = version < TOPIC_IDS_SINCE
 
     def read(view: memoryview, at: int) -> tuple[Any, int]:
@@ -312,14 +331,11 @@ def _remember(version: int, body: OffsetCommitRequest, topic: str) -> None:
     head = whole[: -rest.size]
     if len(head) > _HEAD_MAX:
         return
-    if sum([known.places_count for known in _known.values()]) + count > _KNOWN_MAX:
-        for known in _known.values():
-            known.clear()
     answer = OffsetCommitResponse()
     _outcome_of(body.topics[0], answer)
     (done,) = encoder(OffsetCommitResponse, version)(answer)
     assert type(done) is bytes, "there are no slices of files in it"
-    _known.setdefault(version, _Known()).add(head, Usual(body, topic, done))
+    _memory.add(version, head, Usual(body, topic, done))
 
 
 def _outcome_of(

@@ -51,12 +51,12 @@ def nothing_known() -> Iterator[None]:
 
 
 def forget() -> None:
-    for known in offset_commit._known.values():
-        known.clear()
+    while known_count():
+        offset_commit._memory.forget_oldest()
 
 
 def known_count() -> int:
-    return sum(known.places_count for known in offset_commit._known.values())
+    return offset_commit._memory.places_count
 
 
 class Session(Asked):
@@ -524,6 +524,24 @@ def test_i44_what_was_never_committed_is_not_remembered_and_of_what_was_not_too_
     session.commits(5)
     assert known_count() == 6
     session.commits(6)
-    assert known_count() == 1
+    assert known_count() == 6
     session.commits(*range(7))
     assert known_count() == 7, "more than that at once: then of one request alone"
+
+
+def test_what_was_known_first_is_forgotten_first_and_the_rest_stays_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = Session(9, "os")
+    session.node.settle()
+    monkeypatch.setattr(offset_commit, "_KNOWN_MAX", 6)
+    known = offset_commit._memory.of(9)
+    session.commits(10, 11)
+    for number in range(5):
+        session.commits(number)
+    assert [usual.place.partition for usual in known.one.values()] == [0, 1, 2, 3, 4]
+    assert not known.several
+    session.commits(5)
+    session.commits(6)
+    assert [usual.place.partition for usual in known.one.values()] == [1, 2, 3, 4, 5, 6]
+    assert known_count() == 6
