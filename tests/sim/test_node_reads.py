@@ -9,7 +9,7 @@ import pytest
 
 from ottla.core.model import FileSlice
 from ottla.protocol.errors import ErrorCode
-from ottla.testing.simdisk import Fault
+from ottla.testing.simdisk import Fault, SimFile
 from ottla.testing.simnode import SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, get, produce, put
 
@@ -92,6 +92,26 @@ def test_bytes_that_the_disk_can_not_read_are_a_storage_error_of_their_partition
     assert len(batches(good)) == 40
     assert sum("could not be answered" in one.getMessage() for one in caplog.records) == 1
     assert put(node, batch(b"x")).error_code == 0, "other parts of the disk may be well"
+    assert node.disk.pinned() == []
+
+
+def test_a_fetch_past_an_unreadable_sector_gets_the_batches_before_it() -> None:
+    node = filled()
+    node.disk.evict()
+    whole = everything(node)
+    node.disk.evict()
+    log = node.partition("t", 0).log.segments[0].log
+    assert isinstance(log, SimFile)
+    log.node.bad.add(1)
+    before = 4096 // len(whole[0])
+    for _ in range(2):
+        part = get(node, Want(0))
+        assert [bytes(one.view) for one in batches(part)] == whole[:before]
+        assert part.error_code == 0
+        assert get(node, Want(before)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+        after = get(node, Want(2 * 4096 // len(whole[0]) + 1))
+        assert bytes(batches(after)[-1].view) == whole[-1]
+    assert node.stalls_count == 0
     assert node.disk.pinned() == []
 
 

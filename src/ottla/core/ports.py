@@ -72,8 +72,15 @@ class File(Protocol):
     @property
     def path(self) -> str: ...
 
+    @property
+    def unreadable(self) -> tuple[int, ...]:
+        """Where the disk has refused reads and has not given any since; there may be more."""
+
+    def refused(self, position: int) -> None:
+        """Remember that the disk can't read what is at `position`. Reads note it themselves."""
+
     def fileno(self) -> int:
-        """The descriptor, for sendfile."""
+        """The descriptor, for sendfile: who uses it tells `refused` what it is refused."""
 
     def size(self) -> int:
         """Length in bytes, asked of the file system."""

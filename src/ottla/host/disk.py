@@ -475,14 +475,18 @@ class OsDisk:
         assert isinstance(file, OsFile), "files of another disk"
         if file.gone:
             return  # whoever reads again finds that it is no longer part of a log
+        start = position
         try:
             while count := self._touch(file, position, min(end - position, _WARM_CHUNK)):
                 position += count
                 if position == end:
-                    return
+                    break
                 sleep(_WARM_REST_S)
         except OSError as error:
+            file.refused(position)
             raise DiskError("read", file.path, error) from error
+        if file.unreadable:
+            file.given(start, position)
 
     def _touch(self, file: File, position: int, length: int) -> int:
         if self._portable:

@@ -21,6 +21,8 @@ from errno import EAGAIN, EBADF, EIO, EOPNOTSUPP
 from ottla.core.ports import Buffer, DiskError
 from ottla.host import linux
 
+_UNREADABLE_MAX = 64
+"""Unreadable places remembered of a file. Who comes upon a forgotten one finds it again."""
 _LOOKS_MAX = 64
 """Files looked at before giving up for now: a search over all of them at each opening would make
 opening many slow."""
@@ -101,6 +103,7 @@ class OsFile:
         "_path",
         "descriptor",
         "failure",
+        "unreadable",
         "unsynced",
         "used_lately",
         "users",
@@ -116,6 +119,7 @@ class OsFile:
         self.used_lately = True
         self.unsynced = False
         """Whether it was written since a sync last began."""
+        self.unreadable: tuple[int, ...] = ()
         self.failure: DiskError | None = None
         """Why a sync failed that nobody had asked for: whoever asks for the next is told."""
 
@@ -185,18 +189,31 @@ class OsFile:
         fd = self.descriptor
         if fd < 0:
             fd = self._open_inline()
+        missing = length
         try:
             found = os.pread(fd, length, position)
-            if len(found) == length or not found:
-                return found
-            parts = [found]
-            missing = length - len(found)
-            while more := os.pread(fd, missing, position + length - missing):
-                parts.append(more)
-                missing -= len(more)
-            return b"".join(parts)
+            if len(found) != length and found:
+                parts = [found]
+                missing -= len(found)
+                while more := os.pread(fd, missing, position + length - missing):
+                    parts.append(more)
+                    missing -= len(more)
+                found = b"".join(parts)
         except OSError as error:
+            self.refused(position + length - missing)
             raise DiskError("read", self._path, error) from error
+        if self.unreadable:
+            self.given(position, position + length)
+        return found
+
+    def refused(self, position: int) -> None:
+        # Replaced whole, and never changed: threads note what they meet, and the loop looks.
+        if position not in self.unreadable:
+            self.unreadable = (*self.unreadable, position)[-_UNREADABLE_MAX:]
+
+    def given(self, start: int, end: int) -> None:
+        """These bytes were read: what was refused of them once is no longer."""
+        self.unreadable = tuple(at for at in self.unreadable if not start <= at < end)
 
     def read_nowait(self, position: int, length: int) -> bytes | None:
         if not self._nowait:

@@ -7,12 +7,12 @@ requests or frames.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable
-from errno import EIO
 
 from ottla.core.metrics import SentTally
 from ottla.core.model import FileSlice
@@ -30,6 +30,12 @@ _SEND_BYTES_MAX = 1 << 20  # per turn of the loop, so that one fast reader does 
 _PIECE_BYTES = 128 << 10  # read and sent at once where there is no sendfile
 _INLINE_BYTES_MAX = 32 << 10  # a slice up to this is read and joined to the bytes around it
 _INLINE_BYTES_TOGETHER = 128 << 10  # of one send
+
+
+_NAMES = ("EIO", "EBADMSG", "EILSEQ", "ENODATA", "ENOLINK", "EREMOTEIO", "ESTALE", "EUCLEAN")
+_OF_THE_DISK = frozenset(getattr(errno, name, errno.EIO) for name in _NAMES)
+"""What a read of a file may fail with, and no send to a socket does: bad sectors and checksums (as
+devices and file systems tell of them), a transport that is gone, a file that a server has lost."""
 
 
 class SliceCutShort(Exception):
@@ -178,8 +184,9 @@ class Sender:
             try:
                 count = os.sendfile(self._fd, fd, position, wanted)
             except OSError as error:
-                if error.errno != EIO:  # else it is the socket's
+                if error.errno not in _OF_THE_DISK:  # else it is the socket's
                     raise
+                piece.file.refused(position)
                 raise SliceCutShort(str(DiskError("read", piece.file.path, error))) from error
             self._tally.sendfile += count
             return count

@@ -24,7 +24,7 @@ from ottla.core.pending import Pending
 from ottla.core.ports import Disk, DiskError, File
 from ottla.records.batch import CRC_START, HEADER_SIZE, LOG_OVERHEAD, MAGIC
 from ottla.records.crc import crc32c
-from ottla.storage.read_ahead import ReadAhead, bring_in
+from ottla.storage.read_ahead import ReadAhead, bring_in, is_news
 
 if TYPE_CHECKING:
     from ottla.storage.segment import Segment
@@ -199,19 +199,24 @@ class Unchecked(Cold):
         An unreadable sector keeps nobody from what lies before it: then no more than is needed.
         """
         result: Pending[None] = Pending()
-        self._look(disk, self._region, result)
+        self._look(disk, self._region, self.slice.file.unreadable, result)
         return result
 
-    def _look(self, disk: Disk, region: Region, result: Pending[None]) -> None:
-        looking = disk.examine(self.slice.file, partial(look, region))
+    def _look(
+        self, disk: Disk, region: Region, known: tuple[int, ...], result: Pending[None]
+    ) -> None:
+        file = self.slice.file
+        looking = disk.examine(file, partial(look, region))
 
         def note() -> None:
             try:
                 seen = looking.result()
             except DiskError as error:
                 needed = region.start + self.needed
-                if needed < region.wanted:
-                    self._look(disk, region._replace(wanted=needed), result)
+                if is_news(file, known, region.start, needed):
+                    result.complete(None)  # who asks again is given what lies before it
+                elif needed < region.wanted:
+                    self._look(disk, region._replace(wanted=needed), known, result)
                 else:
                     result.fail(error)
             else:
@@ -240,9 +245,12 @@ def region_for(segment: Segment, position: int, end: int) -> Region | None:
         if found is not None and start < found[1][1] <= position:
             start, first_last = found[1][1], segment.base_offset + found[1][0]
             expected = int(segment.base_offset)
+    ahead = start + AHEAD_BYTES
+    if any(wanted <= at < ahead for at in segment.log.unreadable):
+        ahead = wanted
     return Region(
         start,
-        min(max(wanted, start + AHEAD_BYTES), limit),
+        min(max(wanted, ahead), limit),
         limit,
         expected,
         first_last,

@@ -88,6 +88,8 @@ class ReadAhead:
         end = min(start + more, limit)
         if limit - end < more // 2:
             end = limit  # or its last bytes would have to be waited for
+        if file.unreadable:
+            end = start + readable(file.unreadable, start - 1, end - start + 1) - 1
         if end <= start or self._under_way == _UNDER_WAY_MAX:
             return
         self._under_way += 1
@@ -122,9 +124,12 @@ def bring_in(
 ) -> Pending[None]:
     """Bring a piece in; where the disk can't, its first `needed` bytes. Fails with DiskError.
 
-    So an unreadable sector keeps nobody from what lies before it. `learn` is told how many came.
+    So an unreadable sector keeps nobody from what lies before it: where one was met that was not
+    known of, it doesn't fail, and who asks again is given less. `learn` is told how many came.
     """
     result: Pending[None] = Pending()
+    file = piece.file
+    known = file.unreadable
 
     def begin(part: FileSlice) -> None:
         bringing = disk.warm(part)
@@ -137,8 +142,10 @@ def bring_in(
         try:
             bringing.result()
         except DiskError as error:
-            if length > needed:
-                begin(FileSlice(piece.file, piece.position, needed))
+            if is_news(file, known, piece.position, piece.position + needed):
+                result.complete(None)
+            elif length > needed:
+                begin(FileSlice(file, piece.position, needed))
             else:
                 result.fail(error)
         else:
@@ -148,6 +155,16 @@ def bring_in(
 
     begin(piece)
     return result
+
+
+def is_news(file: File, known: tuple[int, ...], start: int, end: int) -> bool:
+    """Whether it was found meanwhile that some of these bytes, not the first, are unreadable."""
+    return any(start < at < end and at not in known for at in file.unreadable)
+
+
+def readable(unreadable: tuple[int, ...], position: int, length: int) -> int:
+    """How many of `length` bytes come before the first that is unreadable behind `position`."""
+    return min([length, *(at - position for at in unreadable if at > position)])
 
 
 def _more(length: int) -> int:

@@ -19,7 +19,7 @@ from ottla.records.batch import HEADER_SIZE, MAGIC, BatchView
 from ottla.storage.aborted import AbortedIndex
 from ottla.storage.checked import Absent, Cold, Region, Seen, Spans, Unchecked, region_for
 from ottla.storage.index import OFFSET_ENTRY, TIME_ENTRY, Entry, NotResident, SparseIndex
-from ottla.storage.read_ahead import ReadAhead
+from ottla.storage.read_ahead import ReadAhead, readable
 
 POSITION_MAX: Final = (1 << 31) - 1
 """Positions and relative offsets are int32 in Kafka's indexes."""
@@ -269,8 +269,9 @@ class Segment:
     ) -> FileSlice | Cold | None:
         """Whole batches from the one with `offset` on, up to position `limit` (`limit_offset`).
 
-        The first always, the rest while within `max_bytes`. None if all batches end before
-        `offset`. A slice whose pages are not in memory comes as Cold.
+        The first always, the rest while within `max_bytes` and before what is known to be
+        unreadable. None if all batches end before `offset`. A slice whose pages are not in memory
+        comes as Cold.
         """
         place = None
         position = self._recent.get(offset)
@@ -282,6 +283,9 @@ class Segment:
             self._remember(offset, position)
         elif position >= limit:
             return None
+        unreadable = self.log.unreadable
+        if unreadable:
+            max_bytes = readable(unreadable, position, max_bytes)
         if self.ahead is not None and position < (fresh_from := self._fresh_from()):
             # What is fresh is no edge: it moves while the reader is away, and who went to a thread
             # for it would be sent there again and again.
@@ -312,12 +316,15 @@ class Segment:
             if unchecked is not None:
                 return unchecked
         piece = FileSlice(self.log, position, end - position)
+        if unreadable and any(position <= at < end for at in unreadable):
+            return Absent(self, piece)  # sendfile would come to it in the middle of an answer
         return Absent(self, piece) if self._absent(position, end) else piece
 
     def lacking(self, missing: NotResident, max_bytes: int) -> Cold:
         """What a search for `max_bytes` bytes has to wait for."""
         if missing.file is not self.log:
             return Cold(missing.slice())
+        max_bytes = readable(self.log.unreadable, missing.position, max_bytes)
         needed = min(max(HEADER_SIZE, max_bytes), self.size - missing.position)
         length = max(missing.length, needed)
         return Absent(self, FileSlice(self.log, missing.position, length), needed)

@@ -86,6 +86,7 @@ class SimFile:
         self._boot = disk.boots
         self.users = 0
         self.closed = False
+        self.unreadable: tuple[int, ...] = ()
 
     @property
     def path(self) -> str:
@@ -130,12 +131,12 @@ class SimFile:
         fault = self._disk.due("read", self._path)
         if fault is not None:
             raise _error("read", self._path, fault.errno)
-        self.node.absent.difference_update(self._pages(position, length))
+        self.warm(position, length)
         return bytes(self.node.data[position : position + length])
 
     def read_nowait(self, position: int, length: int) -> bytes | None:
         self._alive()
-        if not self.node.absent.isdisjoint(self._pages(position, length)):
+        if not (self.node.absent | self.node.bad).isdisjoint(self._pages(position, length)):
             return None
         return bytes(self.node.data[position : position + length])
 
@@ -144,8 +145,19 @@ class SimFile:
         return range(position // _PAGE, (end - 1) // _PAGE + 1) if end > position else range(0)
 
     def warm(self, position: int, length: int) -> None:
-        """What `Disk.warm` does to this file."""
-        self.node.absent.difference_update(self._pages(position, length))
+        """What `Disk.warm` does to this file. Raises DiskError."""
+        pages = self._pages(position, length)
+        bad = min(self.node.bad.intersection(pages), default=None)
+        self.node.absent.difference_update(page for page in pages if bad is None or page < bad)
+        if bad is not None:
+            self.refused(max(bad * _PAGE, position))
+            raise _error("read", self._path, EIO)
+        end = position + length
+        self.unreadable = tuple(at for at in self.unreadable if not position <= at < end)
+
+    def refused(self, position: int) -> None:
+        if position not in self.unreadable:
+            self.unreadable += (position,)
 
     def truncate(self, size: int) -> None:
         self._alive()

@@ -27,6 +27,7 @@ class Node:
         self.durable = b""
         self.pending: list[Write | Cut] = []
         self.absent: set[int] = set()  # pages that a read without blocking doesn't find
+        self.bad: set[int] = set()  # pages that nobody can read
 
     def sync(self) -> None:
         self.durable = bytes(self.data)

@@ -35,6 +35,8 @@ NOWHERE = (-1, -1, -1)
 class FakeFile:
     """A file in memory that counts who needs it. `cold` reads fail until it is warmed."""
 
+    unreadable = ()
+
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.holders = 0

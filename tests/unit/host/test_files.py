@@ -186,3 +186,54 @@ def test_a_closed_file_is_not_opened_again_for_its_name_may_be_anothers(loop, di
     other.close()
     for one in (file, new):
         one.close()
+
+
+@pytest.fixture
+def bad(disk, tmp_path, monkeypatch) -> OsFile:
+    """A file whose third page the disk can't read: pread and sendfile end before it, then fail."""
+    path = tmp_path / "bad"
+    path.write_bytes(bytes(5 * 4096))
+    file = disk.open(str(path))
+
+    def refusing(call, fd_at, position_at, count_at):
+        def refuse(*args):
+            args = [*args]
+            if args[fd_at] == file.descriptor and args[position_at] < 3 * 4096:
+                left = 2 * 4096 - args[position_at]
+                if left <= 0:
+                    raise OSError(errno.EIO, "Input/output error")
+                args[count_at] = min(args[count_at], left)
+            return call(*args)
+
+        return refuse
+
+    monkeypatch.setattr(os, "pread", refusing(os.pread, 0, 2, 1))
+    monkeypatch.setattr(os, "sendfile", refusing(os.sendfile, 1, 2, 3))
+    return file
+
+
+def test_a_file_knows_where_the_disk_could_not_read_it(loop, disk, bad, monkeypatch):
+    piece = FileSlice(bad, 100, 4 * 4096)
+    with pytest.raises(DiskError):
+        loop.until(disk.warm(piece))
+    assert bad.unreadable == (2 * 4096,)
+    with pytest.raises(DiskError):
+        bad.read(200, 4 * 4096)
+    assert bad.unreadable == (2 * 4096,)
+    with pytest.raises(DiskError):
+        bad.read(2 * 4096 + 7, 10)
+    assert bad.unreadable == (2 * 4096, 2 * 4096 + 7)
+    bad.read(100, 4096)
+    assert bad.unreadable == (2 * 4096, 2 * 4096 + 7)
+    monkeypatch.undo()
+    loop.until(disk.warm(piece))
+    assert bad.unreadable == ()
+    piece.release()
+    bad.close()
+
+
+def test_of_many_unreadable_places_the_last_are_remembered(disk, tmp_path):
+    file = disk.open(str(tmp_path / "f"))
+    for position in range(1000):
+        file.refused(position)
+    assert (len(file.unreadable), file.unreadable[-1]) == (64, 999)

@@ -149,6 +149,7 @@ class MemoryFile:
         self.content = content
         self.warm = warm
         self.pins = 0
+        self.unreadable = ()
 
     def retain(self):
         self.pins += 1
@@ -156,6 +157,9 @@ class MemoryFile:
     def release(self):
         self.pins -= 1
         assert self.pins >= 0, "released twice"
+
+    def refused(self, position):
+        self.unreadable += (position,)
 
     def read(self, position, length):
         return self.content[position : position + length]

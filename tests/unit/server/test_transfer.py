@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from errno import EIO
+from errno import EIO, ENODATA, ESTALE, EUCLEAN
 
 import pytest
 from hypothesis import given, settings
@@ -76,10 +76,11 @@ def test_a_slice_beyond_the_end_of_its_file_is_an_error_and_is_released_once(len
     assert file.pins == 0
 
 
+@pytest.mark.parametrize("code", [EIO, EUCLEAN, ESTALE, ENODATA])
 @pytest.mark.parametrize("portable", [True, False])
-def test_a_slice_that_the_disk_refuses_is_no_trouble_of_the_socket_s(monkeypatch, portable):
+def test_a_slice_that_the_disk_refuses_is_no_trouble_of_the_socket_s(monkeypatch, portable, code):
     sock, file = Socket(), MemoryFile(bytes(100_000))
-    refused = OSError(EIO, "Input/output error")
+    refused = OSError(code, "no")
 
     def sendfile(*_):
         raise refused
@@ -91,10 +92,31 @@ def test_a_slice_that_the_disk_refuses_is_no_trouble_of_the_socket_s(monkeypatch
     monkeypatch.setattr(file, "read", read)
     monkeypatch.setattr(file, "fileno", lambda: 5, raising=False)
     out = Sender(sock, Progress(), portable=portable)
-    with pytest.raises(SliceCutShort, match="read memory: Input/output error"):
+    with pytest.raises(SliceCutShort, match="read memory: no"):
         out.send([b"<", FileSlice(file, 0, 50_000)], True, 1, 1)
     out.close()
     assert file.pins == 0
+
+
+def test_where_the_disk_refused_a_slice_its_file_is_told(monkeypatch):
+    """Or the same bytes would be sent again and again, each time to the same place."""
+    sock, file = Socket(), MemoryFile(bytes(100_000))
+    counts = iter([8192])
+
+    def sendfile(*_):
+        try:
+            return next(counts)
+        except StopIteration:
+            raise OSError(EIO, "no") from None
+
+    monkeypatch.setattr(os, "sendfile", sendfile, raising=False)
+    monkeypatch.setattr(file, "fileno", lambda: 5, raising=False)
+    out = Sender(sock, Progress(), portable=False)
+    out.send([b"<", FileSlice(file, 1000, 50_000)], True, 1, 1)
+    with pytest.raises(SliceCutShort):
+        out.writable()
+    assert file.unreadable == (9192,)
+    out.close()
 
 
 def test_closing_releases_what_is_queued():

@@ -244,3 +244,47 @@ def test_what_lies_before_an_unreadable_sector_is_served(bench, monkeypatch, bat
         wanted(batches + 1)
     assert wanted(batches) == batches * length
     assert not bench.log.failed, "it is no damage"
+
+
+@pytest.fixture
+def hurt() -> tuple[Bench, int]:
+    """One segment of several pages, opened again; the first batch with a byte of the third."""
+    bench = Bench(settings=LogSettings(index_interval_bytes=300))
+    for number in range(200):
+        bench.append(make_batch(size=40, timestamp=1000 + number))
+    bench.settle()
+    bench.disk.perform_now(bench.log.closing_steps())
+    bench.disk.kill()
+    hints = Hints(clean=True, recovery_point=Offset(200))
+    opened, _ = open_log(bench.disk, "/data/t-0", TOPIC_ID, bench.settings, hints)
+    bench.log = bench.open(opened)
+    log = bench.log.segments[0].log
+    assert isinstance(log, SimFile)
+    log.node.bad.add(2)
+    return bench, 2 * 4096 // make_batch(size=40).length
+
+
+def test_who_asks_past_an_unreadable_sector_gets_what_lies_before_it(hurt):
+    bench, bad = hurt
+    assert bench.read(0) == [*range(bad)]
+    assert bench.read(bad - 3) == [*range(bad - 3, bad)]
+    for _ in range(2):
+        piece = bench.log.read(Offset(bad), 1 << 20, bench.log.end_position())
+        assert isinstance(piece, Cold)
+        pending = piece.bring(bench.disk)
+        bench.settle()
+        piece.slice.release()
+        with pytest.raises(DiskError):
+            pending.result()
+    assert bench.read(170) == [*range(170, 200)]
+    assert not bench.log.failed, "it is no damage"
+
+
+def test_a_look_leaves_out_what_it_could_not_read_before(hurt, monkeypatch):
+    bench, bad = hurt
+    assert bench.read(0) == [*range(bad)]
+    bench.log.segments[0].spans = Spans()
+    refused = []
+    monkeypatch.setattr(SimFile, "refused", lambda _self, position: refused.append(position))
+    assert bench.read(bad - 3) == [*range(bad - 3, bad)]
+    assert refused == []

@@ -199,24 +199,17 @@ def test_what_can_not_be_brought_in_is_told_to_who_wants_it(bench):
 
 
 @pytest.fixture
-def unreadable(bench, monkeypatch) -> int:
+def unreadable(bench) -> int:
     """The page with which batch 200 ends: what reads it fails, and the pages before come in."""
     page = (200 * LENGTH + LENGTH) // PAGE - 1
-    warm = bench.disk.warm
-
-    def failing(piece: FileSlice, *, ahead: bool = False) -> Pending[None]:
-        start, end = piece.position, piece.position + piece.length
-        if not start // PAGE <= page <= (end - 1) // PAGE:
-            return warm(piece, ahead=ahead)
-        file = piece.file
-        assert isinstance(file, SimFile)
-        file.warm(start, max(page * PAGE - start, 0))
-        failed: Pending[None] = Pending()
-        failed.fail(DiskError("read", file.path, OSError(5, "unreadable")))
-        return failed
-
-    monkeypatch.setattr(bench.disk, "warm", failing)
+    log(bench).node.bad.add(page)
     return page
+
+
+def log(bench: Bench) -> SimFile:
+    file = bench.log.segments[0].log
+    assert isinstance(file, SimFile)
+    return file
 
 
 def served(bench: Bench, offset: int, max_bytes: int) -> int:
@@ -264,6 +257,55 @@ def test_what_lies_before_an_unreadable_sector_is_found_by_its_time(bench, unrea
     assert not isinstance(found, Cold)
     assert found.base_offset == 199
     found.slice.release()
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5, 30])
+def test_who_asks_past_an_unreadable_sector_gets_what_lies_before_it(bench, unreadable, batches):
+    for _ in range(2):
+        assert served(bench, 200 - batches, 64 * LENGTH) == batches * LENGTH
+        with pytest.raises(DiskError):
+            served(bench, 200, 64 * LENGTH)
+    assert served(bench, 201, 64 * LENGTH) == 64 * LENGTH
+    assert unreadable * PAGE // LENGTH == 200
+
+
+def test_the_disk_is_not_asked_again_for_a_sector_that_it_could_not_read(
+    bench, unreadable, monkeypatch
+):
+    served(bench, 190, 64 * LENGTH)
+    asked = []
+    warm = SimFile.warm
+    monkeypatch.setattr(
+        SimFile, "warm", lambda *args: (asked.append((args[1], args[1] + args[2])), warm(*args))
+    )
+    for offset in range(170, 200, 3):
+        assert served(bench, offset, 64 * LENGTH) == (200 - offset) * LENGTH
+    assert not [span for span in asked if span[0] <= unreadable * PAGE < span[1]]
+
+
+def test_each_of_several_unreadable_sectors_ends_what_lies_before_it(bench, unreadable):
+    log(bench).node.bad.add(300 * LENGTH // PAGE + 1)
+    assert served(bench, 280, 64 * LENGTH) == 20 * LENGTH
+    assert served(bench, 180, 400 * LENGTH) == 20 * LENGTH
+    assert served(bench, 201, 400 * LENGTH) == 99 * LENGTH
+    assert unreadable
+
+
+def test_a_sector_that_can_be_read_again_is_served(bench, unreadable):
+    assert served(bench, 190, 64 * LENGTH) == 10 * LENGTH
+    log(bench).node.bad.clear()
+    assert served(bench, 200, 64 * LENGTH) == 64 * LENGTH
+    assert served(bench, 190, 64 * LENGTH) == 64 * LENGTH
+    assert unreadable * PAGE not in log(bench).unreadable
+
+
+def test_what_sendfile_could_not_read_is_told_to_who_asks_for_it_again(bench, unreadable):
+    """Nobody had asked whether that page was in memory, and the next answer would end there, too."""
+    log(bench).node.absent.clear()
+    log(bench).refused(unreadable * PAGE)
+    assert served(bench, 190, 64 * LENGTH) == 10 * LENGTH
+    with pytest.raises(DiskError):
+        served(bench, 200, 64 * LENGTH)
 
 
 def test_who_wants_what_is_unreadable_is_told_and_all_others_are_served(bench, unreadable):
