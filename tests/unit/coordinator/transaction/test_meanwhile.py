@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from ottla.coordinator.transaction.ending import Identity
+from ottla.coordinator.transaction.listing import Filter, describe, listed
 from ottla.coordinator.transaction.metadata import BUMPING
 from ottla.core.model import TopicPartition
 from ottla.core.pending import Pending
@@ -99,3 +100,17 @@ def test_i41_nothing_is_looked_for_when_nothing_is_open(world: World) -> None:
     world.ongoing(timeout_ms=1_000)
     world.loop.advance(1 + LOOK_S)
     assert world.state() == "CompleteAbort"
+
+
+def test_a_transaction_is_as_old_as_its_beginning_whatever_came_since(world: World) -> None:
+    """Since when it holds readers back, and whether it is listed as an old one."""
+    begun_ms = world.loop.wall_ms()
+    producer = world.ongoing()
+    world.loop.advance(10)
+    world.add(producer, TopicPartition("t", 1))
+    told = describe(world.shard, "x").reply
+    assert told.transaction_start_time_ms == begun_ms
+    now_ms = world.loop.wall_ms()
+    for older_ms, is_listed in ((9_999, True), (10_000, False), (-1, True)):
+        wanted = Filter(states=None, producer_ids=(), duration_ms=older_ms)
+        assert (listed(world.shard, "x", wanted, now_ms) is not None) == is_listed
