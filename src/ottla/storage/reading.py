@@ -218,7 +218,7 @@ class Readable:
         """
         try:
             for segment in self.segments:
-                if segment.max_timestamp >= timestamp and segment.end > self.start:
+                if segment.end > self.start and segment.may_hold(timestamp):
                     limit = bound.position if segment is bound.segment else segment.size
                     place = segment.first_since(timestamp, self.start, limit)
                     if place is not None:

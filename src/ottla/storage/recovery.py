@@ -352,9 +352,14 @@ def _trust(work: Recovery, segments: list[Segment]) -> bool:
     _learn(work, last, last.base_offset)
     entry = last.offsets.last
     position = 0 if entry is None else entry[1]
+    newest = -1
     for batch, at in batches(last.log, position, last.size, whole=False):
         last.end = Offset(batch.last_offset + 1)
         position = at + batch.length
+        newest = max(newest, batch.max_timestamp)
+    if newest > last.max_timestamp:  # a stop adds the entry of the largest
+        work.unsound.add(last.base_offset)
+        _learn(work, last, last.end)
     last.checked_end = last.end
     return position == last.size and last.end == work.hints.recovery_point
 
@@ -366,20 +371,28 @@ def _lacks_first(work: Recovery, segments: list[Segment]) -> bool:
 
 
 def _learn(work: Recovery, segment: Segment, end: Offset) -> None:
-    """What a segment's indexes and first header say of it; its batches only if they don't."""
+    """What a segment's indexes and first header say of it; its batches only if they don't.
+
+    By the largest timestamp it is told what is old enough to go, and where nothing is to be looked
+    for: no less than the first batch's own is believed.
+    """
+    raw = segment.log.read(0, HEADER_SIZE)
+    if len(raw) == HEADER_SIZE:
+        segment.first_timestamp = BatchView(memoryview(raw)).max_timestamp
+    times = segment.times.last
+    if (segment.first_timestamp or 0) > (0 if times is None else times[0]):
+        work.unsound.add(segment.base_offset)
     if segment.base_offset in work.unsound:
         work.found(Case.INDEX_REBUILT, segment.log.path)
         _rebuild(work, segment, None)
         segment.seal()
         work.touched += segment.files()
         segment.size = segment.log.size()  # a read that comes to where it stopped reports it
-    times = segment.times.last
+        times = segment.times.last
     if times is not None:
         segment.max_timestamp = times[0]
         segment.max_timestamp_offset = segment.base_offset + times[1]
-    raw = segment.log.read(0, HEADER_SIZE)
-    if len(raw) == HEADER_SIZE:
-        segment.first_timestamp = BatchView(memoryview(raw)).max_timestamp
+        segment.newest_doubted = True
     segment.end = end
     segment.opened()
 

@@ -103,6 +103,7 @@ class Segment:
         "log",
         "max_timestamp",
         "max_timestamp_offset",
+        "newest_doubted",
         "offsets",
         "on_damage",
         "reserve_at",
@@ -126,6 +127,8 @@ class Segment:
         self.end = base_offset
         self.max_timestamp = -1
         self.max_timestamp_offset = int(base_offset)
+        self.newest_doubted = False
+        """Whether only an index has said so of the largest timestamp: see `may_hold`."""
         self.first_timestamp: int | None = None
         self.created_ms = 0
         self.torn = False
@@ -365,12 +368,24 @@ class Segment:
                 self.on_damage(self, Offset(seen.next_offset))
 
     def offset_bound(self, position: int) -> Offset | None:
-        """An offset that nothing before `position` reaches, by the index; None: ask the end."""
+        """An offset that nothing before `position` reaches, by the index; None: ask the end.
+
+        From an entry that lies, readers of committed records would not learn of all that was taken
+        back: the batch that it leads to must be there.
+        """
         found = self.offsets.floor(position - 1, 1)
         number = 0 if found is None else found[0] + 1
         if number >= self.offsets.count:
             return None
-        return Offset(self.base_offset + self.offsets.at(number)[0])
+        relative, at = self.offsets.at(number)
+        try:
+            there = next(self.walk(at, self.size, at), None) if at >= position else None
+        except Damaged:
+            there = None
+        if there is None or there.last_offset - self.base_offset != relative:
+            self.offsets.clear()  # a rotten index: do without (I29)
+            return None
+        return Offset(there.last_offset)
 
     def locate(self, offset: int, limit: int) -> Place | None:
         """The batch that contains `offset`, or the first behind it; None past the last."""
@@ -380,6 +395,17 @@ class Segment:
                 return place
         return None
 
+    def may_hold(self, timestamp: int) -> bool:
+        """Whether there may be a batch with this timestamp or a later one.
+
+        What an index has said of the largest is looked at the first time that it would say no, and
+        not believed where it lies. Raises NotResident.
+        """
+        if self.max_timestamp < timestamp and self.newest_doubted:
+            newest = (self.max_timestamp, self.max_timestamp_offset - self.base_offset)
+            self.newest_doubted = not self._is_true(newest)
+        return self.max_timestamp >= timestamp or self.newest_doubted
+
     def first_since(self, timestamp: int, offset: int, limit: int) -> Place | None:
         """The first batch, not all before `offset`, whose largest timestamp is >= `timestamp`."""
         for place in self._walk_from(self._entry_before(timestamp), limit):
@@ -388,20 +414,39 @@ class Segment:
         return None
 
     def _entry_before(self, timestamp: int) -> tuple[int, Entry] | None:
-        """The offset-index entry to scan from for a timestamp.
+        """The offset-index entry to scan from for a timestamp; None: from the beginning.
 
         Time entries are made together with offset entries. So where the largest timestamp so far
         first reached `timestamp`, one interval later there is a time entry for it, and the last
         offset entry below that one's offset lies before the batch we look for.
         """
         found = self.times.floor(timestamp - 1, 0)
-        number = 0 if found is None else found[0] + 1
+        if found is None or not self._is_true(found[1]):
+            return None
+        number = found[0] + 1
         if number < self.times.count:
-            return self.offsets.floor(self.times.at(number)[1] - 1, 0)
+            after = self.times.at(number)
+            return self.offsets.floor(after[1] - 1, 0) if self._is_true(after) else None
         # Reached after the last time entry, so behind the last offset entry too: every offset
         # entry that was made later would have brought a time entry with it.
         count = self.offsets.count
         return None if self.offsets.last is None else (count - 1, self.offsets.last)
+
+    def _is_true(self, time: Entry) -> bool:
+        """Whether its batch is there, the first with that timestamp since an offset entry before.
+
+        One that is wrong would lead behind records that are asked for (I29).
+        """
+        timestamp, relative = time
+        offset = self.base_offset + relative
+        try:
+            for place in self._walk_from(self.offsets.floor(relative - 1, 0), self.size):
+                if place.max_timestamp >= timestamp or place.last_offset >= offset:
+                    is_it = place.base_offset <= offset <= place.last_offset
+                    return is_it and place.max_timestamp == timestamp
+        except Damaged:
+            return False  # whoever scans comes to it
+        return False
 
     def _end_within(self, position: int, target: int, limit: int) -> int:
         """The end of the last batch that ends at or before `target`, or of the first.
