@@ -27,6 +27,16 @@ class Client:
     read: Callable[[str, str, Sequence[int]], list[list[Record]]]
     keeps_timestamps: bool = True
     keeps_headers: bool = True
+    program: str | None = None
+    """What it takes beside the packages that are there with every test."""
+
+    @property
+    def is_there(self) -> bool:
+        return self.program is None or shutil.which(self.program) is not None
+
+    def skip_where_missing(self) -> None:
+        if not self.is_there:
+            pytest.skip(f"{self.program} is not installed: apt-get install {self.program}")
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int, **configs: str) -> None:
@@ -243,11 +253,9 @@ def _aiokafka_read(bootstrap: str, topic: str, counts: Sequence[int]) -> list[li
 
 
 def _kcat(*arguments: str, stdin: bytes = b"") -> bytes:
-    program = shutil.which("kcat")
-    if program is None:
-        pytest.skip("kcat is not installed: apt-get install kcat")
+    CLIENTS["kcat"].skip_where_missing()
     done = subprocess.run(
-        [program, *arguments], input=stdin, capture_output=True, timeout=READ_S, check=False
+        ["kcat", *arguments], input=stdin, capture_output=True, timeout=READ_S, check=False
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     return done.stdout
@@ -287,6 +295,13 @@ CLIENTS = {
         Client("confluent-kafka", _confluent_write, _confluent_read),
         Client("kafka-python", _kafka_python_write, _kafka_python_read),
         Client("aiokafka", _aiokafka_write, _aiokafka_read),
-        Client("kcat", _kcat_write, _kcat_read, keeps_timestamps=False, keeps_headers=False),
+        Client(
+            "kcat",
+            _kcat_write,
+            _kcat_read,
+            keeps_timestamps=False,
+            keeps_headers=False,
+            program="kcat",
+        ),
     )
 }
