@@ -56,7 +56,15 @@ class _Batch(NamedTuple):
 class ProducerState:
     """One producer on one partition. `batches` is empty when its epoch has written nothing yet."""
 
-    __slots__ = ("batches", "coordinator_epoch", "epoch", "heard_ms", "marked", "transaction")
+    __slots__ = (
+        "batches",
+        "coordinator_epoch",
+        "ended",
+        "epoch",
+        "heard_ms",
+        "marked",
+        "transaction",
+    )
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -64,6 +72,9 @@ class ProducerState:
         self.coordinator_epoch = _NONE
         self.transaction: Transaction | None = None
         """The one that it has open."""
+        self.ended: tuple[int, bool] | None = None
+        """The epoch of its last transaction that was ended by a marker of the next epoch, and so
+        had an epoch of its own; and whether it was committed. Not in snapshots."""
         self.heard_ms = 0  # 0: since the last sweep
         self.marked: tuple[int, _Batch | None] | None = None
         """Timestamp of its last marker, and the batch that was its last one then."""
@@ -327,6 +338,8 @@ class ProducerStates:
         ending, state.transaction = state.transaction, None
         if ending is not None:
             self.unstable.end(ending, batch.last_offset)
+            if batch.producer_epoch == ending.epoch + 1:
+                state.ended = ending.epoch, marker.type is ControlType.COMMIT
 
     def _evict(self) -> None:
         """Forget the producer idle longest. One with an open transaction only goes to the back."""
@@ -353,6 +366,10 @@ class ProducerStates:
                 verification.heard_ms = now_ms
             elif now_ms - verification.heard_ms >= expiration_ms:
                 del self._verifying[producer_id]
+
+    def epochs(self) -> Iterator[tuple[int, int]]:
+        """Each producer's id, and the highest epoch that was heard of it."""
+        return ((producer_id, state.epoch) for producer_id, state in self._states.items())
 
     def entries(self) -> Iterator[SnapshotEntry]:
         """One entry per producer: only its last batch survives a restart, as in Kafka."""
