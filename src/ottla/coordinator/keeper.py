@@ -132,6 +132,8 @@ class Keeper(Generic[S]):
         self.failure = ErrorCode.NONE
         """Why nothing more is done here."""
         self.is_loaded = False
+        self.is_whole = True
+        """Whether, once it is loaded, all that its log ever held could be read."""
         self._codec = codec
         self._clock = clock
         self._timers = timers
@@ -240,6 +242,7 @@ class Keeper(Generic[S]):
         else:
             self._loading = None
             self.is_loaded = True
+            self.is_whole = not loading.damaged_count
             self._busy = False
             shard = self.shard
             self._run(Operation(lambda _shard: shard.loaded(), Pending(), _ignore))

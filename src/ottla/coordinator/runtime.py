@@ -47,6 +47,10 @@ def _hash(text: str) -> int:
 _remembered_hash = lru_cache(maxsize=4096)(_hash)
 
 
+def _nothing() -> None:
+    pass
+
+
 class Runtime(Generic[S]):
     """Shards by partition, each loaded when it is first asked for, or after a start."""
 
@@ -174,6 +178,18 @@ class Runtime(Generic[S]):
         """All that there are, those that are still loading with what they have read so far."""
         return [keeper.shard for keeper in self._keepers.values() if not keeper.failure]
 
+    def is_whole(self, partition: int) -> bool:
+        """Whether its shard knows all that was ever told it: loaded, nothing of it unreadable."""
+        keeper = self._keepers.get(partition)
+        if keeper is not None:
+            return keeper.is_loaded and not keeper.failure and keeper.is_whole
+        journal = self._journals.open(partition)
+        return not isinstance(journal, ErrorCode) and journal.end == journal.start
+
+    def is_all_whole(self) -> bool:
+        """As `is_whole`, of every shard: what none of them knows, none ever will."""
+        return all(map(self.is_whole, range(self._journals.count())))
+
     def _ask(self, partition: int, operation: Operation[S]) -> None:
         known = self._keepers.get(partition)
         if known is not None and not known.failure and not self._stopped:
@@ -231,9 +247,10 @@ class Runtime(Generic[S]):
 
     # --- a start and a stop ----------------------------------------------------------------
 
-    def start(self) -> None:
-        """Load what there is, one shard at a time; who is asked for is loaded at once."""
-        self._start_from(0)
+    def start(self, started: Callable[[], None] = _nothing) -> None:
+        """Load what there is, one shard at a time; who is asked for is loaded at once. `started`
+        is called when each is loaded, or is known never to be."""
+        self._start_from(0, started)
 
     def stop(self) -> None:
         """Answer whoever waits for other members, which may take minutes, and take nothing more.
@@ -244,7 +261,7 @@ class Runtime(Generic[S]):
         for keeper in list(self._keepers.values()):
             keeper.unload(ErrorCode.COORDINATOR_NOT_AVAILABLE)
 
-    def _start_from(self, partition: int) -> None:
+    def _start_from(self, partition: int, started: Callable[[], None]) -> None:
         for number in range(partition, self._journals.count()):
             journal = self._journals.open(number)
             if isinstance(journal, ErrorCode) or journal.end == journal.start:
@@ -252,7 +269,7 @@ class Runtime(Generic[S]):
             keeper = self._keeper(number)
             if isinstance(keeper, Keeper) and not keeper.is_loaded:
                 # By the timers, so that a thousand shards are no thousand frames deep.
-                keeper.when_loaded(
-                    partial(self._timers.soon, partial(self._start_from, number + 1))
-                )
+                further = partial(self._start_from, number + 1, started)
+                keeper.when_loaded(partial(self._timers.soon, further))
                 return
+        started()
