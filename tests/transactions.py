@@ -5,7 +5,7 @@ Owns what tests of transactions share. Must not know what is right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from ottla.cluster.store import StoreError
@@ -18,6 +18,7 @@ from ottla.coordinator.entries.transaction_log import (
 from ottla.coordinator.transaction.coordinator import Parts, Transactions
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, Transaction
+from ottla.coordinator.transaction.ports import Open
 from ottla.coordinator.transaction.shard import TransactionShard
 from ottla.core.model import ProducerId, TopicPartition
 from ottla.core.options import broker_config
@@ -78,6 +79,25 @@ class FakeMarkers:
             pending.complete(self._results(partitions))
 
 
+class FakePartitions:
+    """What a test says that partitions know."""
+
+    def __init__(self) -> None:
+        self.open: list[Open] = []
+        self.outcomes: dict[tuple[int, int], bool] = {}
+        self.seen: list[tuple[int, int]] = []
+        """Producer ids and their epochs, each in a partition of its own."""
+
+    def all(self) -> Iterator[Open]:
+        return iter(self.open)
+
+    def outcome(self, producer_id: int, epoch: int) -> bool | None:
+        return self.outcomes.get((producer_id, epoch))
+
+    def epochs(self) -> Iterator[Iterator[tuple[int, int]]]:
+        return (iter([one]) for one in self.seen)
+
+
 class World:
     """One partition of __transaction_state, its coordinator and what is around it."""
 
@@ -87,6 +107,7 @@ class World:
         self.journals = MemoryJournals(1)
         self.journal = self.journals.journals[0]
         self.markers = FakeMarkers()
+        self.partitions = FakePartitions()
         self.given_ids = 0
         self.no_ids = False
         self.start()
@@ -98,6 +119,7 @@ class World:
                 journals=self.journals,
                 codec=Codec(),
                 markers=self.markers,
+                open_transactions=self.partitions,
                 next_producer_id=self._next_producer_id,
                 coordinator_epoch=lambda _number: EPOCH,
                 config=self.config,

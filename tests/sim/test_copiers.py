@@ -275,6 +275,8 @@ class History:
 
     def end_a_life(self) -> bool:
         """False where a log can't be written any more (see test_node_crashes)."""
+        mended = self.node.context.transactions.hanging.mended_count
+        assert not mended, "what was promised was kept, and so there was nothing to take back"
         how = self.random.choice(("kill", "crash", "crash", "stop") if self.synced else ("kill",))
         self.seen[how] += 1
         if how == "stop":

@@ -23,6 +23,7 @@ from ottla.coordinator.transaction.coordinator import Parts, Transactions
 from ottla.core import group_options
 from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
+from ottla.handlers.open_transactions import LocalTransactions
 from ottla.protocol.errors import ErrorCode
 from ottla.records.control import ControlType, EndMarker
 from ottla.replication.partition import Appended
@@ -302,6 +303,7 @@ def transactions(
             journals=InternalTopic(TRANSACTIONS_TOPIC, context, on_change, transactions_topic),
             codec=TransactionsCodec(),
             markers=markers,
+            open_transactions=LocalTransactions(context.table),
             next_producer_id=context.next_producer_id,
             coordinator_epoch=coordinator_epoch,
             config=context.config,

@@ -16,6 +16,7 @@ from ottla.cluster.store import StoreError
 from ottla.coordinator.decision import Decision
 from ottla.coordinator.runtime import Runtime
 from ottla.coordinator.transaction.ending import Identity
+from ottla.coordinator.transaction.hanging import NAME_MAX, Hanging
 from ottla.coordinator.transaction.metadata import BUMPING
 from ottla.coordinator.transaction.sending import Sending
 from ottla.coordinator.transaction.shard import SETTLE_S, Needs, TransactionShard
@@ -27,16 +28,15 @@ if TYPE_CHECKING:
     from ottla.coordinator.journal import Journals
     from ottla.coordinator.keeper import Codec
     from ottla.coordinator.transaction.metadata import Transaction
-    from ottla.coordinator.transaction.ports import Admitted, Markers
+    from ottla.coordinator.transaction.ports import Admitted, Markers, OpenTransactions
     from ottla.core.config import Config
     from ottla.core.model import ProducerId, TopicPartition
     from ottla.core.ports import Clock, Timer, Timers
 
 _log = logging.getLogger("ottla.coordinator")
 
-NAME_MAX: Final = 100
-"""Characters of a transactional id that are worth a place in a log."""
 _CONCURRENT = ErrorCode.CONCURRENT_TRANSACTIONS
+_LOADING = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
 AT_ONCE: Final = 50
 """Transactions that are aborted, or taken up again after a start, before others get their turn."""
 
@@ -52,6 +52,7 @@ class Parts:
         "journals",
         "markers",
         "next_producer_id",
+        "open_transactions",
         "timers",
     )
 
@@ -61,6 +62,7 @@ class Parts:
         journals: Journals,
         codec: Codec,
         markers: Markers,
+        open_transactions: OpenTransactions,
         next_producer_id: Callable[[], Pending[ProducerId]],
         coordinator_epoch: Callable[[int], int | None],
         config: Config,
@@ -72,6 +74,7 @@ class Parts:
         self.journals = journals
         self.codec = codec
         self.markers = markers
+        self.open_transactions = open_transactions
         self.next_producer_id = next_producer_id
         self.coordinator_epoch = coordinator_epoch
         self.config = config
@@ -100,13 +103,18 @@ class Transactions:
             parts.timers,
         )
         self._sending = Sending(parts.markers, parts.timers, self.runtime.loaded_shard)
+        self.hanging = Hanging(parts, self.runtime, self._ask)
+        self._doubted = self.hanging.doubted
 
     def start(self) -> None:
-        """Load what there is: what was prepared is ended, what is open may time out."""
-        self.runtime.start()
+        """Load what there is: what was prepared is ended, what is open may time out, and what
+        nobody knows of is looked for."""
+        self.hanging.begin()
+        self.runtime.start(self.hanging.look)
 
     def stop(self) -> None:
         """Take nothing more; what is complete is so in the log, too."""
+        self.hanging.stop()
         for shard in self.runtime.loaded_shards():
             self.runtime.submit_to(shard.partition, lambda one: one.settle(len(one.transactions)))
         self.runtime.stop()
@@ -122,6 +130,8 @@ class Transactions:
         self, name: str, producer: Identity, partitions: Sequence[TopicPartition], version: int
     ) -> Soon[ErrorCode]:
         """CONCURRENT_TRANSACTIONS while the transaction before is being ended."""
+        if self._doubted and producer.producer_id in self._doubted:
+            return _LOADING
         return self.runtime.ask(
             name, lambda shard: shard.add_partitions(name, producer, partitions, version)
         )
@@ -146,6 +156,8 @@ class Transactions:
     def end(
         self, name: str, producer: Identity, committed: bool, version: int
     ) -> Soon[Identity | ErrorCode]:
+        if self._doubted and producer.producer_id in self._doubted:
+            return _LOADING
         return self._ask(name, lambda shard: shard.end(name, producer, committed, version))
 
     def _ask(self, name: str, decide: Callable[[TransactionShard], Decision[Any]]) -> Soon[Any]:
@@ -204,6 +216,8 @@ class Transactions:
         if add:
             joined: Soon[Any] = self.join(transactional_id, producer, partitions, BUMPING)
             return joined
+        if self._doubted and producer_id in self._doubted:
+            return _LOADING
         shard = self.runtime.settled(transactional_id)
         if shard is not None:  # each batch that begins a transaction asks: the short way
             return shard.verified(transactional_id, producer, partitions)

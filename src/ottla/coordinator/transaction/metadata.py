@@ -234,6 +234,26 @@ class Transaction:
             next_producer_id=next_producer_id,
         )
 
+    def taken_back(
+        self,
+        partitions: Collection[TopicPartition],
+        last_epoch: int,
+        now_ms: int,
+        next_producer_id: int,
+    ) -> TransactionLogValue:
+        """It will be aborted, in these partitions too, by the epoch that follows `last_epoch`: the
+        highest that its producer was given, of which this knows nothing."""
+        together = self.partitions.union(partitions)
+        return self._moved(
+            _PREPARE_ABORT,
+            now_ms,
+            _Ordered(schemas(together), together),
+            self.start_ms if self.state is _ONGOING else now_ms,
+            BUMPING,
+            epoch=min(last_epoch + 1, EPOCH_MAX),
+            next_producer_id=next_producer_id,
+        )
+
     def _moved(  # noqa: PLR0913  # the fields of a record, those first that every step has
         self,
         state: TransactionState,

@@ -1,13 +1,14 @@
 """The joints of the transaction coordinator: what it needs, and what others ask of it.
 
-Owns the Protocols alone. `Markers` is implemented over this node's partitions by a handler's
-module, as Journal is; `Admission` by `coordinator.Transactions`. Must not know a partition.
+Owns the Protocols alone. `Markers` and `OpenTransactions` are implemented over this node's
+partitions by handlers' modules, as Journal is; `Admission` by `coordinator.Transactions`. Must not
+know a partition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ottla.core.model import TopicPartition
 from ottla.protocol.errors import ErrorCode
@@ -37,6 +38,32 @@ class Markers(Protocol):
         good. INVALID_PRODUCER_EPOCH: it has seen a later producer. Anything else is tried again.
         Never fails.
         """
+
+
+class Open(NamedTuple):
+    """A transaction that is open in a partition: it has no marker there yet."""
+
+    place: TopicPartition
+    producer_id: int
+    epoch: int
+    """The highest that the producer has written with there."""
+    first_offset: int
+    coordinator_epoch: int
+    """Of the last marker of the producer's there; -1 where there was none."""
+
+
+class OpenTransactions(Protocol):
+    """What this node's partitions know of transactions."""
+
+    def all(self) -> Iterator[Open]:
+        """Those that are open, of whichever producer."""
+
+    def outcome(self, producer_id: int, epoch: int) -> bool | None:
+        """Whether a transaction of the producer in this epoch was committed, by a marker of the
+        next epoch in any of the partitions; None if none of them says."""
+
+    def epochs(self) -> Iterator[Iterator[tuple[int, int]]]:
+        """Of each partition the producers that it knows, by id and highest epoch."""
 
 
 class Admission(Protocol):

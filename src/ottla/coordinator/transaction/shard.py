@@ -31,8 +31,9 @@ from ottla.coordinator.transaction.metadata import (
     NO_ID,
     Transaction,
     first,
+    is_exhausted,
 )
-from ottla.coordinator.transaction.states import RESTING, TransactionState
+from ottla.coordinator.transaction.states import MOVES, RESTING, TransactionState
 from ottla.core import group_options as options
 from ottla.protocol.errors import ErrorCode
 
@@ -299,6 +300,48 @@ class TransactionShard:
         decision = self._prepare(found, False, BUMPING)
         if isinstance(decision.reply, Identity):
             decision.reply = reply
+        return decision
+
+    def take_back(
+        self, name: str, producer: Identity, partitions: Collection[TopicPartition]
+    ) -> Decision[Told]:
+        """Abort what the producer has begun in these partitions and this has lost, with all else
+        that it has open; and fence it."""
+        found = self.transactions.get(name)
+        if found is None or found.producer_id != producer.producer_id:
+            return Decision(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
+        if found.epoch > producer.epoch:
+            return Decision(ErrorCode.PRODUCER_FENCED)
+        if found.is_prepared:
+            return Decision(ErrorCode.CONCURRENT_TRANSACTIONS)
+        if _S.PREPARE_ABORT not in MOVES[found.state]:
+            return Decision(ErrorCode.INVALID_TXN_STATE)
+        next_id = NO_ID
+        if is_exhausted(producer.epoch):
+            taken = self._node.take_producer_id()
+            if taken is None:
+                return Decision(Needs.PRODUCER_ID)
+            next_id = taken
+        value = found.taken_back(partitions, producer.epoch, self._clock.wall_ms(), next_id)
+        decision: Decision[Told] = Decision(
+            ErrorCode.NONE,
+            (Entry(found.key, value),),
+            (
+                Do(_remember, found, producer.epoch),
+                WhenCommitted(self._node.prepared, self, [found]),
+            ),
+        )
+        decision.any_size = True
+        return decision
+
+    def end_as_marked(self, name: str, producer: Identity, committed: bool) -> Decision[Told]:
+        """End an ongoing transaction as one of its partitions says that it was decided."""
+        found = self.open.get(name)
+        if found is None or (found.producer_id, found.epoch) != producer:
+            return Decision(ErrorCode.INVALID_TXN_STATE)
+        decision = self._prepare(found, committed, BUMPING)
+        if isinstance(decision.reply, Identity):
+            decision.reply = ErrorCode.NONE
         return decision
 
     def _prepare(self, found: Transaction, committed: bool, version: int) -> Decision[Told]:

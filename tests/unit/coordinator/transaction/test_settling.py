@@ -190,6 +190,7 @@ def test_where_they_can_never_be_written_nobody_asks_for_it_any_more(
         world.journal.fail(ErrorCode.COORDINATOR_NOT_AVAILABLE)
     world.markers.release()
     world.loop.advance(10 * SETTLE_S)
+    world.transactions.hanging.stop()  # it looks for as long as there is a node
     waiting = [timer for _, _, timer in world.loop._later if timer.call is not None]
     assert not waiting
 

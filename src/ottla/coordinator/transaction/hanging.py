@@ -1,0 +1,499 @@
+"""Hanging: transactions that are open in a partition, and that no coordinator would ever end.
+
+Owns the search for them, after a start and now and then, and their end. Must not judge one whose
+coordinator may know more than can be read, nor write to a partition or a shard itself.
+
+What is asked is this node's own: all partitions and all shards are here. In a cluster a partition's
+leader would ask the coordinator as KIP-890 has it, by an AddPartitionsToTxn that only verifies, and
+would need to know by which transactional id a producer goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ottla.coordinator.decision import Ending, Entry
+from ottla.coordinator.entries.transaction_log import TransactionLogValue
+from ottla.coordinator.loading import Loading
+from ottla.coordinator.transaction.ending import Identity
+from ottla.coordinator.transaction.metadata import (
+    BUMPING,
+    CLASSIC,
+    EPOCH_MAX,
+    EXHAUSTED_EPOCH,
+    Transaction,
+)
+from ottla.coordinator.transaction.states import MOVES, TransactionState
+from ottla.core import group_options as options
+from ottla.core.pending import Pending, Soon, when_told
+from ottla.protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ottla.coordinator.decision import Decision
+    from ottla.coordinator.runtime import Runtime
+    from ottla.coordinator.transaction.coordinator import Parts
+    from ottla.coordinator.transaction.ports import Open
+    from ottla.coordinator.transaction.shard import TransactionShard
+    from ottla.core.model import TopicPartition
+    from ottla.core.ports import Timer
+
+_log = logging.getLogger("ottla.coordinator")
+
+AGAIN_S: Final = 0.5
+"""After this long is looked again for what had to wait for the markers of another transaction."""
+INTERVAL_S_MIN: Final = 1.0
+"""A look goes over all partitions: not more often, whatever the option says."""
+AT_ONCE: Final = 50
+"""Producers that are judged, or partitions asked, before others get their turn."""
+NAME_MAX: Final = 100
+"""Characters of a transactional id that are worth a place in a log."""
+_ENDED_AS = {
+    TransactionState.PREPARE_COMMIT: True,
+    TransactionState.COMPLETE_COMMIT: True,
+    TransactionState.PREPARE_ABORT: False,
+    TransactionState.COMPLETE_ABORT: False,
+}
+Outcomes = Mapping[tuple[int, int], bool]
+"""Whether it was committed, by producer id and the epoch of its batches. Only of transactions that
+had an epoch of their own."""
+
+
+class Verdict(Enum):
+    """What is to be done about a transaction that is open in a partition."""
+
+    FINE = "its coordinator is going to end it"
+    COMMIT = "committed, which its coordinator or another of its partitions knows"
+    ABORT = "aborted: no coordinator knows of it"
+    TAKE_BACK = "aborted by its coordinator, which had lost it"
+    END_AS_MARKED = "ended by its coordinator as another of its partitions was"
+    WAIT = "to be judged once the transaction before it has its markers"
+
+
+class Known(NamedTuple):
+    """A producer id's transactional id, and the shard that has it."""
+
+    shard: TransactionShard
+    transaction: Transaction
+
+
+def outcome_of(value: TransactionLogValue) -> tuple[tuple[int, int], bool] | None:
+    """How a transaction ended, by an entry of its coordinator's; None if it does not tell.
+
+    By the rules of version 1 many transactions share an epoch: which one was meant can't be told.
+    """
+    state = TransactionState(value.transaction_status)
+    committed = _ENDED_AS.get(state)
+    if committed is None or value.client_transaction_version < BUMPING:
+        return None
+    producer_id, epoch = value.producer_id, value.producer_epoch - 1
+    if epoch < 0:  # it was the last one of its id; the producer goes on with another
+        producer_id, epoch = value.previous_producer_id, EXHAUSTED_EPOCH
+    return (producer_id, epoch), committed
+
+
+def judge(
+    one: Open, found: Transaction | None, outcomes: Outcomes, marked: bool | None, is_old: bool
+) -> Verdict:
+    """What becomes of it. `found` is what the coordinators know of its producer id, `marked` how
+    another partition says that it ended. Only of one that is there since before this start,
+    `is_old`, can a coordinator have lost anything."""
+    own = found if found is not None and found.producer_id == one.producer_id else None
+    if own is not None and _has(own, one):
+        if own.is_prepared or not is_old or marked is None:
+            return Verdict.FINE
+        return Verdict.END_AS_MARKED
+    committed = outcomes.get((one.producer_id, one.epoch), marked)
+    if committed is not None:
+        return Verdict.COMMIT if committed else Verdict.ABORT
+    if own is None or own.epoch > one.epoch or not is_old:
+        return Verdict.ABORT
+    # It was begun after all that the coordinator has of this producer. To its producer it may still
+    # be open, and it must not go on with it: what it would commit is no longer the whole.
+    if own.is_prepared:
+        return Verdict.WAIT
+    may_be_aborted = TransactionState.PREPARE_ABORT in MOVES[own.state]
+    return Verdict.TAKE_BACK if may_be_aborted else Verdict.ABORT
+
+
+def _has(found: Transaction, one: Open) -> bool:
+    """Whether the coordinator is going to end it, sooner or later."""
+    if one.place not in found.partitions:
+        return False
+    if found.state is TransactionState.ONGOING:
+        return found.epoch == one.epoch
+    if not found.is_prepared:
+        return False
+    return found.epoch == one.epoch + 1 or (found.epoch == one.epoch and found.version < BUMPING)
+
+
+class _Outcomes:
+    """How transactions of some producers ended, by all that __transaction_state still holds: read
+    like a shard, beside those that there are."""
+
+    def __init__(self, producer_ids: Collection[int], found: dict[tuple[int, int], bool]) -> None:
+        self._of = producer_ids
+        self._found = found
+
+    def replay(self, entry: Entry, producer_id: int = -1) -> None:  # noqa: ARG002  # as the port has it
+        value = entry.value
+        if isinstance(value, TransactionLogValue) and (
+            value.producer_id in self._of or value.previous_producer_id in self._of
+        ):
+            told = outcome_of(value)
+            if told is not None:
+                self._found[told[0]] = told[1]
+
+    def end_transaction(self, producer_id: int, committed: bool) -> None:
+        """Nothing there is written in a transaction."""
+
+    def loaded(self) -> Decision[None]:
+        raise AssertionError("nobody keeps this")
+
+
+class Hanging:
+    """`ask` has a shard decide, as a request does; it never fails."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        runtime: Runtime[TransactionShard],
+        ask: Callable[[str, Callable[[TransactionShard], Decision[Any]]], Soon[Any]],
+    ) -> None:
+        self.doubted: set[int] = set()
+        """Producer ids that had a transaction open at the start, until that is judged. Whatever
+        they begin meanwhile could not be told apart from it: they are to come again."""
+        self.mended_count = 0
+        """Transactions that were ended, and producers that were fenced, by what was found here."""
+        self._parts = parts
+        self._runtime = runtime
+        self._ask = ask
+        self._old: set[tuple[TopicPartition, int]] = set()
+        """Which have been open since before this start: partition and first offset."""
+        self._left: set[tuple[TopicPartition, int]] = set()
+        """Those that are left as they are, and were told of."""
+        self._read: set[int] = set()
+        """Producer ids of which all has been read that their coordinators' log says,"""
+        self._outcomes: dict[tuple[int, int], bool] = {}
+        """which is this."""
+        self._is_caught_up = False
+        self._is_judging = False
+        self._timer: Timer | None = None
+        self._stopped = False
+
+    # --- when ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """To be called at a start, before anything is asked of a coordinator."""
+        for one in self._parts.open_transactions.all():
+            self._old.add(_key(one))
+            self.doubted.add(one.producer_id)
+
+    def look(self) -> None:
+        """Judge what is open; and again at the interval. Not before each shard that can be loaded
+        is."""
+        if self._stopped or self._is_judging:
+            return
+        interval_s = self._parts.config[options.TRANSACTIONS_ABORT_CHECK_MS] / 1000
+        self._look_again(max(interval_s, INTERVAL_S_MIN))
+        self._is_judging = True
+        suspects = self._suspects()
+        known = self._known(suspects)
+        unread = {
+            one.producer_id
+            for one in suspects
+            if one.producer_id not in self._read and _may_be_told(one, known.get(one.producer_id))
+        }
+        if unread:
+            self._read |= unread
+            self._read_from(_Outcomes(unread, self._outcomes), 0)
+        else:
+            self._judge_all()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_again(self, after_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._parts.timers.after(after_s, self.look)
+
+    # --- what is known ---------------------------------------------------------------------
+
+    def _suspects(self) -> list[Open]:
+        """What is open, but for what a look at the ongoing ones shows to be as it should be."""
+        found = list(self._parts.open_transactions.all())
+        self._old.intersection_update(map(_key, found))
+        self._left.intersection_update(map(_key, found))
+        if not found:
+            return found
+        ongoing = {
+            one.producer_id: one
+            for shard in self._runtime.loaded_shards()
+            for one in shard.open.values()
+        }
+        return [
+            one
+            for one in found
+            if one.producer_id in self.doubted
+            or one.producer_id not in ongoing
+            or not _has(ongoing[one.producer_id], one)
+        ]
+
+    def _known(self, suspects: Iterable[Open]) -> dict[int, Known]:
+        """By producer id: the transactional ids that have it now, else those that had it last."""
+        wanted = {one.producer_id for one in suspects}
+        found: dict[int, Known] = {}
+        if not wanted:
+            return found
+        for shard in self._runtime.loaded_shards():
+            for one in shard.transactions.values():
+                if one.producer_id in wanted:
+                    found[one.producer_id] = Known(shard, one)
+                elif one.previous_producer_id in wanted:
+                    found.setdefault(one.previous_producer_id, Known(shard, one))
+        return found
+
+    def _read_from(self, outcomes: _Outcomes, partition: int) -> None:
+        """Go through __transaction_state once more: an entry that others followed may tell what the
+        last one does not. As loading does it, in pieces that keep nobody waiting."""
+        parts = self._parts
+        while partition < parts.journals.count():
+            journal = parts.journals.open(partition)
+            partition += 1
+            if not isinstance(journal, ErrorCode) and journal.end != journal.start:
+                loading = Loading(journal, parts.codec.decode, outcomes, parts.clock)
+                self._read_on(loading, partial(self._read_from, outcomes, partition))
+                return
+        self._judge_all()
+
+    def _read_on(self, loading: Loading, then: Callable[[], None]) -> None:
+        outcome = loading.step()
+        if isinstance(outcome, Pending):
+            outcome.then(partial(self._read_on, loading, then))
+        elif outcome is None:
+            self._parts.timers.soon(partial(self._read_on, loading, then))
+        else:
+            self._parts.timers.soon(then)
+
+    # --- what is done ----------------------------------------------------------------------
+
+    def _judge_all(self) -> None:
+        """By what is open and known now: it may have taken a while to read the outcomes."""
+        suspects = self._suspects()
+        if not suspects:
+            self._read.clear()
+            self._outcomes.clear()
+        by_producer: dict[int, list[Open]] = {}
+        for one in suspects:
+            by_producer.setdefault(one.producer_id, []).append(one)
+        self._judge_some(list(by_producer.values()), self._known(suspects), set())
+
+    def _judge_some(
+        self, suspects: Sequence[list[Open]], known: Mapping[int, Known], waiting: set[int]
+    ) -> None:
+        """`waiting` are the producers that can't be judged yet."""
+        if self._stopped:
+            return
+        for of_one in suspects[:AT_ONCE]:
+            producer_id = of_one[0].producer_id
+            if not self._settle(of_one, known.get(producer_id)):
+                waiting.add(producer_id)
+        rest = suspects[AT_ONCE:]
+        if rest:
+            self._parts.timers.soon(partial(self._judge_some, rest, known, waiting))
+            return
+        self._is_judging = False
+        self.doubted.intersection_update(waiting)  # the same set: others hold it
+        if waiting:
+            self._look_again(AGAIN_S)
+        elif not self._is_caught_up:
+            self._is_caught_up = True
+            own = {
+                one.producer_id: Known(shard, one)
+                for shard in self._runtime.loaded_shards()
+                for one in shard.transactions.values()
+            }
+            if own:
+                self._catch_up(list(self._parts.open_transactions.epochs()), own, {})
+
+    def _settle(self, suspects: Sequence[Open], found: Known | None) -> bool:
+        """Do about a producer's open transactions what is to be done; False if there is more to be
+        done later."""
+        verdicts: dict[Verdict, list[Open]] = {}
+        for one in suspects:
+            verdict = self._judge(one, found)
+            if verdict is Verdict.FINE or not self._may_be_known(one, found):
+                verdicts.setdefault(verdict, []).append(one)
+        is_under_way = False
+        for verdict in (Verdict.COMMIT, Verdict.ABORT):
+            for one in verdicts.pop(verdict, ()):
+                is_under_way |= self._mark(one, verdict, found)
+        verdicts.pop(Verdict.FINE, None)
+        if not verdicts:
+            return True
+        if is_under_way or Verdict.WAIT in verdicts:
+            return False  # what the coordinator did now would overtake those markers
+        assert found is not None, "nobody's was taken back"
+        marked = verdicts.pop(Verdict.END_AS_MARKED, ())
+        if marked:
+            self._end_as_marked(found, marked)
+            return not verdicts
+        lost = verdicts[Verdict.TAKE_BACK]
+        last = max(one.epoch for one in lost)
+        self._take_back(found, Identity(lost[0].producer_id, last), lost)
+        return True
+
+    def _judge(self, one: Open, found: Known | None) -> Verdict:
+        outcomes = self._outcomes
+        told = None if found is None else outcome_of(found.transaction.as_logged())
+        if told is not None:
+            outcomes = {**outcomes, told[0]: told[1]}
+        marked = self._parts.open_transactions.outcome(one.producer_id, one.epoch)
+        transaction = None if found is None else found.transaction
+        return judge(one, transaction, outcomes, marked, _key(one) in self._old)
+
+    def _catch_up(
+        self,
+        partitions: Sequence[Iterator[tuple[int, int]]],
+        own: Mapping[int, Known],
+        behind: dict[int, int],
+    ) -> None:
+        """Look for epochs that partitions have heard of and coordinators have not: they were lost,
+        and would be given to others once more (I40), whom those partitions refuse."""
+        if self._stopped:
+            return
+        for epochs in partitions[:AT_ONCE]:
+            for producer_id, epoch in epochs:
+                found = own.get(producer_id)
+                if found is not None and epoch > found.transaction.epoch:
+                    behind[producer_id] = max(epoch, behind.get(producer_id, epoch))
+        rest = partitions[AT_ONCE:]
+        if rest:
+            self._parts.timers.soon(partial(self._catch_up, rest, own, behind))
+            return
+        for producer_id, epoch in behind.items():
+            found = own[producer_id]
+            if self._runtime.is_whole(found.shard.partition):
+                _log.warning(
+                    "transactional id %r: its coordinator has lost what came after epoch %d of "
+                    "producer %d, of which partitions know epoch %d; its producer is fenced",
+                    found.transaction.id[:NAME_MAX],
+                    found.transaction.epoch,
+                    producer_id,
+                    epoch,
+                )
+                self._take_back(found, Identity(producer_id, epoch), ())
+
+    def _take_back(self, found: Known, producer: Identity, suspects: Sequence[Open]) -> None:
+        """Have its coordinator abort all that the producer may have begun, and fence it."""
+        name, places = found.transaction.id, [one.place for one in suspects]
+        asked = self._ask(name, lambda shard: shard.take_back(name, producer, places))
+
+        def decided(error: Any) -> None:
+            if error is ErrorCode.CONCURRENT_TRANSACTIONS and not self._stopped:
+                again = partial(self._take_back, found, producer, suspects)
+                self._parts.timers.after(AGAIN_S, again)
+            elif error is ErrorCode.NONE:
+                self.mended_count += not suspects
+                for one in suspects:
+                    self._say(one, Verdict.TAKE_BACK)
+
+        when_told(asked, decided)
+
+    def _may_be_known(self, one: Open, found: Known | None) -> bool:
+        """Whether it is to be left alone: a coordinator that can't be read proves nothing."""
+        runtime = self._runtime
+        if runtime.is_all_whole() if found is None else runtime.is_whole(found.shard.partition):
+            return False
+        if _key(one) not in self._left:
+            self._left.add(_key(one))
+            _log.warning(
+                "%s: a transaction of producer %d, epoch %d, is open since offset %d, and readers "
+                "of what is committed wait there. Its coordinator may be among the partitions of "
+                "__transaction_state that can't be read, so it is left as it is. Mend those and "
+                "restart; or: ottla txn abort",
+                *_told(one),
+            )
+        return True
+
+    def _mark(self, one: Open, verdict: Verdict, found: Known | None) -> bool:
+        """End it in its partition alone; whether that takes a while."""
+        committed = verdict is Verdict.COMMIT
+        is_live = (
+            found is not None
+            and found.transaction.producer_id == one.producer_id
+            and found.transaction.epoch <= one.epoch
+            and _key(one) not in self._old
+        )
+        # Its producer goes on with this epoch; or else, whoever has it thinks that it is still in
+        # this transaction, and must not go on with it here.
+        raises = not is_live and one.epoch < EPOCH_MAX
+        epoch, version = (one.epoch + 1, BUMPING) if raises else (one.epoch, CLASSIC)
+        ending = Ending(one.producer_id, epoch, committed, max(0, one.coordinator_epoch), version)
+        written = self._parts.markers.write(ending, (one.place,))
+        when_told(written, partial(self._marked, one, verdict))
+        return isinstance(written, Pending) and not written.done
+
+    def _marked(
+        self, one: Open, verdict: Verdict, results: Mapping[TopicPartition, ErrorCode]
+    ) -> None:
+        error = results[one.place]
+        if not error:
+            self._say(one, verdict)
+        elif _key(one) not in self._left:
+            self._left.add(_key(one))
+            _log.warning(
+                "%s: a transaction of producer %d, epoch %d, open since offset %d, should be %s; "
+                "its marker waits: %s",
+                *_told(one),
+                "committed" if verdict is Verdict.COMMIT else "aborted",
+                error.name,
+            )
+
+    def _end_as_marked(self, found: Known, suspects: Sequence[Open]) -> None:
+        """Have its coordinator end an ongoing one in all partitions as it ended in one of them."""
+        name, one = found.transaction.id, suspects[0]
+        producer = Identity(one.producer_id, one.epoch)
+        committed = self._parts.open_transactions.outcome(*producer) is True
+        asked = self._ask(name, lambda shard: shard.end_as_marked(name, producer, committed))
+
+        def decided(error: Any) -> None:
+            if error is ErrorCode.NONE:
+                for one in suspects:
+                    self._say(one, Verdict.END_AS_MARKED)
+
+        when_told(asked, decided)
+
+    def _say(self, one: Open, verdict: Verdict) -> None:
+        self.mended_count += 1
+        _log.warning(
+            "%s: a transaction of producer %d, epoch %d, open since offset %d, would have held "
+            "readers back for ever; it is %s",
+            *_told(one),
+            verdict.value,
+        )
+
+
+def _key(one: Open) -> tuple[TopicPartition, int]:
+    return one.place, one.first_offset
+
+
+def _may_be_told(one: Open, found: Known | None) -> bool:
+    """Whether entries that others have followed may tell how it ended, and the last does not."""
+    if found is None:
+        return True
+    transaction = found.transaction
+    if transaction.producer_id == one.producer_id and transaction.epoch <= one.epoch:
+        return False
+    told = outcome_of(transaction.as_logged())
+    return told is None or told[0] != (one.producer_id, one.epoch)
+
+
+def _told(one: Open) -> tuple[TopicPartition, int, int, int]:
+    return one.place, one.producer_id, one.epoch, one.first_offset
