@@ -53,6 +53,7 @@ from ottla.storage.checkpoints import (
 )
 from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.findings import Case, Finding
+from ottla.storage.opening import read_derived
 from ottla.storage.scrub import Scrubber
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class Node:
 
     def _start(self) -> list[Endpoint]:
         self._lock = self._take_directory()
-        identity = decode_meta_properties(self.disk.read_file(f"{self.path}/{META_PROPERTIES}"))
+        raw = read_derived(self.disk, f"{self.path}/{META_PROPERTIES}")  # `directory` mends it
+        identity = decode_meta_properties(raw)
         if identity is not None and options.NODE_ID.name not in self.config.given:
             self.id = NodeId(identity.node_id)
         store_path = f"{self.path}/{FILE_NAME}"

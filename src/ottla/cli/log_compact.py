@@ -25,6 +25,7 @@ from ottla.core.ports import DiskError
 from ottla.host.cleaning import CleaningWorker
 from ottla.host.clock import SystemClock
 from ottla.host.disk import OsDisk
+from ottla.host.files import open_regular
 from ottla.host.lock import DirectoryInUse, lock_directory
 from ottla.host.sqlite_store import FILE_NAME, SqliteStore
 from ottla.host.timers import TimerWheel
@@ -94,7 +95,7 @@ def _identity(path: str) -> tuple[MetaProperties, int]:
 
     def content(name: str) -> bytes | None:
         try:
-            with open(os.path.join(path, name), "rb") as file:
+            with open(os.path.join(path, name), "rb", opener=open_regular) as file:
                 return file.read()
         except FileNotFoundError:
             return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ottla.cli.errors import BadInput
+from ottla.host.files import open_regular
 
 Data = mmap.mmap | bytes
 
@@ -23,6 +24,7 @@ _PARTITION = re.compile(r"(.+)-([0-9]+)")
 _SEGMENT = re.compile(r"([0-9]{20})\.log")
 METADATA = "__cluster_metadata-0"
 """Apache Kafka's own metadata log (KRaft): batches, but no topic's, and snapshots beside them."""
+_POINTS = "recovery-point-offset-checkpoint"
 _NAME_BYTES_MAX = 255
 _CHUNK = 1 << 20
 _LEAVING = re.compile(r".+-[0-9]+\.[0-9a-zA-Z_-]+-(?:delete|future|stray)")
@@ -139,7 +141,7 @@ def _synced_points(directory: str) -> Callable[[str, int], int]:
         return lambda _topic, _partition: 1 << 63
     points: dict[tuple[str, int], int] = {}
     try:
-        with open(os.path.join(directory, "recovery-point-offset-checkpoint")) as file:
+        with open(os.path.join(directory, _POINTS), opener=open_regular) as file:
             lines = file.read().split("\n")[2:]
     except (OSError, UnicodeDecodeError):
         lines = []
@@ -156,7 +158,7 @@ def mapped(path: str) -> Data:
     So all are read once before they are mapped: of a bad sector in a mapping the kernel tells by a
     signal that ends the process.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         fd = file.fileno()
         if os.fstat(fd).st_size == 0:
             return b""

@@ -22,6 +22,7 @@ from ottla.cli.log_files import PartitionFiles, mapped, new_aside, partitions_un
 from ottla.cli.log_repair_store import StoreRepair
 from ottla.cli.render import counted, object_line
 from ottla.core.model import Offset, TopicPartition
+from ottla.host.files import open_regular
 from ottla.host.lock import DirectoryInUse, lock_directory
 from ottla.storage import checkpoints
 from ottla.storage.segment import stem
@@ -181,7 +182,7 @@ def _first_of(files: PartitionFiles, bases: list[int], certain: int) -> int:
     path = os.path.join(os.path.dirname(os.path.abspath(files.path)), checkpoints.LOG_STARTS)
     sealed = False
     if os.path.exists(path):
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             sealed = checkpoints.is_sealed(file.read())
     # Kafka leaves out a start that is a segment's: only what begins past all is missing then.
     return start if bases[0] > (start if sealed else max(start, certain)) else bases[0]
@@ -205,7 +206,7 @@ def _cleaned(files: PartitionFiles) -> int | None:
     path = os.path.join(os.path.dirname(os.path.abspath(files.path)), checkpoints.CLEANED)
     if not os.path.exists(path):
         return None
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         offsets = checkpoints.decode_offsets(file.read())
     key = TopicPartition(files.topic, files.partition)
     return None if offsets is None else offsets.get(key, Offset(0))
@@ -215,7 +216,7 @@ def _offsets(above: str, name: str) -> dict[TopicPartition, Offset]:
     path = os.path.join(above, name)
     if not os.path.exists(path):
         return {}
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         return checkpoints.decode_offsets(file.read()) or {}
 
 

@@ -20,6 +20,7 @@ from ottla.cli.render import counted, object_line
 from ottla.cluster import keys
 from ottla.cluster.image import TopicImage
 from ottla.cluster.store import Applied, Entry, Put, Snapshot, StoreCorrupt, StoreError
+from ottla.host.files import open_regular
 from ottla.host.lock import DirectoryInUse, lock_directory
 from ottla.host.sqlite_store import ADVICE, FILE_NAME, SqliteStore
 from ottla.host.store_mark import SUFFIX as MARK
@@ -116,7 +117,7 @@ class StoreRepair:
         """Whether ottla has named the directory: it does so once its store has a cluster."""
         if not os.path.exists(self._identity):
             return False
-        with open(self._identity, "rb") as file:
+        with open(self._identity, "rb", opener=open_regular) as file:
             raw = file.read()
         found = decode_meta_properties(raw)
         return found is not None and found.encode() == raw

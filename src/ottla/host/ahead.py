@@ -123,7 +123,7 @@ def _position(path: str, relative: int) -> int:
     """Where the last batch lies that an index leads to below an offset; 0 without one."""
     raw = b""
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             raw = os.read(fd, _ENTRIES_MAX * OFFSET_ENTRY.size)
         finally:
@@ -141,7 +141,7 @@ def _position(path: str, relative: int) -> int:
 def _touch(path: str, begin: int | None, length: int) -> None:
     """A small file; of another its first page, and `length` bytes from `begin` on, or its last."""
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             size = os.fstat(fd).st_size
             if size <= _WHOLE_BYTES_MAX:

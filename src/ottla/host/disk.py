@@ -39,7 +39,7 @@ from ottla.core.ports import (
     UnlinkFile,
 )
 from ottla.host import ahead, linux
-from ottla.host.files import OpenFiles, OsFile
+from ottla.host.files import OpenFiles, OsFile, check_regular
 from ottla.host.mailbox import Mailbox, WakeLoop
 
 T = TypeVar("T")
@@ -205,7 +205,7 @@ class OsDisk:
 
     def read_file(self, path: str) -> bytes | None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -508,7 +508,10 @@ def _throw_away(files: Iterable[File]) -> None:
 
 def _read_whole(fd: int) -> bytes:
     # Most are a few lines, and thousands at a start: making a file object takes longer than that.
-    parts = []
+    part = os.read(fd, _SMALL)
+    if not 0 < len(part) < _SMALL:  # a pipe that nobody writes ends at once, and a device never
+        check_regular(os.fstat(fd).st_mode)
+    parts = [part]
     while part := os.read(fd, _SMALL):
         parts.append(part)
     return b"".join(parts)

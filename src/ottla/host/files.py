@@ -13,10 +13,11 @@ if that fails, whoever asks for a sync of the file later is told (I30).
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from errno import EAGAIN, EBADF, EIO, EOPNOTSUPP
+from errno import EAGAIN, EBADF, EINVAL, EIO, EOPNOTSUPP
 
 from ottla.core.ports import Buffer, DiskError
 from ottla.host import linux
@@ -26,6 +27,24 @@ _UNREADABLE_MAX = 64
 _LOOKS_MAX = 64
 """Files looked at before giving up for now: a search over all of them at each opening would make
 opening many slow."""
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file, as an `opener` too. Raises OSError, at once where it is no file: to
+    open a pipe waits for who writes it, and a device may be read without end."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        check_regular(os.fstat(fd).st_mode)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_regular(mode: int) -> None:
+    """Raises OSError where what is so described is a pipe, a socket or a device."""
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to read a directory is refused anyway
+        raise OSError(EINVAL, "it is a pipe, a socket or a device")
 
 
 class OpenFiles:
@@ -149,9 +168,11 @@ class OsFile:
     def size(self) -> int:
         try:
             fd = self.descriptor
-            return os.fstat(fd).st_size if fd >= 0 else os.stat(self._path).st_size
+            found = os.fstat(fd) if fd >= 0 else os.stat(self._path)
+            check_regular(found.st_mode)
         except OSError as error:
             raise DiskError("stat", self._path, error) from error
+        return found.st_size
 
     def write(self, data: Buffer, position: int) -> None:
         fd = self.descriptor

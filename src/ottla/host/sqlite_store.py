@@ -43,6 +43,7 @@ from ottla.cluster.store import (
     holds,
 )
 from ottla.core.pending import Pending
+from ottla.host.files import open_regular
 from ottla.host.mailbox import Mailbox, WakeLoop
 from ottla.host.store_mark import SUFFIX as MARK
 from ottla.host.store_mark import Mark, MarkFile, read_mark
@@ -510,7 +511,7 @@ class SqliteStore:
 def _content(path: str) -> bytes | None:
     """None if there is no such file. Raises StoreError."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             return file.read()
     except FileNotFoundError:
         return None

@@ -16,6 +16,7 @@ import os
 import re
 from typing import NamedTuple
 
+from ottla.host.files import open_regular
 from ottla.records.crc import crc32c
 
 SUFFIX = "-last"
@@ -38,7 +39,7 @@ class Mark(NamedTuple):
 def read_mark(path: str) -> Mark | None:
     """The mark of the store in `path`; None if there is none that can be believed."""
     try:
-        with open(path + SUFFIX, "rb") as file:
+        with open(path + SUFFIX, "rb", opener=open_regular) as file:
             raw = file.read(512)
     except OSError:
         return None

@@ -36,6 +36,7 @@ from ottla.core.value import Value
 from ottla.storage import checkpoints
 from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.epochs import FILE_NAME as EPOCHS
+from ottla.storage.opening import read_derived
 
 _log = logging.getLogger("ottla.replication")
 
@@ -136,7 +137,7 @@ def claim(
         key = partition_of(name)
         if key is not None:
             found.setdefault(key.topic, {})[key.partition] = _place(disk, f"{path}/{name}")
-    if not found and disk.read_file(f"{path}/{checkpoints.META_PROPERTIES}") is None:
+    if not found and read_derived(disk, f"{path}/{checkpoints.META_PROPERTIES}") is None:
         return None
     cluster_id, is_kafkas = _cluster_of(disk, path, node_id)
     is_ours = left is not None
@@ -150,7 +151,7 @@ def claim(
         return None
     left = left or ClusterImage(cluster_id)
     known = {topic.name: topic for topic in internal}
-    cleaned = checkpoints.decode_offsets(disk.read_file(f"{path}/{checkpoints.CLEANED}")) or {}
+    cleaned = checkpoints.decode_offsets(read_derived(disk, f"{path}/{checkpoints.CLEANED}")) or {}
     compacted = {key.topic for key in cleaned} & found.keys()
     topics = []
     for name, places in found.items():
@@ -190,8 +191,8 @@ def held(disk: Disk, path: str) -> str:
 
 
 def _place(disk: Disk, directory: str) -> _Place:
-    metadata = disk.read_file(f"{directory}/{checkpoints.PARTITION_METADATA}")
-    epochs = checkpoints.decode_epochs(disk.read_file(f"{directory}/{EPOCHS}"))
+    metadata = read_derived(disk, f"{directory}/{checkpoints.PARTITION_METADATA}")
+    epochs = checkpoints.decode_epochs(read_derived(disk, f"{directory}/{EPOCHS}"))
     return _Place(
         checkpoints.decode_partition_metadata(metadata) or NO_TOPIC_ID,
         epochs[-1][0] if epochs else _FIRST,
@@ -200,7 +201,7 @@ def _place(disk: Disk, directory: str) -> _Place:
 
 def _cluster_of(disk: Disk, path: str, node_id: NodeId) -> tuple[str, bool]:
     """The cluster's id, and whether it was Kafka that wrote it down last, not ottla."""
-    raw = disk.read_file(f"{path}/{checkpoints.META_PROPERTIES}")
+    raw = read_derived(disk, f"{path}/{checkpoints.META_PROPERTIES}")
     identity = checkpoints.decode_meta_properties(raw)
     if identity is not None:
         if identity.node_id != node_id:

@@ -2,16 +2,19 @@
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 import pytest
 
+from ottla.cli.log_files import mapped
 from ottla.core.model import FileSlice
 from ottla.core.pending import Pending
 from ottla.core.ports import CreateFile, DiskError, RenamePath
 from ottla.host.disk import OsDisk
 from ottla.host.files import OsFile
+from ottla.storage.opening import is_of_one_file
 
 FILES_MAX = 8
 
@@ -237,3 +240,25 @@ def test_of_many_unreadable_places_the_last_are_remembered(disk, tmp_path):
     for position in range(1000):
         file.refused(position)
     assert (len(file.unreadable), file.unreadable[-1]) == (64, 999)
+
+
+@pytest.fixture(params=["pipe", "socket", "device"])
+def no_file(request, tmp_path) -> str:
+    path = str(tmp_path / "no file")
+    if request.param == "pipe":
+        os.mkfifo(path)
+    elif request.param == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path)
+    else:
+        os.symlink("/dev/zero", path)
+    return path
+
+
+def test_what_is_no_file_is_unreadable_at_once_and_not_waited_for(disk, no_file):
+    for use in (disk.read_file, lambda path: disk.open(path).size()):
+        with pytest.raises(DiskError, match="no file") as caught:
+            use(no_file)
+        assert is_of_one_file(caught.value), "of a log it keeps away that log alone"
+    with pytest.raises(OSError, match=r"pipe, a socket or a device|No such device"):
+        mapped(no_file)
