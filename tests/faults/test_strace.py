@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from ottla.bench import pump, wire
-from tests.faults.strace import Call, calls
+from tests.faults.strace import Call, calls, text_of
 from tests.processes import Broker
 
 CONNECTIONS_COUNT, REQUESTS_COUNT, DEPTH = 4, 40, 4
-CALLS = "openat,write,pwrite64,pwritev,pwritev2,writev,fdatasync,fsync,sendto,sendmsg,sendmmsg"
+CALLS = (
+    "openat,write,pwrite64,pwritev,pwritev2,writev,fdatasync,fsync,sendto,sendmsg,sendmmsg,"
+    "rename,renameat,renameat2"
+)
 WRITES = {"write", "pwrite64", "pwritev", "pwritev2", "writev"}
 SENDS = {"sendto", "sendmsg", "sendmmsg", "write", "writev"}
 SYNCS = {"fdatasync", "fsync"}
@@ -149,3 +152,25 @@ def test_a_file_s_name_is_synced_before_the_first_answer_about_it(traced):
         if not synced_between(traced, str(Path(file).parent), made[file], first_answer):
             early.append(file)
     assert early == []
+
+
+def test_i31_what_takes_a_name_over_was_synced_since_it_was_written(traced):
+    """Or a power cut leaves the new name with nothing behind it, and the old content is gone."""
+    unsynced = []
+    seen = 0
+    for call in traced:
+        if call.name.startswith("rename") and call.result == 0:
+            source = re.findall(r'"((?:\\x[0-9a-f]{2})+)"', call.arguments)[0]
+            path = text_of(source)
+            if not path.endswith(".tmp"):
+                continue
+            seen += 1
+            written_at = max(
+                one.returned
+                for one in traced
+                if one.name in WRITES and one.path == path and one.returned < call.begun
+            )
+            if not synced_between(traced, path, written_at, call.begun):
+                unsynced.append(path)
+    assert seen > 5
+    assert unsynced == []

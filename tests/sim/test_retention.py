@@ -12,6 +12,7 @@ import pytest
 from ottla.core.model import Offset
 from ottla.replication.partition import Partition
 from ottla.storage.reading import LogPosition
+from ottla.storage.retention import judge
 from ottla.testing.simnode import SimNode
 from tests.asking import Want, batch, batches, get, put
 
@@ -99,7 +100,9 @@ def test_without_the_policy_delete_nothing_goes_for_its_age_or_size() -> None:
 def test_what_coordinators_keep_never_goes_for_its_age() -> None:
     node = SimNode(offsets_topic_num_partitions="1", log_retention_ms="1")
     partition = _with_a_commit(node)
-    before = partition.log.end
+    log = partition.log
+    log.settings = log.settings.replace(retention_ms=1, retention_bytes=1)  # as a policy may say
+    before = log.end
     assert before > 0
     node.advance(30 * 24 * 3600)
     assert partition.log.start == 0
@@ -211,14 +214,48 @@ def test_a_clock_that_is_set_back_keeps_more_and_harms_nothing() -> None:
 
 
 @pytest.mark.parametrize("which", ["high_position", "stable_position"])
-def test_i34_nothing_goes_that_is_not_committed_or_in_an_open_transaction(which: str) -> None:
-    world = World(retention_ms=str(HOUR_MS))
-    world.put(4, age_ms=2 * DAY_MS)
+@pytest.mark.parametrize("options", [{"retention_ms": str(HOUR_MS)}, {"retention_bytes": "1"}])
+def test_i34_nothing_goes_that_is_not_committed_or_in_an_open_transaction(
+    which: str, options: dict[str, str]
+) -> None:
+    world = World(**{"retention_ms": "-1", **options})
+    world.put(8, age_ms=2 * DAY_MS)
     partition = world.node.partition("t")
+    assert world.bases == [0, 2, 4, 6]
     at = partition.log.segments[1]
     setattr(partition, which, LogPosition(Offset(3), at, 1))  # as if it lagged
     world.node.retention.check()
     assert world.start == 2, "the segment that it lies in stays"
+    world.node.settle()
+    assert world.bases == [2, 4, 6], "so does what follows, and nothing was rolled"
+
+
+def test_what_is_exactly_as_old_or_as_large_as_it_may_be() -> None:
+    world = World(retention_ms="-1", retention_bytes="1")
+    world.put(5)
+    log = world.node.partition("t").log
+    left = sum(segment.size for segment in log.segments[1:])
+    log.settings = log.settings.replace(retention_bytes=left)
+    now_ms = world.node.loop.wall_ms()
+    assert judge(log, now_ms, log.end).start == 2, "as much is left as is to stay"
+    log.settings = log.settings.replace(retention_bytes=left + 1)
+    assert judge(log, now_ms, log.end).start == 0
+    log.settings = log.settings.replace(retention_bytes=-1, retention_ms=HOUR_MS)
+    then_ms = log.segments[0].max_timestamp + HOUR_MS
+    assert judge(log, then_ms, log.end).start == 0
+    assert judge(log, then_ms + 1, log.end).start >= 2
+
+
+def test_a_clock_that_jumps_again_must_be_steady_anew() -> None:
+    world = World(retention_ms=str(2 * DAY_MS))
+    world.check()
+    world.put(4)
+    for _ in range(3):
+        world.node.loop.wall_offset_ms += 3 * DAY_MS
+        world.node.advance(3600 - CHECK_S)
+        assert world.start == 0, "each time it was as steady for less than an hour"
+    world.node.advance(3 * CHECK_S)
+    assert world.start == 4
 
 
 @pytest.mark.parametrize("seed", range(40))

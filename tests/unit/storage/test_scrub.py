@@ -55,6 +55,22 @@ def test_a_pass_reads_all_but_the_last_segment_at_the_pace_it_may(bench):
     assert bench.log.usable
 
 
+def test_a_large_segment_is_read_in_pieces_with_a_rest_after_each(bench, monkeypatch):
+    monkeypatch.setattr("ottla.storage.scrub.PIECE_BYTES", 700)
+    made = scrubber(bench, rate=4)
+    size = bench.log.size - bench.log.segments[-1].size
+    pass_time(bench, 3600)
+    begun = made.bytes_read
+    for _ in range(3):
+        before = made.bytes_read
+        pass_time(bench, 300)
+        assert 0 < made.bytes_read - before <= 300 * 4 + 1400
+    pass_time(bench, size / 4)
+    assert begun < 1400
+    assert made.bytes_read == size
+    assert bench.log.usable, "a piece begins where the one before ended"
+
+
 def test_without_an_interval_nothing_is_read(bench):
     made = scrubber(bench, pause_s=0)
     pass_time(bench, 2 * DAY_S / 10)
