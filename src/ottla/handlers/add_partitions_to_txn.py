@@ -228,7 +228,10 @@ def _answer(
             places = _usual(wanted.topics)
             if places is not None:
                 return Reply(_alike(version, places, outcome))
-        results.append(_topics(wanted.topics, outcome, version))
+        topics = wanted.topics
+        if wanted.verify_only:  # of which Kafka tells nothing that is of no partition
+            topics = [topic for topic in topics if topic.partitions]
+        results.append(_topics(topics, outcome, version))
     if version < SEVERAL_SINCE:
         return Reply(AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results[0]))
     return Reply(

@@ -47,9 +47,8 @@ def handle(context: Context, request: Request[ListTransactionsRequest]) -> Reply
     if body.state_filters:
         states = {BY_TITLE[name] for name in body.state_filters if name in BY_TITLE}
     wanted = Filter(states, frozenset(body.producer_id_filters), body.duration_filter)
-    answer = ListTransactionsResponse(
-        unknown_state_filters=[name for name in body.state_filters if name not in BY_TITLE]
-    )
+    unknown = dict.fromkeys(name for name in body.state_filters if name not in BY_TITLE)
+    answer = ListTransactionsResponse(unknown_state_filters=list(unknown))
     source = _Transactions(answer, wanted, pattern, context.clock.wall_ms())
     runtime = context.transactions.runtime
     return Listing(source, runtime, context.timers, request.api_version).begin()

@@ -5,7 +5,8 @@ Ends a producer's transaction in the partitions that are named: how an admin abo
 goes on to say Ongoing. This node's own coordinator writes its markers by the same way without a
 request. Answered once the markers are on disk.
 v2 transaction version (KIP-1228): by which rules a marker's epoch is judged
-Not as Kafka: a marker without producer id or epoch is INVALID_REQUEST, not UNKNOWN_SERVER_ERROR.
+Not as Kafka: a marker without producer id or epoch, or of a version below 0, is INVALID_REQUEST,
+not UNKNOWN_SERVER_ERROR.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _write(
     writer: PartitionMarkers, marker: WritableTxnMarker
 ) -> Soon[dict[TopicPartition, ErrorCode]]:
     places = _places(marker)
-    if marker.producer_id < 0 or marker.producer_epoch < 0:
+    if marker.producer_id < 0 or marker.producer_epoch < 0 or marker.transaction_version < 0:
         return dict.fromkeys(places, ErrorCode.INVALID_REQUEST)
     ending = Ending(
         marker.producer_id,

@@ -60,11 +60,26 @@ ALLOWED: tuple[Allowed, ...] = (
     ),
     Allowed(
         "markers-without-a-producer",
-        "H117: a marker without producer id or epoch is INVALID_REQUEST, which an admin can act on.",
+        "H117: a marker without producer id or epoch, or of a version below 0, is INVALID_REQUEST, "
+        "which an admin can act on.",
         "WriteTxnMarkers-*-h117-without-*",
         "*error_code",
         "unknown_server_error",
         "invalid_request",
+    ),
+    Allowed(
+        "a-marker-twice",
+        "H117: a partition that is named twice for a producer gets one marker, and a marker without "
+        "partitions says nothing beside others; Kafka never answers either.",
+        "WriteTxnMarkers-*-h117-a-partition-twice "
+        "WriteTxnMarkers-*-h117-one-without-partitions-beside-another",
+        WHOLE,
+    ),
+    Allowed(
+        "markers-one-by-one",
+        "H117: each marker of a request has an answer of its own; Kafka has one for all of a producer.",
+        "WriteTxnMarkers-*-h117-several-of-a-producer",
+        "*markers*",
     ),
     Allowed(
         "null-records",
@@ -288,9 +303,11 @@ ALLOWED: tuple[Allowed, ...] = (
     ),
     Allowed(
         "headers-come-first",
-        "A batch that its header shows to be unsound is refused before its transaction is looked "
-        "at; Kafka asks the coordinator first, and may begin a transaction with it.",
-        "Produce-*-not-in-the-transaction-and-without-a-sequence",
+        "A batch that its header shows to be unsound, or that is sent to an internal topic, is "
+        "refused before its transaction is looked at; Kafka asks the coordinator first, and may "
+        "begin a transaction with it.",
+        "Produce-*-not-in-the-transaction-and-without-a-sequence "
+        "Produce-*-h62-an-internal-topic-in-a-transaction",
         WHOLE,
     ),
     Allowed(
@@ -316,6 +333,22 @@ ALLOWED: tuple[Allowed, ...] = (
         "DeleteRecords has taken away, as long as its segment is there.",
         "ListOffsets-*-the-greatest-time-is-of-what-was-deleted",
         "*.offset *.timestamp",
+    ),
+    Allowed(
+        "transactions-one-by-one",
+        "Of a transaction that is named twice in one request each part is done, and answered; Kafka "
+        "does the last one and answers in its own way for each.",
+        "AddPartitionsToTxn-*-a-transaction-twice",
+        WHOLE,
+    ),
+    Allowed(
+        "long-patterns",
+        "H110: a pattern of more than 4,096 characters is INVALID_REGULAR_EXPRESSION, as that of a "
+        "group's member is: each costs time for every transactional id.",
+        "ListTransactions-*-h110-a-long-pattern",
+        "*error_code",
+        "none",
+        "invalid_regular_expression",
     ),
     Allowed(
         "no-transactions-are-answered",

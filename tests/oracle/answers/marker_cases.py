@@ -168,6 +168,36 @@ def h117_without_a_producers(peer: Peer, version: int, given: tuple[int, int]) -
     return [mark(peer, version, marker(*given, (topic, 0))), ends(peer, topic)]
 
 
+@error(WRITE_MARKERS, 2)
+def h117_without_a_version(peer: Peer, version: int) -> Any:
+    topic = peer.topic()
+    return [
+        mark(peer, version, marker(77, 0, (topic, 0), transaction_version=-1)),
+        ends(peer, topic),
+    ]
+
+
+@error(WRITE_MARKERS, 1, 2)
+def h117_a_partition_twice(peer: Peer, version: int) -> Any:
+    topic = peer.topic()
+    with peer.less_patient():  # Kafka never answers
+        return mark(peer, version, marker(77, 1, (topic, 0), (topic, 0)))
+
+
+@error(WRITE_MARKERS, 1, 2)
+def h117_one_without_partitions_beside_another(peer: Peer, version: int) -> Any:
+    topic = peer.topic()
+    with peer.less_patient():  # Kafka never answers
+        return mark(peer, version, marker(77, 1, (topic, 0)), marker(78, 1))
+
+
+@error(WRITE_MARKERS, 1, 2)
+def h117_several_of_a_producer(peer: Peer, version: int) -> Any:
+    topic = peer.topic(2)
+    both = [marker(77, 1, (topic, number), committed=bool(number)) for number in (0, 1)]
+    return [mark(peer, version, *both), producers(peer, topic)]
+
+
 @each(WRITE_MARKERS, 1, 2, older=4, same=5, newer=6)
 def by_a_coordinator(peer: Peer, version: int, given: int) -> Any:
     topic = peer.topic()
@@ -307,6 +337,12 @@ def after_a_refused_one_that_claimed_a_later_epoch(peer: Peer, version: int) -> 
     sent = [send(producer, topic, 0, version)]
     sent.append(send(producer, topic, 0, version, epoch=producer.epoch + 2))
     return [*sent, send(producer, topic, 1, version)]
+
+
+@error(PRODUCE, 9, 11, 12)
+def h62_an_internal_topic_in_a_transaction(peer: Peer, version: int) -> Any:
+    producer = begun(peer)
+    return [send(producer, "__transaction_state", 0, version), producer.described()]
 
 
 @error(PRODUCE, 12)

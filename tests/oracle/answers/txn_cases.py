@@ -326,6 +326,39 @@ def several_transactions(peer: Peer, version: int) -> Any:
 
 
 @error(ADD, 4, 5)
+def a_transaction_twice(peer: Peer, version: int) -> Any:
+    producer, topic = begun(peer), peer.topic(2)
+    asked = [
+        AddPartitionsToTxnTransaction(
+            transactional_id=producer.name,
+            producer_id=producer.id,
+            producer_epoch=producer.epoch,
+            topics=[AddPartitionsToTxnTopic(name=topic, partitions=[number])],
+        )
+        for number in (0, 1)
+    ]
+    answer = patient(lambda: peer.ask(AddPartitionsToTxnRequest(transactions=asked), version))
+    return [answer, producer.described()]
+
+
+@error(ADD, 4, 5)
+def topics_without_partitions(peer: Peer, version: int) -> Any:
+    producer, topic = begun(peer), peer.topic()
+    answers = []
+    for verify_only in (False, True):
+        asked = AddPartitionsToTxnTransaction(
+            transactional_id=producer.name,
+            producer_id=producer.id,
+            producer_epoch=producer.epoch,
+            verify_only=verify_only,
+            topics=[AddPartitionsToTxnTopic(name=topic, partitions=[])],
+        )
+        request = AddPartitionsToTxnRequest(transactions=[asked])
+        answers.append(patient(lambda request=request: peer.ask(request, version)))
+    return [*answers, producer.described()]
+
+
+@error(ADD, 4, 5)
 def no_transactions(peer: Peer, version: int) -> Any:
     with peer.less_patient():  # Kafka never answers
         return peer.ask(AddPartitionsToTxnRequest(transactions=[]), version)
@@ -540,6 +573,7 @@ def by_every_filter(peer: Peer, version: int) -> Any:
     0,
     2,
     unknown=["Nothing", "Ongoing"],
+    unknown_twice=["Nothing", "Nothing"],
     all_unknown=["ongoing", "x"],
     every=[
         "Empty",
@@ -560,3 +594,8 @@ def state_filter(peer: Peer, version: int, given: list[str]) -> Any:
 @each(LIST, 2, open_group="(", nothing_to_repeat="*", back_reference=r"(a)\1", look="a(?=b)")
 def h110_pattern(peer: Peer, version: int, given: str) -> Any:
     return listed(peer, version, {}, transactional_id_pattern=given)
+
+
+@error(LIST, 2)
+def h110_a_long_pattern(peer: Peer, version: int) -> Any:
+    return listed(peer, version, {}, transactional_id_pattern="x" * 5000)

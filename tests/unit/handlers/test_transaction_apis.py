@@ -21,6 +21,11 @@ from ottla.protocol.messages.describe_transactions import DescribeTransactionsRe
 from ottla.protocol.messages.end_txn import EndTxnRequest
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 from ottla.protocol.messages.list_transactions import ListTransactionsRequest
+from ottla.protocol.messages.write_txn_markers import (
+    WritableTxnMarker,
+    WritableTxnMarkerTopic,
+    WriteTxnMarkersRequest,
+)
 from ottla.testing.simnode import SimNode
 from tests.asking import ask
 
@@ -302,3 +307,28 @@ def test_once_the_topic_of_transactions_is_deleted_nothing_is_known(node: SimNod
     )
     assert ask(node, request, 5).error_code == ErrorCode.INVALID_PRODUCER_ID_MAPPING
     assert begun(node, "a") > producer_id
+
+
+def test_a_state_that_is_unknown_is_named_once(node):
+    begun(node, "x")
+    answer = ask(node, ListTransactionsRequest(state_filters=["b", "a", "b", "Empty"]), 2)
+    assert answer.unknown_state_filters == ["b", "a"]
+    assert [one.transactional_id for one in answer.transaction_states] == ["x"]
+
+
+def test_what_is_only_verified_tells_nothing_of_topics_without_partitions(node):
+    one = transaction("x", begun(node, "x"), verify_only=True)
+    answer = ask(node, AddPartitionsToTxnRequest(transactions=[one]), 5)
+    assert [one.topic_results for one in answer.results_by_transaction] == [[]]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"producer_id": -1}, {"producer_epoch": -1}, {"transaction_version": -1}]
+)
+def test_h117_a_marker_that_nobody_can_have_written_is_refused(node, wrong: dict[str, int]):
+    topics = [WritableTxnMarkerTopic(name="t", partition_indexes=[0])]
+    given = {"producer_id": 7, "producer_epoch": 0} | wrong
+    marker = WritableTxnMarker(topics=topics, **given)
+    answer = ask(node, WriteTxnMarkersRequest(markers=[marker]), 2)
+    assert answer.markers[0].topics[0].partitions[0].error_code == ErrorCode.INVALID_REQUEST
+    assert node.partition("t").log.end == 0
