@@ -47,9 +47,10 @@ def test_an_open_transaction_is_listed_and_described(shared_broker: Broker) -> N
 def test_who_holds_back_readers_is_said_where_a_topic_is_described(shared_broker: Broker) -> None:
     with opened(shared_broker, "held-back") as name:
         out, _ = ottla("topic", "describe", name, broker=shared_broker)
-        line = out.splitlines()[-1]
+        line = " ".join(out[out.index("partition 0 holds") :].split())
         assert line.startswith("partition 0 holds back 5 records from offset 0 on, behind a ")
         assert f"transaction of '{name}' (producer " in line
+        assert line.endswith(f"; try: ottla txn describe {name}")
         [told] = objects(ottla("topic", "describe", name, "--json", broker=shared_broker)[0])
         first, second = told["partitions"]
         assert "held_back_by" not in second

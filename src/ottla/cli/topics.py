@@ -25,7 +25,7 @@ from ottla.cli.open_transactions import Open, open_in
 from ottla.cli.render import counted, object_line
 from ottla.cli.render import table as lines_of
 from ottla.cli.topic_config import change
-from ottla.cli.transactions import fields, holding_line
+from ottla.cli.transactions import fields, holding_lines
 from ottla.host.terminal import BOLD, DIM, painted
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def describe(options: arguments.TopicDescribe) -> int:
         heading = f"{name}: {counted(len(partitions), 'partition')}"
         sys.stdout.write(painted(heading, BOLD, sys.stdout) + "\n")
         sys.stdout.writelines(_partition_lines(topics[name], ends))
-        sys.stdout.writelines(holding_line(one, records) for one, records in held)
+        sys.stdout.writelines(holding_lines(one, records) for one, records in held)
     return 0
 
 

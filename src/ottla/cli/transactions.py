@@ -6,7 +6,9 @@ Owns what these commands print and refuse. What is asked, and of whom, is in ope
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -213,8 +215,9 @@ def _way_to(name: str) -> str:
     return f"ottla txn describe {'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
-def holding_line(one: Open, records: int) -> str:
-    """What `topic describe` says of a transaction that holds back readers."""
+def holding_lines(one: Open, records: int) -> str:
+    """What `topic describe` says of a transaction that holds back readers, as wide as the terminal;
+    the command to try is the last line, however long, so that it can be copied."""
     who = f"producer {one.producer_id}"
     if one.transactional_id is not None:
         who = f"{one.transactional_id!r} ({who})"
@@ -223,7 +226,12 @@ def holding_line(one: Open, records: int) -> str:
     else:
         since = f"which hangs: no coordinator knows of it; it last wrote {_since(one.last_ms)}"
         way = f"ottla txn abort {one.topic}:{one.partition} --start-offset {one.first_offset}"
-    return (
+    said = (
         f"partition {one.partition} holds back {counted(records, 'record')} from offset "
-        f"{one.first_offset} on, behind a transaction of {who}, {since}; try: {way}\n"
+        f"{one.first_offset} on, behind a transaction of {who}, {since}; try:"
     )
+    width = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(
+        said, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join([*lines, f"  {way}\n"])
