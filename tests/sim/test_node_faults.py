@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from errno import EIO, ENOSPC
+from errno import EACCES, EEXIST, EIO, ENOENT, ENOSPC
 
 import pytest
 
@@ -116,6 +116,22 @@ def test_a_full_disk_at_a_roll_refuses_the_batch_and_takes_later_ones(
     assert len(node.partition("t").log.segments) > segments
     good = [part.base_offset for part in outcomes if not part.error_code]
     assert good == list(range(good[0], good[0] + 5)), "a refused batch takes no offset"
+
+
+@pytest.mark.parametrize("errno", [EACCES, ENOENT, EEXIST])
+@pytest.mark.parametrize("action", ["create", "make directory"])
+def test_a_name_that_is_refused_refuses_its_partition_s_produce_alone(
+    caplog: pytest.LogCaptureFixture, action: str, errno: int
+) -> None:
+    """An owner, a permission, something in its place: nothing is said by it of what was written."""
+    node = SimNode()
+    node.create_topic("t", 2)
+    node.disk.faults = [Fault(action, errno, path="t-0")]
+    assert put(node, batch(b"x")).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert put(node, batch(b"x"), partition=1).error_code == 0
+    assert put(node, batch(b"x")).error_code == 0, "it may be asked again"
+    assert said(caplog, "offline") == 0
+    assert said(caplog, "until it can be") == 1
 
 
 def test_a_broken_disk_at_a_roll_takes_the_directory_offline(

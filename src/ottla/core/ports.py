@@ -108,9 +108,10 @@ class File(Protocol):
 
 
 class MakeDirectory(Value):
-    """Make a directory and its parents; fine if it is there."""
+    """Make a directory and its parents; fine if it is there, unless it must be `new`."""
 
     path: str
+    new: bool = False
 
 
 class CreateFile(Value):

@@ -390,8 +390,8 @@ class OsDisk:
                 self._reserve(file, position, length)
             case ReplaceFile(path, content, sync_directory):
                 self._replace(path, content, sync_directory)
-            case MakeDirectory(path):
-                _attempt("make directory", path, lambda: os.makedirs(path, exist_ok=True))
+            case MakeDirectory(path, new):
+                _attempt("make directory", path, lambda: os.makedirs(path, exist_ok=not new))
             case RenamePath(source, target):
                 _attempt("rename", source, lambda: os.replace(source, target))
             case UnlinkFile(path):

@@ -34,7 +34,7 @@ from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, NodeId, TopicId, TopicPar
 from ottla.core.ports import Disk
 from ottla.core.value import Value
 from ottla.storage import checkpoints
-from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
+from ottla.storage.directory import LogDirectory, WrongDirectory, is_foreign, partition_of
 from ottla.storage.epochs import FILE_NAME as EPOCHS
 from ottla.storage.opening import read_derived
 
@@ -132,12 +132,9 @@ def claim(
     where the store is lost and nobody has said so, where it can't be told whose the directory is,
     or a topic isn't there as a whole; DiskError.
     """
-    found: dict[str, dict[int, _Place]] = {}
-    for name in sorted(disk.names(path)):
-        key = partition_of(name)
-        if key is not None:
-            found.setdefault(key.topic, {})[key.partition] = _place(disk, f"{path}/{name}")
-    if not found and read_derived(disk, f"{path}/{checkpoints.META_PROPERTIES}") is None:
+    found, foreign = _found(disk, path)
+    is_new = read_derived(disk, f"{path}/{checkpoints.META_PROPERTIES}") is None
+    if is_new and not found and not foreign:
         return None
     cluster_id, is_kafkas = _cluster_of(disk, path, node_id)
     is_ours = left is not None
@@ -188,6 +185,22 @@ def held(disk: Disk, path: str) -> str:
     places = [key for key in map(partition_of, disk.names(path)) if key is not None]
     topics = _counted(len({key.topic for key in places}), "topic")
     return f"The directories hold {_counted(len(places), 'partition')} of {topics}"
+
+
+def _found(disk: Disk, path: str) -> tuple[dict[str, dict[int, _Place]], list[str]]:
+    """The partitions that there are, by topic; and what is only named like one."""
+    found: dict[str, dict[int, _Place]] = {}
+    foreign = []
+    for name in sorted(disk.names(path)):
+        key = partition_of(name)
+        if key is None:
+            continue
+        if is_foreign(disk, f"{path}/{name}"):
+            foreign.append(name)
+            _log.warning("%s/%s is passed over: there is no log in it", path, name)
+        else:
+            found.setdefault(key.topic, {})[key.partition] = _place(disk, f"{path}/{name}")
+    return found, foreign
 
 
 def _place(disk: Disk, directory: str) -> _Place:

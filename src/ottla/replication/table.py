@@ -8,7 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
+from errno import (
+    EACCES,
+    EDQUOT,
+    EEXIST,
+    EISDIR,
+    ELOOP,
+    EMFILE,
+    ENAMETOOLONG,
+    ENFILE,
+    ENOENT,
+    ENOSPC,
+    ENOTDIR,
+    EPERM,
+)
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -47,6 +60,11 @@ _PASSING = {
     ENFILE: "this machine has no file descriptor left: %s; produce is refused until it has",
 }
 """Troubles that end by themselves or by an operator's hand, and cost nothing that was written."""
+_OPENING = frozenset({"open", "create", "make directory"})
+_OF_A_NAME = frozenset({EACCES, EPERM, EEXIST, EISDIR, ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG})
+"""What a name may be refused for: its owner, its permissions, what else stands in its place. That
+tells nothing of what was written before, nor of other files; only where it is met is refused."""
+_NAME_REFUSED = "%s; produce to that partition is refused until it can be"
 _COMPLAINT_EVERY_S = 10.0
 
 
@@ -256,6 +274,8 @@ class PartitionTable:
     def disk_failed(self, error: DiskError) -> None:
         """A write failed: what passes refuses this append, anything else ends the directory."""
         text = _PASSING.get(error.errno or 0)
+        if text is None and error.action in _OPENING and error.errno in _OF_A_NAME:
+            text = _NAME_REFUSED
         if text is None:
             self.take_offline(error)
         else:

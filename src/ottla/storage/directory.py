@@ -34,6 +34,7 @@ from ottla.core.ports import (
 from ottla.storage import checkpoints
 from ottla.storage.checkpoint_files import CheckpointFiles
 from ottla.storage.checkpoints import MetaProperties
+from ottla.storage.epochs import FILE_NAME as EPOCHS
 from ottla.storage.findings import Finding
 from ottla.storage.log import Log, Opened
 from ottla.storage.opening import ahead_of, read_derived
@@ -49,6 +50,7 @@ _OPENED_AT_ONCE = 64  # steps that make what was found durable: a few for each l
 _DELETE = "-delete"
 _STRAY = "-stray"
 _SET_ASIDE = (_DELETE, _STRAY, "-future")
+_NAMES_IN_A_LOG = (checkpoints.PARTITION_METADATA, EPOCHS, checkpoints.QUARANTINE)
 _NOT_OURS = frozenset({"__cluster_metadata"})
 
 
@@ -177,7 +179,7 @@ class LogDirectory:
             topic_id = checkpoints.decode_partition_metadata(metadata) or NO_TOPIC_ID
             hints = known.hints(partition)
             if topic_id == NO_TOPIC_ID:
-                if hints.recovery_point == 0 and self._is_file(path):
+                if hints.recovery_point == 0 and is_foreign(self.disk, path):
                     continue  # somebody's, with a name like a partition's
                 if metadata is not None or hints.recovery_point > 0:
                     self.adoptable.add(partition)
@@ -193,13 +195,6 @@ class LogDirectory:
         # A new directory has nothing to tell; its first start is spared four syncs.
         if not all_here or (self.logs and not self.was_clean) or self.rebuilt:
             self.disk.perform_now(self.checkpoints.steps())
-
-    def _is_file(self, path: str) -> bool:
-        try:
-            self.disk.names(path)
-        except DiskError as error:
-            return error.errno == ENOTDIR
-        return False
 
     def _log(self, path: str, settings: LogSettings, opened: Opened) -> Log:
         return Log(path, self.disk, self.clock, self.rounds, settings, opened)
@@ -419,6 +414,21 @@ def _works(log: Log, aside: str) -> list[list[Step]]:
         names = [file.path.rpartition("/")[2] for file in segment.files()]
         works.append([UnlinkFile(f"{aside}/{name}") for name in names])
     return [*works, [RemoveTree(aside)]]
+
+
+def is_foreign(disk: Disk, path: str) -> bool:
+    """Whether what has a name like a partition's directory is none: a file, or somebody's folder.
+
+    Such a one is left alone: nothing in it is changed, and nothing made beside it.
+    """
+    try:
+        names = disk.names(path)
+    except DiskError as error:
+        return error.errno == ENOTDIR
+    return bool(names) and not any(
+        (len(name) > 20 and name[:20].isdigit()) or name.startswith(_NAMES_IN_A_LOG)
+        for name in names
+    )
 
 
 def partition_of(name: str) -> TopicPartition | None:

@@ -242,10 +242,12 @@ class Log(Readable):
         gigabyte, and spare files would need a case of their own in recovery (design/0002).
         """
         old = self._active
+        was_on_disk = self.on_disk
         steps: list[Step] = []
         if old is None:
+            # What stands in its place is somebody else's: never to be written to, nor removed.
+            steps += [MakeDirectory(self.directory, not self.on_disk), self._metadata_step()]
             self.on_disk = True
-            steps += [MakeDirectory(self.directory), self._metadata_step()]
         if epoch > self.epochs.latest:
             after = LeaderEpochs(self.epochs.entries())
             after.assign(epoch, self.end)
@@ -268,7 +270,11 @@ class Log(Readable):
             try:
                 files = done.result()
             except DiskError as error:
-                self._unmake(steps, error)
+                if error.action == "make directory":
+                    self.on_disk = was_on_disk
+                    self.making.end(error)
+                else:
+                    self._unmake(steps, error)
                 return
             assert not self.closed, "closed while files were being made"
             if files:

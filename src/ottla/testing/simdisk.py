@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY
+from errno import EEXIST, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY
 from typing import Literal, TypeAlias, TypeVar
 
 from ottla.core.model import FileSlice, Offset
@@ -405,8 +405,10 @@ class SimDisk:
                 self.log.append(("sync directory", path))
             case ReserveSpace(file, _, _):
                 self._check("reserve", file.path)
-            case MakeDirectory(path):
+            case MakeDirectory(path, new):
                 self._check("make directory", path)
+                if new and self._find(path) is not None:
+                    raise _error("make directory", path, EEXIST)
                 self._make_directory(path)
             case RenamePath(source, target):
                 self._check("rename", source)

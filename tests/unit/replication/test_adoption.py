@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from errno import ENOTDIR
 from typing import Any, cast
 
 import pytest
@@ -25,7 +26,7 @@ from ottla.core import options
 from ottla.core.config import LONG_MAX, Config
 from ottla.core.model import LeaderEpoch, NodeId, Offset, TopicId, TopicPartition
 from ottla.core.pending import Pending, completed
-from ottla.core.ports import Disk
+from ottla.core.ports import Disk, DiskError
 from ottla.core.topic_config import check_topic_config
 from ottla.replication.adoption import PRODUCER_IDS_AHEAD, Claim, claim, told
 from ottla.storage.checkpoints import (
@@ -49,7 +50,10 @@ class Files:
         self.files = {f"/d/{path}": content for path, content in files.items()}
 
     def names(self, path: str) -> list[str]:
-        return sorted({one[len(path) + 1 :].split("/")[0] for one in self.files})
+        if path in self.files:
+            raise DiskError("list", path, OSError(ENOTDIR, "Not a directory"))
+        below = [one[len(path) + 1 :] for one in self.files if one.startswith(f"{path}/")]
+        return sorted({one.split("/")[0] for one in below})
 
     def read_file(self, path: str) -> bytes | None:
         return self.files.get(path)
@@ -90,6 +94,15 @@ def test_topics_come_with_their_ids_and_as_many_partitions_as_there_are_director
 def test_what_is_not_a_log_of_ours_is_not_a_topic() -> None:
     files = directory("t-0", "__cluster_metadata-0", "t-1.0123abc-delete", "t-2.0123abc-stray")
     assert topics(files).keys() == {"t"}
+
+
+def test_a_file_or_a_folder_of_somebody_s_is_passed_over_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    files = directory("t-0") | {"notes-1": b"", "backup-7/2026-01-01.tar": b"", "t-1/x.tmp": b""}
+    assert {name: len(one.partitions) for name, one in topics(files).items()} == {"t": 1}
+    told_of = [one.getMessage().split()[0] for one in caplog.records]
+    assert told_of == ["/d/backup-7", "/d/notes-1", "/d/t-1"]
 
 
 def test_nothing_is_deleted_of_topics_whose_options_are_not_known() -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from errno import EIO
+from errno import EEXIST, EIO
 
 import pytest
 
 from ottla.core.model import LeaderEpoch, TopicId, TopicPartition
-from ottla.core.ports import CreateFile, DiskError, RemoveTree, SyncDirectory, UnlinkFile
+from ottla.core.ports import (
+    CreateFile,
+    DiskError,
+    MakeDirectory,
+    RemoveTree,
+    SyncDirectory,
+    UnlinkFile,
+)
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.settings import LogSettings
@@ -349,3 +356,69 @@ def test_logs_are_made_durable_together_after_a_crash(world):
     kinds = [kind for kind, path in world.disk.log if "-0" in path]
     assert kinds.count("sync") >= 3
     assert kinds == sorted(kinds, key=("sync", "sync directory").index)
+
+
+FOREIGN = {
+    "/data/notes-1": b"a file",
+    "/data/backup-1/report.tmp": b"what a sweep would remove",
+    "/data/backup-1/old.index": b"as an index without its log",
+    "/data/backup-1/2026/x.log": b"",
+}
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_folders_and_files_of_somebody_s_are_left_as_they_are(world, clean):
+    """Though their names are like those of partitions, of topics that come and go besides."""
+    directory = world.start()
+    world.append(directory)
+    world.settle()
+    if clean:
+        directory.stop(1)
+    else:
+        world.disk.kill()
+    for path, content in FOREIGN.items():
+        folder = path.rpartition("/")[0]
+        world.disk.perform_now([MakeDirectory(folder), CreateFile(path, content)])
+    directory = world.start()
+    assert directory.logs.keys() == {T0}
+    for name in (TopicPartition("backup", 1), TopicPartition("notes", 1)):
+        log = directory.create(name, TOPIC_ID, LogSettings())
+        for _ in range(2):
+            refused = log.prepare(100, LeaderEpoch(1), 0)
+            world.settle()
+            with pytest.raises(DiskError) as caught:
+                refused.result()
+            assert (caught.value.action, caught.value.errno) == ("make directory", EEXIST)
+        directory.checkpoint()
+        world.settle()
+        gone = directory.delete(name)
+        world.settle()
+        gone.result()
+    directory.stop(2)
+    world.disk.kill()
+    world.start().stop(3)
+    assert {path: world.disk.read_file(path) for path in FOREIGN} == FOREIGN
+
+
+def test_where_somebody_s_folder_is_moved_away_the_log_is_made(world):
+    directory = world.start()
+    world.disk.perform_now([MakeDirectory("/data/t-0"), CreateFile("/data/t-0/x")])
+    log = directory.create(T0, TOPIC_ID, LogSettings())
+    log.prepare(100, LeaderEpoch(1), 0)
+    world.settle()
+    world.disk.perform_now([RemoveTree("/data/t-0")])
+    world.append(directory)
+    world.settle()
+    assert directory.logs[T0].flushed == 1
+
+
+def test_a_log_whose_first_files_were_refused_uses_the_directory_that_was_made(world):
+    directory = world.start()
+    log = directory.create(T0, TOPIC_ID, LogSettings())
+    world.disk.faults.append(Fault("create", EIO, ".index"))
+    log.prepare(100, LeaderEpoch(1), 0)
+    world.settle()
+    assert "t-0" in world.disk.names("/data")
+    world.append(directory)
+    world.settle()
+    assert directory.logs[T0].flushed == 1
