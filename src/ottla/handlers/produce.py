@@ -27,7 +27,7 @@ from ottla.handlers.produce_general import (
     ACKS_LEADER,
     ADDS_SINCE,
     TOPIC_IDS_SINCE,
-    Produce,
+    go_on_after,
     go_on_with,
     start_told,
 )
@@ -59,9 +59,7 @@ START_SINCE = 5
 
 def handle(context: Context, request: Request[ProduceRequest]) -> Reply | Parked:
     """Append each partition's batch and answer for each (KIP-98, KIP-467)."""
-    produce = Produce(context, request)
-    produce.judge()
-    return produce.admit() if produce.transactional else produce.proceed()
+    return go_on_after((), context, request)
 
 
 _NO_ERROR = ErrorCode.NONE  # a name of the module is found in a fraction of the time
@@ -103,7 +101,7 @@ def quick(context: Context, version: int, body: ProduceRequest) -> bytes | _GoOn
     if batch.attributes & TRANSACTIONAL_BIT:
         return _in_transaction(context, version, body.transactional_id, partition, batch)
     if partition.prepare(batch) is not None:
-        return None
+        return partial(go_on_after, (batch,))
     return _append(version, partition, batch, None)
 
 
@@ -113,20 +111,20 @@ def _in_transaction(
     transactional_id: str | None,
     partition: Partition,
     batch: BatchView,
-) -> bytes | _GoOn | None:
+) -> bytes | _GoOn:
     """As `quick`, of a transaction's batch."""
     if transactional_id is None:
-        return None
+        return partial(go_on_after, (batch,))
     producer_id, epoch, adds = batch.producer_id, batch.producer_epoch, version >= ADDS_SINCE
     verification = partition.verify(producer_id, epoch, batch.base_sequence, bumps=adds)
     if verification is None:
         if partition.prepare(batch) is not None:
-            return None
+            return partial(go_on_after, (batch,))
         return _append(version, partition, batch, None)
     key = partition.key
     admit = context.transactions.admit
     admitted = admit(transactional_id, producer_id, epoch, (key,), add=adds)
-    go_on = partial(go_on_with, [verification], admitted)
+    go_on = partial(go_on_with, (batch,), [verification], admitted)
     if isinstance(admitted, Pending) or said_of(key, admitted) is not _NO_ERROR:
         return go_on
     if partition.prepare(batch) is not None:

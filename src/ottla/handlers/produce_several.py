@@ -25,6 +25,7 @@ from ottla.handlers.produce_general import (
     ACKS_LEADER,
     ADDS_SINCE,
     TOPIC_IDS_SINCE,
+    go_on_after,
     go_on_with,
     start_told,
     when_committed,
@@ -61,7 +62,7 @@ def several(context: Context, version: int, body: ProduceRequest) -> bytes | _Go
     batches: dict[Partition, BatchView] = {}
     attributes = _judge(context, version, body, batches)
     if attributes is None:
-        return None
+        return partial(go_on_after, _first(body, batches)) if batches else None
     if attributes & TRANSACTIONAL_BIT:
         return _in_transaction(context, version, body, batches)
     return _append(version, body, batches, repeat(None))
@@ -99,6 +100,8 @@ def _judge(
             batch = check_header(part.records, partition.rules, now_ms, version)
             if type(batch) is Rejected:
                 return None
+            attributes |= batch.attributes
+            batches[partition] = batch
             # Of a transaction's later: others are asked before it is appended.
             if not batch.attributes & TRANSACTIONAL_BIT and not partition.log.has_room(
                 batch.length,
@@ -107,19 +110,28 @@ def _judge(
                 batch.last_offset_delta + 1,
             ):
                 return None
-            attributes |= batch.attributes
-            batches[partition] = batch
     if not 0 < named == len(batches) <= context.config[options.REQUEST_PARTITIONS_MAX]:
         return None
     return attributes
 
 
+def _first(body: ProduceRequest, batches: dict[Partition, BatchView]) -> Sequence[BatchView]:
+    """The batches that were judged, as those of the request's first partitions.
+
+    None of them where any partition is named twice: then there is one batch for both.
+    """
+    topics = body.topic_data
+    names = [(one.name, one.topic_id, part.index) for one in topics for part in one.partition_data]
+    return tuple(batches.values()) if len(set(names)) == len(names) else ()
+
+
 def _in_transaction(
     context: Context, version: int, body: ProduceRequest, batches: dict[Partition, BatchView]
-) -> bytes | _GoOn | None:
+) -> bytes | _GoOn:
     """As `several`, of one producer's transaction."""
+    sound = tuple(batches.values())
     if body.transactional_id is None:
-        return None
+        return partial(go_on_after, sound)
     first = next(iter(batches.values()))
     producer_id, epoch, adds = first.producer_id, first.producer_epoch, version >= ADDS_SINCE
     for batch in batches.values():
@@ -128,7 +140,7 @@ def _in_transaction(
             or batch.producer_id != producer_id
             or batch.producer_epoch != epoch
         ):
-            return None
+            return partial(go_on_after, sound)
     verifications: list[Verification | None] = []
     keys: list[TopicPartition] = []
     for partition, batch in batches.items():
@@ -136,11 +148,11 @@ def _in_transaction(
         verifications.append(verification)
         if verification is not None:
             keys.append(partition.key)
-    go_on: _GoOn | None = None
+    go_on: _GoOn = partial(go_on_after, sound)
     if keys:
         admit = context.transactions.admit
         admitted = admit(body.transactional_id, producer_id, epoch, keys, add=adds)
-        go_on = partial(go_on_with, verifications, admitted)
+        go_on = partial(go_on_with, sound, verifications, admitted)
         if isinstance(admitted, Pending):
             return go_on
         if admitted is not _NO_ERROR and any(said_of(key, admitted) for key in keys):

@@ -19,7 +19,7 @@ from ottla.records.builder import Producer
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import batch
 
-from .ways import answered_quickly, both_ways
+from .ways import answered_quickly, both_ways, checksums
 
 _OLD = 11
 """The last version whose partitions are added by AddPartitionsToTxn."""
@@ -326,3 +326,24 @@ def test_most_requests_of_transactions_go_the_quick_way(version, acks, several, 
     parts = [part for one in codes for part in one.responses[0].partition_responses]
     assert not any(part.error_code for part in parts)
     assert len(parts) == (12 if several else 6)
+
+
+@pytest.mark.parametrize("policy", ["os", "commit"])
+@pytest.mark.parametrize("version", [9, 12])
+def test_a_batch_of_a_transaction_that_waits_for_the_coordinator_is_checksummed_once(
+    version, policy, monkeypatch
+):
+    session = Session(version, -1, policy)
+    session.begin()
+    session.add(0, 1, 2)
+    sizes = checksums(monkeypatch)
+    session.put("alone", 0)
+    session.node.settle()
+    assert len(sizes) == 1
+    session.put_all("several", {1: 0, 2: 0})
+    assert len(sizes) == 3
+    session.put("to nobody's", 1, by=None)
+    session.node.settle()
+    assert len(sizes) == 4
+    told = [one.answer.responses[0].partition_responses for _, one, _ in session.calls[-3:]]
+    assert [part.error_code for parts in told for part in parts] == [0, 0, 0, 53]

@@ -29,7 +29,7 @@ from ottla.testing.simdisk import Fault
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import NOW_MS, batch, put
 
-from .ways import both_ways
+from .ways import both_ways, checksums
 
 Wanted: TypeAlias = list[tuple[str, list[tuple[int, bytes | None]]]]
 
@@ -341,3 +341,27 @@ def test_most_requests_of_several_partitions_go_the_quick_way(acks: int) -> None
     ask(("t", 0), ("walked", 1))
     assert ways == [True, True, False]
     assert session.node.context.config[options.REQUEST_PARTITIONS_MAX] > 2
+
+
+@pytest.mark.parametrize("acks", [-1, 0, 1])
+@pytest.mark.parametrize(
+    "last", ["walked", "gone", "no such partition", "without a batch", "new", "none"]
+)
+def test_the_batches_before_one_that_needs_the_general_way_are_checksummed_once(
+    acks: int, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(9, acks)
+    session.node.create_topic("new", 1)
+    sizes = checksums(monkeypatch)
+    before: Wanted = [("t", [(0, GOOD), (1, GOOD)]), ("stamped", [(0, GOOD)])]
+    behind: dict[str, Wanted] = {
+        "no such partition": [("t", [(9, GOOD)])],
+        "without a batch": [("t", [(2, None)])],
+        "none": [],
+    }
+    session.ask(last, [*before, *behind.get(last, [(last, [(0, GOOD)])])])
+    assert len(sizes) == (4 if last in ("walked", "new") else 3)
+    ends = [
+        session.node.partition(*place).log.end for place in (("t", 0), ("t", 1), ("stamped", 0))
+    ]
+    assert ends == [4, 4, 4]

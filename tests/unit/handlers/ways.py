@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from ottla.records import validate
+from ottla.records.crc import crc32c
 from ottla.testing.simnode import Call, SimConnection, SimNode
 
 T = TypeVar("T")
@@ -54,6 +56,18 @@ def answered_quickly(monkeypatch: pytest.MonkeyPatch, *handlers: ModuleType) -> 
     for handler in handlers:
         monkeypatch.setattr(handler, "quick", _spied(handler.quick, ways))
     return ways
+
+
+def checksums(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes were checksummed to judge a batch: one for each from here on."""
+    sizes: list[int] = []
+
+    def counted(data: memoryview) -> int:
+        sizes.append(len(data))
+        return crc32c(data)
+
+    monkeypatch.setattr(validate, "crc32c", counted)
+    return sizes
 
 
 def _spied(quick: Any, ways: list[bool]) -> Any:
