@@ -52,7 +52,7 @@ def test_i44_keys_that_nobody_has_judged_yet_are_not_kept_however_long_they_are(
     hashed = java_hash(long)
     tracemalloc.start()
     try:
-        for number in range(50):
+        for number in range(5):
             assert java_hash(f"{number:04}{long}") != hashed
         kept, _ = tracemalloc.get_traced_memory()
     finally:
