@@ -146,6 +146,19 @@ def test_the_bytes_that_were_appended_add_up_over_segments_that_are_gone():
     assert bench.log.size < bench.log.bytes_end == appended
 
 
+def test_what_was_let_go_before_its_round_began_needs_none():
+    bench = Bench(policy="os", settings=LogSettings(segment_bytes=200))
+    for _ in range(4):
+        bench.append(make_batch())
+    log = bench.log
+    log.set_start(log.segments[-1].base_offset)
+    assert log.drop_below(log.start), "rolled, and no round has begun"
+    bench.settle()
+    assert bench.rounds.rounds_count == 1
+    assert bench.rounds.failure is None
+    assert log.recovery_point == log.end
+
+
 def test_a_batch_larger_than_a_segment_has_one_for_itself():
     bench = Bench(settings=LogSettings(segment_bytes=200))
     for size in (10, 500, 10):

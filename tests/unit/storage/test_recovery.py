@@ -152,6 +152,16 @@ def test_damage_with_a_sound_batch_behind_it_is_kept_as_evidence(bench):
     assert bench.read(0)[0] == 0
 
 
+def test_a_leader_epoch_that_falls_is_damage(bench):
+    end = bench.log.segments[-1].size
+    length = make_batch(size=20, producer=(7, 0, 29)).length
+    edit(bench, last(bench), end - length + 12, (0).to_bytes(4))
+    _, findings = reopen(bench)
+    assert cases(findings)[0] is Case.DAMAGED
+    assert bench.log.failed
+    assert bench.log.end == 29
+
+
 def test_damage_in_what_was_synced_is_never_cut(bench):
     file = bench.disk.open(last(bench))
     file.truncate(file.size() - 5)
