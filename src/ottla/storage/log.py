@@ -81,8 +81,9 @@ class Log(Readable):
 
     __slots__ = (
         "_bytes_before", "_complete_at", "_flushed_at", "_index_entries_max", "_queued",
-        "_segment_bytes_max", "_segment_ms_least", "_settings", "_snapshots", "_time_entries_max",
-        "_unsynced", "clock", "closed", "directory", "disk", "end", "epochs", "flushed", "making",
+        "_segment_bytes_max", "_segment_ms_least", "_settings", "_snapshots", "_syncing",
+        "_time_entries_max", "_unsynced", "clock", "closed", "directory", "disk", "end", "epochs",
+        "flushed", "making",
         "named", "on_disk", "on_flushed", "on_start_moved", "producers", "recovery_point",
         "replacing", "rounds", "topic_id",
     )  # fmt: skip
@@ -129,6 +130,8 @@ class Log(Readable):
         self._flushed_at = self.end_position()
         self._unsynced: Unsynced | None = None
         """Mostly there is nothing but what was appended, and then a round makes no lists."""
+        self._syncing: Unsynced | None = None
+        """What the round in flight has taken, or one that failed."""
         self._queued = False
         self.making = Making()
 
@@ -426,7 +429,8 @@ class Log(Readable):
     def begin_sync(self) -> Covered:
         """For `Rounds`: what is not yet durable, up to the log end as it is now."""
         position = self.end_position()
-        owed, self._unsynced = self._unsynced, None
+        owed = self._syncing = self._unsynced
+        self._unsynced = None
         self._queued = False
         files = [] if owed is None else owed.files()
         if position.segment is not None:
@@ -435,6 +439,7 @@ class Log(Readable):
         def synced() -> None:
             if owed is not None:
                 owed.close()
+                self._syncing = None
             if self.closed:
                 return
             self.named = True
@@ -531,8 +536,9 @@ class Log(Readable):
         self.rounds.forget(self)
         for segment in self.segments:
             segment.close()
-        if self._unsynced is not None:
-            self._unsynced.close()
+        for owed in (self._unsynced, self._syncing):
+            if owed is not None:
+                owed.close()
 
     def all_synced(self) -> None:
         """The closing steps were done: everything is on disk."""

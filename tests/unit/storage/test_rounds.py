@@ -168,3 +168,22 @@ def test_a_log_that_fails_on_being_told_keeps_the_others_of_its_round_from_nothi
     bench.append(make_batch())
     bench.settle()
     assert bench.log.flushed == 1
+
+
+@pytest.mark.parametrize("when", ["in flight", "failed"])
+def test_no_file_of_a_round_that_did_not_come_about_stays_open(when, monkeypatch):
+    bench = Bench(settings=LogSettings(segment_bytes=200))
+    made = []
+    create = bench.disk._create
+    monkeypatch.setattr(bench.disk, "_create", lambda *of: (made.append(create(*of)), made[-1])[1])
+    bench.append(make_batch(size=100))
+    bench.settle()
+    bench.append(make_batch(size=100))
+    assert [file for file in made if file.path.endswith(".snapshot")]
+    bench.loop.run()
+    if when == "failed":
+        bench.disk.faults = [Fault("sync", EIO)]
+        bench.settle()
+        assert bench.rounds.failure is not None
+    bench.log.close()
+    assert [file.path for file in made if not file.closed] == []
