@@ -82,6 +82,8 @@ class CheckpointFiles:
         self.cleaned: dict[TopicPartition, Offset] = {}
         """How far logs were compacted. Below that, offsets may be missing for ever."""
         self._cleaned_listed = False  # in its file: a namesake of what is in it must not inherit it
+        self._high_watermarks: dict[Log, Offset] = {}
+        """Of logs that opened failed: how far they went is not seen of their files."""
         self.retention_ms: Callable[[], int] | None = None
         """What time retention goes by, to be remembered with the rest."""
         self.last_retention_ms: int | None = None
@@ -124,6 +126,12 @@ class CheckpointFiles:
         """
         cleaned = known.cleaned or {}
         self.cleaned = {name: at for name, at in cleaned.items() if name in self._logs}
+        failed = {name: log for name, log in self._logs.items() if log.failed}
+        if failed:
+            were = checkpoints.decode_offsets(self._raw(checkpoints.HIGH_WATERMARKS)) or {}
+            self._high_watermarks = {
+                log: were[name] for name, log in failed.items() if name in were
+            }
         return known.names() <= self._logs.keys()
 
     def _raw(self, name: str) -> bytes | None:
@@ -141,7 +149,12 @@ class CheckpointFiles:
         }
         seals = {name: log.aborted_seals() for name, log in here.items()}
         recovery_points = {name: log.recovery_point for name, log in here.items()}
-        high_watermarks = {name: log.flushed for name, log in here.items()}
+        high_watermarks = {
+            name: max(log.flushed, self._high_watermarks.get(log, Offset(0)))
+            if log.failed
+            else log.flushed
+            for name, log in here.items()
+        }
         steps = [
             self._replace(checkpoints.ABORTED, checkpoints.encode_aborted_seals(seals)),
             *self.starts_steps(),

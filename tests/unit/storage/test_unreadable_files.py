@@ -10,14 +10,17 @@ from ottla.core.model import Offset, TopicPartition
 from ottla.core.ports import CreateFile, DiskError, ReplaceFile, UnlinkFile
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.checkpoints import (
+    HIGH_WATERMARKS,
     PARTITION_METADATA,
     QUARANTINE,
     RECOVERY_POINTS,
+    decode_offsets,
     encode_quarantine,
 )
 from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
 from ottla.storage.recovery import Hints, open_log
+from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import Fault
 
 from .conftest import TOPIC_ID, Bench
@@ -200,3 +203,34 @@ def test_a_file_in_the_place_of_a_partition_s_directory_does_not_pass_for_an_emp
     directory = world.start()
     assert [found.finding.case for found in directory.found] == [Case.UNREADABLE]
     assert directory.logs[T0].failed
+
+
+def test_how_far_a_log_went_is_not_forgotten_while_it_can_not_be_read(world):
+    """Under flush.policy=os it went beyond what was synced; a repair goes on behind it."""
+    directory = world.start()
+    for _ in range(3):
+        world.append(directory)
+    world.settle()
+    directory.checkpoint()
+    world.settle()
+    world.disk.kill()
+
+    def high() -> dict[TopicPartition, Offset] | None:
+        return decode_offsets(world.disk.read_file(f"/data/{HIGH_WATERMARKS}"))
+
+    assert high() == {T0: 3}
+    world.disk.faults.append(Fault("read", EIO, "/t-0/00000000000000000000.log", times=1 << 30))
+    for _ in range(2):
+        directory = world.start()
+        directory.checkpoint()
+        world.settle()
+        directory.stop(1)
+        assert high() == {T0: 3}
+    directory = world.start()
+    directory.delete(T0)
+    world.settle()
+    directory.create(T0, TOPIC_ID, LogSettings()).failed = True
+    directory.logs[T0].on_disk = True
+    directory.checkpoint()
+    world.settle()
+    assert high() == {T0: 0}, "a namesake inherits nothing"
