@@ -136,7 +136,7 @@ MUTANTS = [
     _rule(
         "an earlier coordinator is fenced",
         "storage.producers",
-        "if coordinator_epoch < state.coordinator_epoch:",
+        "if coordinator_epoch is not None and coordinator_epoch < state.coordinator_epoch:",
         "if False:",
         PRODUCERS,
     ),
@@ -196,8 +196,8 @@ MUTANTS = [
     _rule(
         "markers are written once it is durable how the transaction ends",
         _SHARD,
-        "WhenCommitted(self._node.prepared, self, [found])",
-        "Do(self._node.prepared, self, [found])",
+        "effects: Sequence[Effect] = (WhenCommitted(self._node.prepared, self, [found]),)",
+        "effects: Sequence[Effect] = (Do(self._node.prepared, self, [found]),)",
         *COORDINATOR,
         *COPIERS,
     ),
