@@ -78,6 +78,8 @@ class World:
         self.chance = random.Random(seed)
         policy = self.chance.choice(["commit", "commit", "os"])
         self.node = SimNode(seed, flush_policy=policy)
+        self.node.coordinates = False  # this is who ends what is open
+        self.node.context.transactions.hanging.stop()
         self.policy = policy
         self.node.create_topic("t", segment_bytes=str(1 << 20))
         self.clients = [Client(1, True), Client(2, True), Client(3, False)]

@@ -339,6 +339,9 @@ class SimNode:
         self._seed = seed
         self._stored: SimStore | None = None
         self._wall_ms = 1_700_000_000_000
+        self.coordinates = True
+        """Whether transactions that no coordinator of this node knows are to be ended; not where a
+        test stands in for the coordinators itself."""
         self.stalls_count = 0
         """Slices that were not in memory when they were sent: residency is a guess."""
         self.start()
@@ -394,6 +397,8 @@ class SimNode:
         context = self.context
         context.groups = group_runtime(context, view.on_change)
         context.transactions = transactions(context, view.on_change, PartitionMarkers(context))
+        if not self.coordinates:
+            context.transactions.hanging.stop()
         loop.soon(context.groups.start)
         loop.soon(context.transactions.start)
         self.disk.on_loop = True
