@@ -154,9 +154,8 @@ class Keeper(Generic[S]):
             self.unload(failure)
             operation.refused(failure)
         elif not self._busy:
-            self._run(operation)
-            if self._queue:
-                self._next()
+            self._queue.appendleft(operation)
+            self._next()
         elif len(self._queue) < QUEUED_MAX:
             self._queue.append(operation)
         else:
@@ -170,14 +169,19 @@ class Keeper(Generic[S]):
             result: Pending[Any] = Pending()
             self.submit(Operation(decide, result))
             return result
-        decision, outcome = self._decide(decide)
+        try:
+            decision, outcome = self._decide(decide)
+            if outcome is _DONE:
+                self._busy = False
+                for effect in decision.effects:
+                    if isinstance(effect, Do):
+                        effect()
+                    else:
+                        self._effect(effect)
+        except BaseException:
+            self._timers.soon(self._next)  # as in `_next`: the others have their turn
+            raise
         if outcome is _DONE:
-            self._busy = False
-            for effect in decision.effects:
-                if isinstance(effect, Do):
-                    effect()
-                else:
-                    self._effect(effect)
             reply: Any = decision.reply
             if isinstance(reply, Pending) or not journal.is_all_committed():
                 result = Pending()

@@ -446,3 +446,30 @@ def test_a_timers_decision_that_was_written_in_part_is_made_again() -> None:
     world.loop.advance(AGAIN_S)
     assert ticks == [1.0, 1.0 + AGAIN_S]
     assert world.shard.values == {"a": 19}
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_bug_in_an_effect_leaves_those_their_turn_who_asked_while_it_was_decided(
+    world: World, waits: bool
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    world.loop.run()
+    asked: list[Pending[Any]] = []
+
+    def decide(_shard: Any) -> Decision[Any]:
+        asked.append(Pending())
+        world.keeper.submit(Operation(look("a"), asked[0]))
+        return Decision(None, effects=[Do(broken)])
+
+    def ask() -> None:
+        if waits:
+            world.keeper.submit(Operation(decide, Pending()))
+        else:
+            world.keeper.ask(decide)
+
+    with pytest.raises(RuntimeError):
+        ask()
+    world.loop.run()
+    assert asked[0].done
