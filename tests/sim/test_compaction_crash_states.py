@@ -4,7 +4,8 @@ As test_crash_states.py does for a log that is written to: the states that the d
 are listed (`testing/simcrash.py`), and the storage code opens each, twice. Every group of segments
 is then the old ones or the new one (I34), and what is not compacted is untouched.
 
-How many states were tried is printed (`-s`). OTTLA_SOAK=1 tries 20 times as many.
+How many states were tried is printed (`-s`). OTTLA_SOAK=1 tries 20 times as many. A failure prints
+the command that repeats it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +42,7 @@ SOAK = os.environ.get("OTTLA_SOAK") == "1"
 SEEDS = range(20 if SOAK else 1)
 DRAWN = 40
 PARTS = 4
+ROOT = Path(__file__).parents[2]
 WRITES = 0.5
 OTHER = TopicPartition("u", 0)
 
@@ -123,6 +126,12 @@ def shown_aborts(segments: Segments) -> set[int]:
     return found
 
 
+def command(seed: int, part: int) -> str:
+    """What runs the states of one seed and part again, and no others."""
+    soak = "OTTLA_SOAK=1 " if SOAK else ""
+    return f"{soak}.venv/bin/pytest '{Path(__file__).relative_to(ROOT)}' -k '[{part}-{seed}]'"
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_i34_every_state_after_a_power_cut_has_the_old_segments_or_the_new_one(seed, part):
@@ -143,7 +152,7 @@ def test_i34_every_state_after_a_power_cut_has_the_old_segments_or_the_new_one(s
                 try:
                     seen += judge(files, bytes(world.written), flushed)
                 except BaseException:
-                    print(f"\nseed {seed}, step {number}, state {at}")
+                    print(f"\nstep {number}, state {at}; {command(seed, part)} repeats it")
                     raise
         if world.cleaner.rounds_count == 0 and dice.random() < WRITES:
             world.write(dice)
