@@ -101,7 +101,8 @@ class File(Protocol):
 
     def release(self) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Never fails."""
 
 
 # Steps are values, so that a simulated disk can crash between any two of them.

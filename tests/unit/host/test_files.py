@@ -173,6 +173,28 @@ def test_a_sync_ahead_that_fails_is_told_to_whoever_asks_next(loop, disk, files,
         loop.until(disk.sync([failed[0]], []))
 
 
+def test_a_descriptor_that_cant_be_closed_well_ends_nobody(disk, files, monkeypatch):
+    """As a file system over a network may: the kernel has taken it back all the same."""
+
+    def refused(_fd: int) -> None:
+        raise OSError(errno.EIO, "bad")
+
+    for file in files[:FILES_MAX]:
+        read(file)
+    lent, *_, last = (file for file in files if has(file))
+    lent.retain()
+    lent.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("ottla.host.files.os.close", refused)
+        lent.release()
+        last.close()
+        for file in files[FILES_MAX:]:  # which pushes the others out
+            read(file)
+    assert not has(lent)
+    assert not has(last)
+    assert len(disk.open_files) <= FILES_MAX
+
+
 def test_a_closed_file_is_not_opened_again_for_its_name_may_be_anothers(loop, disk, tmp_path):
     [file] = disk.perform_now([CreateFile(f"{tmp_path}/f", b"old")])
     loop.until(disk.sync([file], []))
