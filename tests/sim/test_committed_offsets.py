@@ -19,7 +19,7 @@ import pytest
 from ottla.protocol.errors import ErrorCode
 from ottla.protocol.messages import delete_topics, offset_commit, offset_delete, offset_fetch
 from ottla.records.batch import BatchView
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 from ottla.testing.simnode import Call, SimNode
 from tests.asking import ask
 from tests.sim.histories import named_by, seed_ranges

@@ -28,7 +28,8 @@ from ottla.storage.log import Log
 from ottla.storage.segment import Segment
 from ottla.storage.settings import LogSettings
 from ottla.testing.simcleaning import SimWork
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simloop import SimLoop
 from tests.sim.histories import named_by, seed_ranges
 

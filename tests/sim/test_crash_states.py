@@ -29,7 +29,8 @@ from ottla.core.ports import DiskError
 from ottla.records.batch import BatchView
 from ottla.storage.log import Log
 from ottla.testing.simcrash import crash_states
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simimage import folder_of
 from tests.sim.histories import named_by
 from tests.sim.test_storage_crashes import History, Model

@@ -22,7 +22,8 @@ from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory
 from ottla.storage.log import Log
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simloop import SimLoop
 from tests.sim.histories import named_by
 

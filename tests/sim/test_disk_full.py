@@ -13,7 +13,7 @@ import pytest
 from ottla.core.pending import Pending
 from ottla.core.ports import Space
 from ottla.protocol.errors import ErrorCode
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 from ottla.testing.simnode import SimNode
 from tests.asking import Want, batch, batches, get, put
 

@@ -10,7 +10,7 @@ from errno import EACCES, EEXIST, EIO, ENOENT, ENOSPC
 import pytest
 
 from ottla.protocol.errors import ErrorCode
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 from ottla.testing.simnode import Call, SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, get, produce, produced, put, stored
 

@@ -9,7 +9,7 @@ import pytest
 
 from ottla.core.model import FileSlice
 from ottla.protocol.errors import ErrorCode
-from ottla.testing.simdisk import Fault, SimFile
+from ottla.testing.simfile import Fault, SimFile
 from ottla.testing.simnode import SimNode
 from tests.asking import Want, batch, batches, fetch, fetched, get, produce, put
 

@@ -31,7 +31,8 @@ from ottla.storage.epochs import LeaderEpochs
 from ottla.storage.findings import Case
 from ottla.storage.log import Log
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simloop import SimLoop
 from tests.sim.histories import named_by, seed_ranges
 

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from errno import EEXIST, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY
+from errno import EEXIST, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY
 from typing import Literal, TypeAlias, TypeVar
 
 from ottla.core.model import FileSlice, Offset
 from ottla.core.pending import Pending
 from ottla.core.ports import (
-    Buffer,
     CreateFile,
     DiskError,
     File,
@@ -37,6 +35,7 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
+from ottla.testing.simfile import PAGE, Fault, SimFile, error_of
 from ottla.testing.simimage import (
     Cut,
     Folder,
@@ -53,136 +52,11 @@ from ottla.testing.simimage import (
 T = TypeVar("T")
 
 SECTOR = 512
-_PAGE = 4096
 _NAME_BYTES_MAX = 255
 
 CrashPolicy: TypeAlias = Literal["any", "prefix", "nothing", "everything"]
 """What a crash keeps of each file's unsynced writes: a drawn mixture, a prefix with a torn end,
 none, or all (which is what `kill -9` leaves)."""
-
-
-@dataclass
-class Fault:
-    """Refuse calls of one kind: `skip` that match pass first, then `times` fail."""
-
-    action: str
-    """write, sync, truncate, create, replace, rename, remove, make directory, read, …"""
-    errno: int = EIO
-    path: str = ""
-    """Part of the path; empty matches all."""
-    skip: int = 0
-    times: int = 1
-    short: int = 0
-    """How many bytes a refused write leaves behind."""
-
-
-class SimFile:
-    """An open file of a SimDisk. Dead after a crash."""
-
-    def __init__(self, disk: SimDisk, path: str, node: Node) -> None:
-        self._disk = disk
-        self._path = path
-        self.node = node
-        self._boot = disk.boots
-        self.users = 0
-        self.closed = False
-        self.unreadable: tuple[int, ...] = ()
-
-    @property
-    def path(self) -> str:
-        return self._path
-
-    def fileno(self) -> int:
-        self._alive()
-        return id(self) & 0x7FFFFFFF
-
-    def _alive(self) -> None:
-        assert self._boot == self._disk.boots, f"{self._path} was open before the crash"
-        assert not self.closed or self.users, f"{self._path} is closed"
-
-    def size(self) -> int:
-        self._alive()
-        return len(self.node.data)
-
-    def write(self, data: Buffer, position: int) -> None:
-        self._alive()
-        fault = self._disk.due("write", self._path)
-        raw = bytes(data)
-        if fault is not None:
-            self._put(raw[: fault.short], position)
-            raise _error("write", self._path, fault.errno)
-        self._put(raw, position)
-
-    def _put(self, raw: bytes, position: int) -> None:
-        if raw:
-            node = self.node
-            grown = position - len(node.data)
-            if grown > 0:
-                node.data += bytes(grown)
-            node.data[position : position + len(raw)] = raw
-            node.pending.append(Write(position, raw))
-            pages = range(position // _PAGE, (position + len(raw) - 1) // _PAGE + 1)
-            node.absent.difference_update(pages)
-            self._disk.log.append(("write", self._path))
-
-    def read(self, position: int, length: int) -> bytes:
-        self._alive()
-        self._disk.blocks("read", self._path)
-        fault = self._disk.due("read", self._path)
-        if fault is not None:
-            raise _error("read", self._path, fault.errno)
-        self.warm(position, length)
-        return bytes(self.node.data[position : position + length])
-
-    def read_nowait(self, position: int, length: int) -> bytes | None:
-        self._alive()
-        if not (self.node.absent | self.node.bad).isdisjoint(self._pages(position, length)):
-            return None
-        return bytes(self.node.data[position : position + length])
-
-    def _pages(self, position: int, length: int) -> range:
-        end = min(position + length, len(self.node.data))
-        return range(position // _PAGE, (end - 1) // _PAGE + 1) if end > position else range(0)
-
-    def warm(self, position: int, length: int) -> None:
-        """What `Disk.warm` does to this file. Raises DiskError."""
-        pages = self._pages(position, length)
-        bad = min(self.node.bad.intersection(pages), default=None)
-        self.node.absent.difference_update(page for page in pages if bad is None or page < bad)
-        if bad is not None:
-            self.refused(max(bad * _PAGE, position))
-            raise _error("read", self._path, EIO)
-        end = position + length
-        self.unreadable = tuple(at for at in self.unreadable if not position <= at < end)
-
-    def refused(self, position: int) -> None:
-        if position not in self.unreadable:
-            self.unreadable += (position,)
-
-    def truncate(self, size: int) -> None:
-        self._alive()
-        fault = self._disk.due("truncate", self._path)
-        if fault is not None:
-            raise _error("truncate", self._path, fault.errno)
-        if size != len(self.node.data):
-            del self.node.data[size:]
-            self.node.data += bytes(size - len(self.node.data))
-            self.node.pending.append(Cut(size))
-
-    def retain(self) -> None:
-        self._alive()
-        self.users += 1
-
-    def release(self) -> None:
-        assert self.users > 0, f"{self._path} was released more often than retained"
-        self.users -= 1
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def _error(action: str, path: str, number: int) -> DiskError:
-    return DiskError(action, path, OSError(number, f"simulated error {number}"))
 
 
 class _Job:
@@ -254,7 +128,7 @@ class SimDisk:
     def _check(self, action: str, path: str) -> None:
         fault = self.due(action, path)
         if fault is not None:
-            raise _error(action, path, fault.errno)
+            raise error_of(action, path, fault.errno)
 
     # -- names
 
@@ -270,7 +144,7 @@ class SimDisk:
         above, _, name = path.strip("/").rpartition("/")
         folder = self._find(above) if above else self.root
         if not isinstance(folder, Folder):
-            raise _error("open", path, ENOENT)
+            raise error_of("open", path, ENOENT)
         return folder, name
 
     def names(self, path: str) -> list[str]:
@@ -278,7 +152,7 @@ class SimDisk:
         self._check("list", path)
         found = self._find(path)
         if isinstance(found, Node):
-            raise _error("list", path, ENOTDIR)
+            raise error_of("list", path, ENOTDIR)
         return sorted(found.names) if isinstance(found, Folder) else []
 
     def read_file(self, path: str) -> bytes | None:
@@ -296,7 +170,7 @@ class SimDisk:
         self._check("open", path)
         found = self._find(path)
         if not isinstance(found, Node):
-            raise _error("open", path, ENOENT)
+            raise error_of("open", path, ENOENT)
         return SimFile(self, path, found)
 
     # -- steps
@@ -336,7 +210,12 @@ class SimDisk:
         found: list[T] = []
         file.retain()
         result: Pending[T] = Pending()
-        job = _Job([lambda: found.append(look(file))], stop=True)
+
+        def examine() -> None:
+            self._check("examine", file.path)
+            found.append(look(file))
+
+        job = _Job([examine], stop=True)
         self._others.append(job)
 
         def pass_on() -> None:
@@ -387,7 +266,7 @@ class SimDisk:
                 self._check("open", path)
                 found = self._find(path)
                 if not isinstance(found, Node):
-                    raise _error("open", path, ENOENT)
+                    raise error_of("open", path, ENOENT)
                 return SimFile(self, becomes, found)
             case ReplaceFile(path, content, sync_directory):
                 self._replace(path, content, sync_directory)
@@ -400,7 +279,7 @@ class SimDisk:
                 self._check("sync directory", path)
                 folder = self._find(path)
                 if not isinstance(folder, Folder):
-                    raise _error("sync directory", path, ENOENT)
+                    raise error_of("sync directory", path, ENOENT)
                 folder.sync()
                 self.log.append(("sync directory", path))
             case ReserveSpace(file, _, _):
@@ -408,7 +287,7 @@ class SimDisk:
             case MakeDirectory(path, new):
                 self._check("make directory", path)
                 if new and self._find(path) is not None:
-                    raise _error("make directory", path, EEXIST)
+                    raise error_of("make directory", path, EEXIST)
                 self._make_directory(path)
             case RenamePath(source, target):
                 self._check("rename", source)
@@ -457,12 +336,12 @@ class SimDisk:
         assert folder is beside, "renames between directories are not modelled"
         node = folder.names.get(name)
         if node is None:
-            raise _error("rename", source, ENOENT)
+            raise error_of("rename", source, ENOENT)
         if len(new_name.encode("utf-8", "surrogateescape")) > _NAME_BYTES_MAX:
-            raise _error("rename", source, ENAMETOOLONG)
+            raise error_of("rename", source, ENAMETOOLONG)
         there = beside.names.get(new_name)
         if isinstance(there, Folder) and there.names:
-            raise _error("rename", source, ENOTEMPTY)
+            raise error_of("rename", source, ENOTEMPTY)
         folder.change(Rename(name, new_name, node))
 
     def _remove(self, path: str) -> None:
@@ -504,7 +383,7 @@ class SimDisk:
     def evict(self) -> None:
         """Forget all pages: every read without blocking finds nothing until they are warmed."""
         for node in nodes_below(self.root):
-            node.absent = set(range(-(-len(node.data) // _PAGE)))
+            node.absent = set(range(-(-len(node.data) // PAGE)))
 
     def kill(self) -> None:
         """The process dies, the machine doesn't: what was written is there, what waited is not."""

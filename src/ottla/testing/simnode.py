@@ -49,7 +49,8 @@ from ottla.replication.table import PartitionTable
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory
 from ottla.storage.rounds import FlushPolicy
-from ottla.testing.simdisk import CrashPolicy, SimDisk, SimFile
+from ottla.testing.simdisk import CrashPolicy, SimDisk
+from ottla.testing.simfile import SimFile
 from ottla.testing.simloop import SimLoop
 from ottla.testing.simstore import SimStore
 

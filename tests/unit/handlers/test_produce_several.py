@@ -25,7 +25,7 @@ from ottla.protocol.messages.produce import (
 )
 from ottla.records.builder import Producer
 from ottla.records.compress import GZIP
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 from ottla.testing.simnode import Call, SimConnection, SimNode
 from tests.asking import NOW_MS, batch, put
 

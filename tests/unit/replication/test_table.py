@@ -18,7 +18,7 @@ from ottla.core.model import LeaderEpoch, TopicPartition
 from ottla.core.ports import DiskError, MakeDirectory
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.log import Log
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 from ottla.testing.simnode import SimNode
 from tests.asking import batch, batches, get, put
 

@@ -14,7 +14,7 @@ from ottla.storage.checked import Cold, Region, Spans, Unchecked, look
 from ottla.storage.reading import INTACT, TimeHit
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault, SimFile
+from ottla.testing.simfile import Fault, SimFile
 
 from .conftest import TOPIC_ID, Bench, make_batch
 

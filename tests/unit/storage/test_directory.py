@@ -18,7 +18,8 @@ from ottla.core.ports import (
 from ottla.storage.checkpoints import MetaProperties
 from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simloop import SimLoop
 
 from .conftest import TOPIC_ID, make_batch

@@ -9,7 +9,8 @@ import pytest
 
 from ottla.core.ports import CreateFile
 from ottla.storage.index import OFFSET_ENTRY, NotResident, SparseIndex, open_index
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from ottla.storage.recovery import Hints, open_log
 from ottla.storage.segment import Damaged
 from ottla.storage.settings import LogSettings
 from ottla.testing.simcrash import crash_states
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simimage import folder_of
 
 from .conftest import TOPIC_ID, Bench, make_batch

@@ -13,7 +13,7 @@ from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.storage.aborted import Aborted
 from ottla.storage.reading import aborted_between
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 
 from .conftest import Bench, make_batch
 

@@ -9,7 +9,7 @@ from ottla.core.pending import Pending
 from ottla.core.ports import DiskError
 from ottla.storage.checked import Cold
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault, SimFile
+from ottla.testing.simfile import Fault, SimFile
 
 from .conftest import Bench, make_batch
 

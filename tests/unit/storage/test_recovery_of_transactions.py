@@ -18,7 +18,7 @@ from ottla.storage.log import Opened
 from ottla.storage.reading import aborted_between
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 
 from .conftest import TOPIC_ID, Bench, make_batch
 

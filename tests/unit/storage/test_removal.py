@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ottla.core.ports import CreateFile, DiskError, MakeDirectory, UnlinkFile
 from ottla.storage.removal import Removals
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simloop import SimLoop
 
 

@@ -9,7 +9,7 @@ import pytest
 from ottla.core.ports import DiskError
 from ottla.storage.rounds import Covered
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 
 from .conftest import Bench, make_batch
 

@@ -10,7 +10,7 @@ from ottla.protocol.errors import ErrorCode
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.scrub import Scrubber
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 
 from .conftest import TOPIC_ID, Bench, make_batch
 

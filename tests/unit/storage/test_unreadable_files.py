@@ -21,7 +21,7 @@ from ottla.storage.findings import Case, Finding
 from ottla.storage.log import Opened
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.settings import LogSettings
-from ottla.testing.simdisk import Fault
+from ottla.testing.simfile import Fault
 
 from .conftest import TOPIC_ID, Bench
 from .test_directory import T0, world

@@ -15,7 +15,8 @@ from ottla.core.ports import (
     SyncDirectory,
     SyncFile,
 )
-from ottla.testing.simdisk import SECTOR, Fault, SimDisk
+from ottla.testing.simdisk import SECTOR, SimDisk
+from ottla.testing.simfile import Fault
 
 
 def made(disk: SimDisk):

@@ -16,7 +16,8 @@ from ottla.storage.directory import LogDirectory
 from ottla.storage.log import Log
 from ottla.storage.settings import LogSettings
 from ottla.testing.simcleaning import SimWork
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 from ottla.testing.simloop import SimLoop
 
 SETTINGS = LogSettings(

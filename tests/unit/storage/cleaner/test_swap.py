@@ -6,7 +6,8 @@ import pytest
 
 from ottla.core.ports import CreateFile, DiskError, File, MakeDirectory, SyncDirectory, SyncFile
 from ottla.storage.cleaner import swap
-from ottla.testing.simdisk import Fault, SimDisk
+from ottla.testing.simdisk import SimDisk
+from ottla.testing.simfile import Fault
 
 DIRECTORY = "/t-0"
 FIRST, SECOND, THIRD = (f"{base:020d}" for base in (0, 10, 20))
