@@ -91,6 +91,9 @@ class FakePartitions:
     def all(self) -> Iterator[Open]:
         return iter(self.open)
 
+    def is_open(self, one: Open) -> bool:
+        return one in self.open
+
     def outcome(self, producer_id: int, epoch: int) -> bool | None:
         return self.outcomes.get((producer_id, epoch))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ottla.coordinator.transaction.ports import Open
 from ottla.core.model import ProducerId
+from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from ottla.replication.table import PartitionTable
@@ -33,6 +34,15 @@ class LocalTransactions:
                     epoch, coordinator_epoch = state.epoch, state.coordinator_epoch
                     place = one.producer_id, epoch, one.first_offset, coordinator_epoch
                     yield Open(partition.key, *place)
+
+    def is_open(self, one: Open) -> bool:
+        partition = self._table.get(*one.place)
+        if isinstance(partition, ErrorCode):
+            return False
+        state = partition.log.producers.get(ProducerId(one.producer_id))
+        if state is None or state.transaction is None:
+            return False
+        return (state.epoch, state.transaction.first_offset) == (one.epoch, one.first_offset)
 
     def outcome(self, producer_id: int, epoch: int) -> bool | None:
         for partition in self._table:

@@ -179,6 +179,8 @@ class Hanging:
         """Producer ids of which all has been read that their coordinators' log says,"""
         self._outcomes: dict[tuple[int, int], bool] = {}
         """which is this."""
+        self._marking: set[tuple[TopicPartition, int]] = set()
+        """Those whose marker is on its way."""
         self._is_caught_up = False
         self._is_judging = False
         self._timer: Timer | None = None
@@ -326,17 +328,22 @@ class Hanging:
         """Do about a producer's open transactions what is to be done; False if there is more to be
         done later."""
         verdicts: dict[Verdict, list[Open]] = {}
+        is_under_way = False
         for one in suspects:
+            if _key(one) in self._marking:
+                is_under_way = True
+                continue
+            if not self._parts.open_transactions.is_open(one):
+                continue  # it has ended since that was asked, and the next one has its place
             verdict = self._judge(one, found)
             if verdict is Verdict.FINE or not self._may_be_known(one, found):
                 verdicts.setdefault(verdict, []).append(one)
-        is_under_way = False
         for verdict in (Verdict.COMMIT, Verdict.ABORT):
             for one in verdicts.pop(verdict, ()):
                 is_under_way |= self._mark(one, verdict, found)
         verdicts.pop(Verdict.FINE, None)
         if not verdicts:
-            return True
+            return not is_under_way
         if is_under_way or Verdict.WAIT in verdicts:
             return False  # what the coordinator did now would overtake those markers
         assert found is not None, "nobody's was taken back"
@@ -436,13 +443,19 @@ class Hanging:
         raises = not is_live and one.epoch < EPOCH_MAX
         epoch, version = (one.epoch + 1, BUMPING) if raises else (one.epoch, CLASSIC)
         ending = Ending(one.producer_id, epoch, committed, max(0, one.coordinator_epoch), version)
+        self._marking.add(_key(one))
         written = self._parts.markers.write(ending, (one.place,))
         when_told(written, partial(self._marked, one, verdict))
-        return isinstance(written, Pending) and not written.done
+        if _key(one) not in self._marking:
+            return False
+        # What its producer began there meanwhile would be ended with it, or come before its end.
+        self.doubted.add(one.producer_id)
+        return True
 
     def _marked(
         self, one: Open, verdict: Verdict, results: Mapping[TopicPartition, ErrorCode]
     ) -> None:
+        self._marking.discard(_key(one))
         error = results[one.place]
         if not error:
             self._say(one, verdict)

@@ -58,6 +58,9 @@ class OpenTransactions(Protocol):
     def all(self) -> Iterator[Open]:
         """Those that are open, of whichever producer."""
 
+    def is_open(self, one: Open) -> bool:
+        """Whether it still is."""
+
     def outcome(self, producer_id: int, epoch: int) -> bool | None:
         """Whether a transaction of the producer in this epoch was committed, by a marker of the
         next epoch in any of the partitions; None if none of them says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -404,3 +405,62 @@ def test_what_is_read_once_more_may_have_to_be_waited_for(world: World) -> None:
     reads[0].complete(world.journal.bytes_from(Offset(0)))
     world.loop.run()
     assert marker(world)[1] == (P0,)
+
+
+# --- while a marker is on its way -----------------------------------------------------------------
+
+
+def test_i41_a_producer_begins_nothing_where_the_marker_of_its_last_one_is_still_to_be_written(
+    world: World,
+) -> None:
+    """What it wrote there first would be ended with that one, or hide that it was aborted."""
+    producer = world.ongoing()
+    after = world.end(producer, committed=False)
+    assert isinstance(after, Identity)
+    world.loop.advance(1)
+    left_open(world, producer)
+    world.markers.holds = True
+    begun_again(world)
+    assert marker(world) == (ended(producer), (P0,))
+    assert world.add(after) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    world.markers.release()
+    world.partitions.open.clear()
+    world.loop.advance(AGAIN_S)
+    assert world.add(after) is ErrorCode.NONE
+
+
+def test_nor_while_the_node_runs_and_the_marker_has_its_own_epoch(world: World) -> None:
+    producer = world.begun()
+    left_open(world, producer)
+    world.markers.holds = True
+    world.loop.advance(LOOK_S)
+    assert marker(world)[0] == Ending(*producer, False, 3, CLASSIC)
+    assert world.add(producer) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    world.markers.release()
+    world.partitions.open.clear()
+    world.loop.advance(AGAIN_S)
+    assert world.add(producer) is ErrorCode.NONE
+
+
+def test_i43_a_marker_that_waits_is_not_written_once_more_beside_that(world: World) -> None:
+    """The second would come to the next transaction of a producer that keeps its epoch."""
+    left_open(world, Identity(STRANGER, 4))
+    world.markers.holds = True
+    world.loop.advance(5 * LOOK_S)
+    assert len(world.markers.written) == 1
+
+
+def test_one_that_has_ended_before_its_turn_came_gets_no_marker(world: World) -> None:
+    """Hundreds are judged in turns: by then the place may be the next transaction's."""
+    for number in range(120):
+        left_open(world, Identity(STRANGER + number, 0), TopicPartition("t", number))
+    write, open_ones = world.markers.write, world.partitions.open
+
+    def first_write(*asked: Any) -> Any:
+        del open_ones[60:]
+        return write(*asked)
+
+    world.markers.write = first_write
+    begun_again(world)
+    assert len(world.markers.written) == 60
+    assert world.transactions.hanging.mended_count == 60
