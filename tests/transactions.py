@@ -5,7 +5,7 @@ Owns what tests of transactions share. Must not know what is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TypeVar
 
 from ottla.cluster.store import StoreError
@@ -84,7 +84,9 @@ class FakePartitions:
 
     def __init__(self) -> None:
         self.open: list[Open] = []
-        self.outcomes: dict[tuple[int, int], bool] = {}
+        self.outcomes_known: dict[tuple[int, int], bool] = {}
+        self.asked: list[int] = []
+        """Of how many producers it was asked how their transactions ended, each time."""
         self.seen: list[tuple[int, int]] = []
         """Producer ids and their epochs, each in a partition of its own."""
 
@@ -94,8 +96,11 @@ class FakePartitions:
     def is_open(self, one: Open) -> bool:
         return one in self.open
 
-    def outcome(self, producer_id: int, epoch: int) -> bool | None:
-        return self.outcomes.get((producer_id, epoch))
+    def outcomes(
+        self, producer_ids: Collection[int]
+    ) -> Iterator[Iterator[tuple[tuple[int, int], bool]]]:
+        self.asked.append(len(producer_ids))
+        return (iter([one]) for one in self.outcomes_known.items() if one[0][0] in producer_ids)
 
     def epochs(self) -> Iterator[Iterator[tuple[int, int]]]:
         return (iter([one]) for one in self.seen)

@@ -5,7 +5,7 @@ Owns the port `OpenTransactions` over them. Must not judge a transaction, nor en
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from ottla.coordinator.transaction.ports import Open
@@ -44,12 +44,10 @@ class LocalTransactions:
             return False
         return (state.epoch, state.transaction.first_offset) == (one.epoch, one.first_offset)
 
-    def outcome(self, producer_id: int, epoch: int) -> bool | None:
-        for partition in self._table:
-            state = partition.log.producers.get(ProducerId(producer_id))
-            if state is not None and state.ended is not None and state.ended[0] == epoch:
-                return state.ended[1]
-        return None
+    def outcomes(
+        self, producer_ids: Collection[int]
+    ) -> Iterator[Iterator[tuple[tuple[int, int], bool]]]:
+        return (partition.log.producers.ended(producer_ids) for partition in list(self._table))
 
     def epochs(self) -> Iterator[Iterator[tuple[int, int]]]:
         return (partition.log.producers.epochs() for partition in list(self._table))

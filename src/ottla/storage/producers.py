@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple, TypeAlias
 
 from ottla.core.model import Offset, ProducerId
@@ -366,6 +366,18 @@ class ProducerStates:
                 verification.heard_ms = now_ms
             elif now_ms - verification.heard_ms >= expiration_ms:
                 del self._verifying[producer_id]
+
+    def ended(self, producer_ids: Collection[int]) -> Iterator[tuple[tuple[int, int], bool]]:
+        """How the last transactions of these producers ended, by id and epoch: see `ended` there.
+
+        Most partitions know few producers, and most searches are for few."""
+        states = self._states
+        few = producer_ids if len(producer_ids) < len(states) else states
+        for producer_id in few:
+            state = states.get(producer_id)
+            if state is not None and state.ended is not None and producer_id in producer_ids:
+                epoch, committed = state.ended
+                yield (producer_id, epoch), committed
 
     def epochs(self) -> Iterator[tuple[int, int]]:
         """Each producer's id, and the highest epoch that was heard of it."""

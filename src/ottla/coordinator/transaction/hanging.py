@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from ottla.coordinator.decision import Ending, Entry
 from ottla.coordinator.entries.transaction_log import TransactionLogValue
@@ -71,13 +71,6 @@ class Verdict(Enum):
     TAKE_BACK = "aborted by its coordinator, which had lost it"
     END_AS_MARKED = "ended by its coordinator as another of its partitions was"
     WAIT = "to be judged once the transaction before it has its markers"
-
-
-class Known(NamedTuple):
-    """A producer id's transactional id, and the shard that has it."""
-
-    shard: TransactionShard
-    transaction: Transaction
 
 
 def outcome_of(value: TransactionLogValue) -> tuple[tuple[int, int], bool] | None:
@@ -179,6 +172,10 @@ class Hanging:
         """Producer ids of which all has been read that their coordinators' log says,"""
         self._outcomes: dict[tuple[int, int], bool] = {}
         """which is this."""
+        self._ends: Outcomes = {}
+        """What partitions say, of the producers that are being judged;"""
+        self._knows_all = False
+        """whether all shards were whole when it was looked for what they know of those."""
         self._marking: set[tuple[TopicPartition, int]] = set()
         """Those whose marker is on its way."""
         self._is_caught_up = False
@@ -202,18 +199,19 @@ class Hanging:
         interval_s = self._parts.config[options.TRANSACTIONS_ABORT_CHECK_MS] / 1000
         self._look_again(max(interval_s, INTERVAL_S_MIN))
         self._is_judging = True
-        suspects = self._suspects()
-        known = self._known(suspects)
+        suspects, known = self._suspects()
+        producer_ids = {one.producer_id for one in suspects}
         unread = {
             one.producer_id
             for one in suspects
             if one.producer_id not in self._read and _may_be_told(one, known.get(one.producer_id))
         }
+        then = partial(self._hear_all, producer_ids)
         if unread:
             self._read |= unread
-            self._read_from(_Outcomes(unread, self._outcomes), 0)
+            self._read_from(_Outcomes(unread, self._outcomes), 0, then)
         else:
-            self._judge_all()
+            then()
 
     def stop(self) -> None:
         self._stopped = True
@@ -227,41 +225,34 @@ class Hanging:
 
     # --- what is known ---------------------------------------------------------------------
 
-    def _suspects(self) -> list[Open]:
-        """What is open, but for what a look at the ongoing ones shows to be as it should be."""
+    def _suspects(self) -> tuple[list[Open], dict[int, Transaction]]:
+        """What is open and not plainly as it should be, and what is known of its producers: the
+        transactional ids that have them now, else those that had them last."""
         found = list(self._parts.open_transactions.all())
         self._old.intersection_update(map(_key, found))
         self._left.intersection_update(map(_key, found))
         if not found:
-            return found
-        ongoing = {
-            one.producer_id: one
-            for shard in self._runtime.loaded_shards()
-            for one in shard.open.values()
-        }
-        return [
-            one
-            for one in found
-            if one.producer_id in self.doubted
-            or one.producer_id not in ongoing
-            or not _has(ongoing[one.producer_id], one)
-        ]
-
-    def _known(self, suspects: Iterable[Open]) -> dict[int, Known]:
-        """By producer id: the transactional ids that have it now, else those that had it last."""
+            return found, {}
+        shards = self._runtime.loaded_shards()
+        ongoing = {one.producer_id: one for shard in shards for one in shard.open.values()}
+        suspects = [one for one in found if self._is_suspect(one, ongoing)]
         wanted = {one.producer_id for one in suspects}
-        found: dict[int, Known] = {}
-        if not wanted:
-            return found
-        for shard in self._runtime.loaded_shards():
+        known: dict[int, Transaction] = {}
+        for shard in shards if wanted else ():
             for one in shard.transactions.values():
                 if one.producer_id in wanted:
-                    found[one.producer_id] = Known(shard, one)
+                    known[one.producer_id] = one
                 elif one.previous_producer_id in wanted:
-                    found.setdefault(one.previous_producer_id, Known(shard, one))
-        return found
+                    known.setdefault(one.previous_producer_id, one)
+        return [one for one in suspects if self._is_suspect(one, known)], known
 
-    def _read_from(self, outcomes: _Outcomes, partition: int) -> None:
+    def _is_suspect(self, one: Open, known: Mapping[int, Transaction]) -> bool:
+        if one.producer_id in self.doubted:
+            return True
+        found = known.get(one.producer_id)
+        return found is None or found.producer_id != one.producer_id or not _has(found, one)
+
+    def _read_from(self, outcomes: _Outcomes, partition: int, then: Callable[[], None]) -> None:
         """Go through __transaction_state once more: an entry that others followed may tell what the
         last one does not. As loading does it, in pieces that keep nobody waiting."""
         parts = self._parts
@@ -270,9 +261,9 @@ class Hanging:
             partition += 1
             if not isinstance(journal, ErrorCode) and journal.end != journal.start:
                 loading = Loading(journal, parts.codec.decode, outcomes, parts.clock)
-                self._read_on(loading, partial(self._read_from, outcomes, partition))
+                self._read_on(loading, partial(self._read_from, outcomes, partition, then))
                 return
-        self._judge_all()
+        then()
 
     def _read_on(self, loading: Loading, then: Callable[[], None]) -> None:
         outcome = loading.step()
@@ -283,21 +274,46 @@ class Hanging:
         else:
             self._parts.timers.soon(then)
 
+    def _hear_all(self, producer_ids: Collection[int]) -> None:
+        """Have all partitions say how transactions of these producers ended."""
+        told = self._parts.open_transactions.outcomes(producer_ids) if producer_ids else ()
+        self._hear(list(told), producer_ids, {})
+
+    def _hear(
+        self,
+        partitions: Sequence[Iterable[tuple[tuple[int, int], bool]]],
+        producer_ids: Collection[int],
+        marked: dict[tuple[int, int], bool],
+    ) -> None:
+        if self._stopped:
+            return
+        for told in partitions[:AT_ONCE]:
+            marked.update(told)
+        rest = partitions[AT_ONCE:]
+        if rest:
+            self._parts.timers.soon(partial(self._hear, rest, producer_ids, marked))
+        else:
+            self._judge_all(producer_ids, marked)
+
     # --- what is done ----------------------------------------------------------------------
 
-    def _judge_all(self) -> None:
-        """By what is open and known now: it may have taken a while to read the outcomes."""
-        suspects = self._suspects()
+    def _judge_all(self, producer_ids: Collection[int], marked: Outcomes) -> None:
+        """By what is open and known now, of those for whom it was asked how they ended: that may
+        have taken a while."""
+        suspects, known = self._suspects()
         if not suspects:
             self._read.clear()
             self._outcomes.clear()
+        self._ends = marked
+        self._knows_all = self._runtime.is_all_whole()
         by_producer: dict[int, list[Open]] = {}
         for one in suspects:
-            by_producer.setdefault(one.producer_id, []).append(one)
-        self._judge_some(list(by_producer.values()), self._known(suspects), set())
+            if one.producer_id in producer_ids:
+                by_producer.setdefault(one.producer_id, []).append(one)
+        self._judge_some(list(by_producer.values()), known, set())
 
     def _judge_some(
-        self, suspects: Sequence[list[Open]], known: Mapping[int, Known], waiting: set[int]
+        self, suspects: Sequence[list[Open]], known: Mapping[int, Transaction], waiting: set[int]
     ) -> None:
         """`waiting` are the producers that can't be judged yet."""
         if self._stopped:
@@ -317,16 +333,18 @@ class Hanging:
         elif not self._is_caught_up:
             self._is_caught_up = True
             own = {
-                one.producer_id: Known(shard, one)
+                one.producer_id: one
                 for shard in self._runtime.loaded_shards()
                 for one in shard.transactions.values()
             }
             if own:
                 self._catch_up(list(self._parts.open_transactions.epochs()), own, {})
 
-    def _settle(self, suspects: Sequence[Open], found: Known | None) -> bool:
+    def _settle(self, suspects: Sequence[Open], found: Transaction | None) -> bool:
         """Do about a producer's open transactions what is to be done; False if there is more to be
         done later."""
+        if found is not None and self._is_replaced(found):
+            return False
         verdicts: dict[Verdict, list[Open]] = {}
         is_under_way = False
         for one in suspects:
@@ -356,19 +374,28 @@ class Hanging:
         self._take_back(found, Identity(lost[0].producer_id, last), lost)
         return True
 
-    def _judge(self, one: Open, found: Known | None) -> Verdict:
+    def _judge(self, one: Open, found: Transaction | None) -> Verdict:
         outcomes = self._outcomes
-        told = None if found is None else outcome_of(found.transaction.as_logged())
+        told = None if found is None else outcome_of(found.as_logged())
         if told is not None:
             outcomes = {**outcomes, told[0]: told[1]}
-        marked = self._parts.open_transactions.outcome(one.producer_id, one.epoch)
-        transaction = None if found is None else found.transaction
-        return judge(one, transaction, outcomes, marked, _key(one) in self._old)
+        marked = self._ends.get((one.producer_id, one.epoch))
+        return judge(one, found, outcomes, marked, _key(one) in self._old)
+
+    def _is_replaced(self, found: Transaction) -> bool:
+        """Whether its shard was loaded anew, or forgot it, since that was looked for."""
+        shard = self._runtime.loaded_shard(found.id)
+        return shard is not None and shard.transactions.get(found.id) is not found
+
+    def _is_whole(self, found: Transaction) -> bool:
+        """Whether its shard can be asked, and knows all that it was told."""
+        shard = self._runtime.loaded_shard(found.id)
+        return shard is not None and self._runtime.is_whole(shard.partition)
 
     def _catch_up(
         self,
         partitions: Sequence[Iterator[tuple[int, int]]],
-        own: Mapping[int, Known],
+        own: Mapping[int, Transaction],
         behind: dict[int, int],
     ) -> None:
         """Look for epochs that partitions have heard of and coordinators have not: they were lost,
@@ -378,7 +405,7 @@ class Hanging:
         for epochs in partitions[:AT_ONCE]:
             for producer_id, epoch in epochs:
                 found = own.get(producer_id)
-                if found is not None and epoch > found.transaction.epoch:
+                if found is not None and epoch > found.epoch:
                     behind[producer_id] = max(epoch, behind.get(producer_id, epoch))
         rest = partitions[AT_ONCE:]
         if rest:
@@ -386,20 +413,20 @@ class Hanging:
             return
         for producer_id, epoch in behind.items():
             found = own[producer_id]
-            if self._runtime.is_whole(found.shard.partition):
+            if self._is_whole(found):
                 _log.warning(
                     "transactional id %r: its coordinator has lost what came after epoch %d of "
                     "producer %d, of which partitions know epoch %d; its producer is fenced",
-                    found.transaction.id[:NAME_MAX],
-                    found.transaction.epoch,
+                    found.id[:NAME_MAX],
+                    found.epoch,
                     producer_id,
                     epoch,
                 )
                 self._take_back(found, Identity(producer_id, epoch), ())
 
-    def _take_back(self, found: Known, producer: Identity, suspects: Sequence[Open]) -> None:
+    def _take_back(self, found: Transaction, producer: Identity, suspects: Sequence[Open]) -> None:
         """Have its coordinator abort all that the producer may have begun, and fence it."""
-        name, places = found.transaction.id, [one.place for one in suspects]
+        name, places = found.id, [one.place for one in suspects]
         asked = self._ask(name, lambda shard: shard.take_back(name, producer, places))
 
         def decided(error: Any) -> None:
@@ -413,10 +440,9 @@ class Hanging:
 
         when_told(asked, decided)
 
-    def _may_be_known(self, one: Open, found: Known | None) -> bool:
+    def _may_be_known(self, one: Open, found: Transaction | None) -> bool:
         """Whether it is to be left alone: a coordinator that can't be read proves nothing."""
-        runtime = self._runtime
-        if runtime.is_all_whole() if found is None else runtime.is_whole(found.shard.partition):
+        if self._knows_all if found is None else self._is_whole(found):
             return False
         if _key(one) not in self._left:
             self._left.add(_key(one))
@@ -429,13 +455,13 @@ class Hanging:
             )
         return True
 
-    def _mark(self, one: Open, verdict: Verdict, found: Known | None) -> bool:
+    def _mark(self, one: Open, verdict: Verdict, found: Transaction | None) -> bool:
         """End it in its partition alone; whether that takes a while."""
         committed = verdict is Verdict.COMMIT
         is_live = (
             found is not None
-            and found.transaction.producer_id == one.producer_id
-            and found.transaction.epoch <= one.epoch
+            and found.producer_id == one.producer_id
+            and found.epoch <= one.epoch
             and _key(one) not in self._old
         )
         # Its producer goes on with this epoch; or else, whoever has it thinks that it is still in
@@ -469,11 +495,11 @@ class Hanging:
                 error.name,
             )
 
-    def _end_as_marked(self, found: Known, suspects: Sequence[Open]) -> None:
+    def _end_as_marked(self, found: Transaction, suspects: Sequence[Open]) -> None:
         """Have its coordinator end an ongoing one in all partitions as it ended in one of them."""
-        name, one = found.transaction.id, suspects[0]
+        name, one = found.id, suspects[0]
         producer = Identity(one.producer_id, one.epoch)
-        committed = self._parts.open_transactions.outcome(*producer) is True
+        committed = self._ends[producer]
         asked = self._ask(name, lambda shard: shard.end_as_marked(name, producer, committed))
 
         def decided(error: Any) -> None:
@@ -497,14 +523,13 @@ def _key(one: Open) -> tuple[TopicPartition, int]:
     return one.place, one.first_offset
 
 
-def _may_be_told(one: Open, found: Known | None) -> bool:
+def _may_be_told(one: Open, found: Transaction | None) -> bool:
     """Whether entries that others have followed may tell how it ended, and the last does not."""
     if found is None:
         return True
-    transaction = found.transaction
-    if transaction.producer_id == one.producer_id and transaction.epoch <= one.epoch:
+    if found.producer_id == one.producer_id and found.epoch <= one.epoch:
         return False
-    told = outcome_of(transaction.as_logged())
+    told = outcome_of(found.as_logged())
     return told is None or told[0] != (one.producer_id, one.epoch)
 
 

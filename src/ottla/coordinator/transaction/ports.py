@@ -7,7 +7,7 @@ know a partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ottla.core.model import TopicPartition
@@ -61,9 +61,11 @@ class OpenTransactions(Protocol):
     def is_open(self, one: Open) -> bool:
         """Whether it still is."""
 
-    def outcome(self, producer_id: int, epoch: int) -> bool | None:
-        """Whether a transaction of the producer in this epoch was committed, by a marker of the
-        next epoch in any of the partitions; None if none of them says."""
+    def outcomes(
+        self, producer_ids: Collection[int]
+    ) -> Iterator[Iterator[tuple[tuple[int, int], bool]]]:
+        """Of each partition whether the last transaction of these producers was committed, by id
+        and epoch; only where a marker of the next epoch ended it."""
 
     def epochs(self) -> Iterator[Iterator[tuple[int, int]]]:
         """Of each partition the producers that it knows, by id and highest epoch."""

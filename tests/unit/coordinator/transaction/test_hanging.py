@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ottla.coordinator.decision import Ending, Entry
+from ottla.coordinator.decision import Decision, Ending, Entry
 from ottla.coordinator.entries.transaction_log import TransactionLogValue
 from ottla.coordinator.transaction.ending import Identity
 from ottla.coordinator.transaction.hanging import AGAIN_S
@@ -120,7 +120,7 @@ def test_so_it_is_without_any_coordinator() -> None:
 def test_another_of_its_partitions_may_know_that_it_was_committed(world: World) -> None:
     stranger = Identity(STRANGER, 4)
     left_open(world, stranger)
-    world.partitions.outcomes[stranger] = True
+    world.partitions.outcomes_known[stranger] = True
     begun_again(world)
     assert marker(world) == (ended(stranger, committed=True), (P0,))
 
@@ -289,7 +289,7 @@ def test_an_ongoing_one_ends_as_one_of_its_partitions_says_that_it_was_decided(
     producer = world.begun()
     world.add(producer, P0, P1, version=BUMPING)
     left_open(world, producer)
-    world.partitions.outcomes[producer] = committed
+    world.partitions.outcomes_known[producer] = committed
     begun_again(world)
     [(ending, places)] = world.markers.written
     assert (ending.committed, set(places)) == (committed, {P0, P1})
@@ -300,7 +300,7 @@ def test_while_a_node_runs_a_marker_of_an_admins_says_nothing_about_the_rest(wor
     producer = world.begun()
     world.add(producer, P0, P1, version=BUMPING)
     left_open(world, producer)
-    world.partitions.outcomes[producer] = True
+    world.partitions.outcomes_known[producer] = True
     world.loop.advance(2 * LOOK_S)
     assert (world.state(), world.markers.written) == ("Ongoing", [])
 
@@ -464,3 +464,51 @@ def test_one_that_has_ended_before_its_turn_came_gets_no_marker(world: World) ->
     begun_again(world)
     assert len(world.markers.written) == 60
     assert world.transactions.hanging.mended_count == 60
+
+
+# --- what it costs -------------------------------------------------------------------------------
+
+
+def test_partitions_are_asked_once_for_all_that_is_judged_and_not_for_what_is_as_it_should_be(
+    world: World,
+) -> None:
+    """One question for each would keep the loop from others: there may be 10,000 partitions."""
+    for number in range(3):
+        left_open(world, Identity(STRANGER + number, 0), TopicPartition("t", number))
+    begun_again(world)
+    assert world.partitions.asked[-1:] == [3]
+    world.partitions.open.clear()
+    world.partitions.asked.clear()
+    producer = world.ongoing()
+    left_open(world, producer)
+    world.loop.advance(LOOK_S)
+    world.markers.holds = True
+    world.end(producer)
+    world.loop.advance(LOOK_S)
+    assert world.partitions.asked == []
+
+
+def test_no_shard_that_came_back_meanwhile_makes_those_unknown_that_were_not_looked_for_in_it(
+    world: World,
+) -> None:
+    """Such a one may be of a transaction that is alive."""
+    left_open(world, Identity(STRANGER, 0))
+    world.ongoing()
+    world.journals.open_error = ErrorCode.COORDINATOR_NOT_AVAILABLE
+    begun_again(world)
+    hanging = world.transactions.hanging
+    for number in range(120):
+        left_open(world, Identity(STRANGER + number, 0), TopicPartition("t", number))
+    soon, judged = world.loop.soon, []
+
+    def back(call: Any) -> Any:
+        if getattr(call, "func", None) == hanging._judge_some and not judged:
+            judged.append(call)
+            world.journals.open_error = ErrorCode.NONE
+            world.transactions.runtime.submit_to(0, lambda _shard: Decision("there"))
+        return soon(call)
+
+    world.loop.soon = back
+    world.loop.advance(LOOK_S)
+    assert judged
+    assert world.markers.written == []
