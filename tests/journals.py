@@ -45,7 +45,7 @@ class MemoryJournal:
         self.append_error = ErrorCode.NONE
         self.files: Pending[None] | None = None
         """What `prepare` answers, once."""
-        self.reads: list[Pending[bytes]] | None = None
+        self.reads: list[Pending[bytes | ErrorCode]] | None = None
         """Set to a list, reads wait; complete them."""
         self.read_bytes_max: int | None = None
         self._committing: list[tuple[Offset, Pending[None]]] = []
@@ -94,7 +94,7 @@ class MemoryJournal:
     def state(self) -> ErrorCode:
         return self.failure
 
-    def read(self, offset: Offset, bytes_max: int) -> Pending[bytes] | bytes | ErrorCode:
+    def read(self, offset: Offset, bytes_max: int) -> Pending[bytes | ErrorCode] | bytes | ErrorCode:
         if self.reads is not None:
             self.reads.append(Pending())
             return self.reads[-1]

@@ -322,6 +322,46 @@ def test_a_cold_log_is_warmed_before_it_is_loaded() -> None:
     assert committed(call) == {("g7", 0): 7, ("g7", 1): -1, ("g49", 0): 49, ("g49", 1): -1}
 
 
+def told(node: SimNode, group: str) -> tuple[int, int]:
+    """The error and the offset that are told of a group's first partition."""
+    call = node.connect().ask(fetch(group), 8)
+    node.settle()
+    (answer,) = call.answer.groups
+    offsets = [part.committed_offset for topic in answer.topics for part in topic.partitions]
+    return answer.error_code, (offsets or [-1])[0]
+
+
+def test_a_read_that_is_refused_while_a_log_is_loaded_leaves_its_coordinator_away() -> None:
+    node = SimNode(offsets_topic_num_partitions="1")
+    node.create_topic("t", PARTITIONS)
+    ask(node, commit("g", {0: 5}), 8)
+    node.crash("everything")
+    node.disk.faults = [Fault("read nowait", EIO, path="__consumer_offsets-0", times=1 << 30)]
+    assert told(node, "g")[0] in NOT_NOW
+    assert node.disk.pinned() == []
+    node.kill()
+    node.disk.faults.clear()
+    assert told(node, "g") == (0, 5)
+
+
+def test_a_log_whose_damage_is_found_by_its_loading_is_not_taken_for_one_that_ends_there() -> None:
+    """Or who committed last would be told an older offset, and nobody of any error."""
+    node = SimNode(offsets_topic_num_partitions="1")
+    node.create_topic("t", PARTITIONS)
+    for offset in range(1, 6):
+        ask(node, commit("g", {0: offset}), 8)
+    node.stop()
+    path = "/data/__consumer_offsets-0/00000000000000000000.log"
+    node.disk.on_loop = False
+    raw = node.disk.read_file(path)
+    assert raw is not None
+    node.disk.open(path).write(b"\xff", raw.index(b"g3"))
+    node.disk.on_loop = True
+    node.disk.evict()
+    error, offset = told(node, "g")
+    assert error in NOT_NOW, f"{offset} is told, though 5 was committed"
+
+
 @pytest.mark.parametrize("version", range(2, 11))
 def test_commits_in_every_version_are_read_in_every_version(version: int) -> None:
     node = SimNode(offsets_topic_num_partitions="1")

@@ -60,7 +60,9 @@ class Journal(Protocol):
         """NONE while it takes appends; NOT_COORDINATOR once its topic is deleted, and
         COORDINATOR_NOT_AVAILABLE once its disk has failed."""
 
-    def read(self, offset: Offset, bytes_max: int) -> Pending[bytes] | bytes | ErrorCode:
+    def read(
+        self, offset: Offset, bytes_max: int
+    ) -> Pending[bytes | ErrorCode] | bytes | ErrorCode:
         """Whole batches from the one that has `offset` on, for loading; b"" at the end.
 
         A Pending where the bytes are not in memory; it fails with DiskError."""

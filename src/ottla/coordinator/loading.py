@@ -56,7 +56,7 @@ class Loading:
         self._until_look = _LOOK_EVERY
         self._work = self._run()
 
-    def step(self) -> Pending[bytes] | ErrorCode | None:
+    def step(self) -> Pending[bytes | ErrorCode] | ErrorCode | None:
         """A Pending: wait for it. None: more to do, but let others run first."""
         until = self._clock.monotonic() + STEP_S
         for outcome in self._work:
@@ -66,7 +66,7 @@ class Loading:
                 return None
         return ErrorCode.NONE
 
-    def _run(self) -> Iterator[Pending[bytes] | ErrorCode | None]:
+    def _run(self) -> Iterator[Pending[bytes | ErrorCode] | ErrorCode | None]:
         """All of it; pauses to have the clock looked at, and where something must be waited for."""
         while self._at < self._end:
             found = self._journal.read(self._at, PIECE_BYTES)

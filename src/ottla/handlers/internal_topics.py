@@ -96,7 +96,9 @@ class PartitionJournal:
         gone = self._partition.deleted
         return ErrorCode.NOT_COORDINATOR if gone else ErrorCode.COORDINATOR_NOT_AVAILABLE
 
-    def read(self, offset: Offset, bytes_max: int) -> Pending[bytes] | bytes | ErrorCode:
+    def read(
+        self, offset: Offset, bytes_max: int
+    ) -> Pending[bytes | ErrorCode] | bytes | ErrorCode:
         piece = self._partition.read(offset, bytes_max)
         if piece is None:
             return b""
@@ -105,15 +107,20 @@ class PartitionJournal:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
         if isinstance(piece, Cold):
             return self._warmed(offset, bytes_max, piece)
-        content = piece.file.read_nowait(piece.position, piece.length)
+        try:
+            content = piece.file.read_nowait(piece.position, piece.length)
+        except DiskError as error:
+            piece.release()
+            _log.error("%s can't be loaded: %s", self._partition.key, error)
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
         if content is None:
             return self._warmed(offset, bytes_max, Cold(piece))
         piece.release()
         return content
 
-    def _warmed(self, offset: Offset, bytes_max: int, cold: Cold) -> Pending[bytes]:
+    def _warmed(self, offset: Offset, bytes_max: int, cold: Cold) -> Pending[bytes | ErrorCode]:
         """Read again, once the bytes are in memory."""
-        result: Pending[bytes] = Pending()
+        result: Pending[bytes | ErrorCode] = Pending()
         warming = cold.bring(self._disk)
 
         def warm() -> None:
@@ -127,13 +134,13 @@ class PartitionJournal:
             if isinstance(again, Pending):
                 again.then(lambda: _pass_on(again, result))
             else:
-                result.complete(b"" if isinstance(again, ErrorCode) else again)
+                result.complete(again)  # an error too: nothing would be taken for the log's end
 
         warming.then(warm)
         return result
 
 
-def _pass_on(source: Pending[bytes], target: Pending[bytes]) -> None:
+def _pass_on(source: Pending[bytes | ErrorCode], target: Pending[bytes | ErrorCode]) -> None:
     try:
         target.complete(source.result())
     except DiskError as error:
