@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections import Counter
 from errno import EACCES, EEXIST, EIO, ENOENT, ENOSPC
@@ -10,10 +11,36 @@ from errno import EACCES, EEXIST, EIO, ENOENT, ENOSPC
 import pytest
 
 from ottla.protocol.errors import ErrorCode
+from ottla.protocol.messages.create_topics import CreatableTopic, CreateTopicsRequest
+from ottla.protocol.messages.delete_records import (
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteRecordsTopic,
+)
+from ottla.protocol.messages.delete_topics import DeleteTopicsRequest
+from ottla.protocol.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsTopic,
+)
 from ottla.testing.simfile import Fault
-from ottla.testing.simnode import Call, SimNode
-from tests.asking import Want, batch, batches, fetch, fetched, get, produce, produced, put, stored
+from ottla.testing.simnode import Call, SimConnection, SimNode
+from tests.asking import (
+    NOW_MS,
+    Want,
+    batch,
+    batches,
+    fetch,
+    fetched,
+    get,
+    produce,
+    produced,
+    put,
+    stored,
+)
+from tests.sim.histories import named_by, seed_ranges
 
+MISUSED = 4000 if os.environ.get("OTTLA_SOAK") == "1" else 120
 STORAGE_ERROR = ErrorCode.KAFKA_STORAGE_ERROR
 
 
@@ -196,10 +223,135 @@ class Unlucky:
         return self.seen
 
 
+REFUSED = (
+    "write", "truncate", "create", "replace", "sync", "sync directory", "rename", "remove",
+    "make directory", "read nowait", "warm", "ask for the space of",
+)  # fmt: skip
+"""Every call that a node makes while it serves these clients. Those of a start are refused in
+test_crash_states.py, those of a compaction in test_compaction.py."""
+
+
+class Misused(Unlucky):
+    """The same, with readers of cold and warm files, DeleteRecords, topics made and deleted, and
+    time that passes, so that every call of the disk is made at some time, and refused."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.starts = [0, 0]
+        self.asked: list[Call] = []
+        self.topics: list[str] = []
+        self.met: Counter[str] = Counter()
+
+    def run(self) -> Counter[str]:
+        acting = (self.send, self.send, self.send, self.read, self.read, self.delete, self.admin)
+        for _ in range(80):
+            self.random.choice(acting)()
+            if self.random.random() < 0.15:
+                self.note_met()
+                action = self.random.choice(REFUSED)
+                errno = self.random.choice((ENOSPC, EIO))
+                skip = self.random.randrange(4)
+                self.node.disk.faults = [Fault(action, errno, skip=skip, short=7)]
+            if self.random.random() < 0.1:
+                self.node.disk.evict()
+            if self.random.random() < 0.05:
+                self.node.settle()  # or requests would time out
+                self.node.loop.advance(61.0)
+            self.node.steps(self.random.choice((0, 1, 5, 20)))
+        self.node.settle()
+        self.note_met()
+        assert all(call.done for _, _, call in self.calls), "everything is answered"
+        self.node.disk.faults.clear()
+        self.node.advance(35.0)
+        assert all(call.done for call in self.asked), "everything is answered"
+        self.node.crash("nothing")
+        self.judge()
+        return self.seen
+
+    def note_met(self) -> None:
+        for fault in self.node.disk.faults:
+            self.met[fault.action] += 1 - fault.times
+
+    def connection(self) -> SimConnection:
+        return self.node.connect()
+
+    def send(self) -> None:
+        number = self.random.randrange(2)
+        raw = batch(self.random.randbytes(30))
+        self.calls.append((number, raw, self.connection().ask(produce({("t", number): raw}), 9)))
+
+    def read(self) -> None:
+        want = Want(self.random.randrange(30), partition=self.random.randrange(2))
+        if self.random.random() < 0.3:
+            topics = [
+                ListOffsetsTopic(
+                    name="t",
+                    partitions=[
+                        ListOffsetsPartition(partition_index=want.partition, timestamp=NOW_MS)
+                    ],
+                )
+            ]
+            self.asked.append(self.connection().ask(ListOffsetsRequest(topics=topics), 7))
+        else:
+            self.asked.append(self.connection().ask(fetch(want, max_wait_ms=500), 12))
+
+    def delete(self) -> None:
+        number = self.random.randrange(2)
+        log = self.node.partition("t", number).log
+        if self.random.random() < 0.3:
+            offset = self.random.randint(log.start, log.flushed)
+            self.starts[number] = max(self.starts[number], offset)
+            part = DeleteRecordsPartition(partition_index=number, offset=offset)
+            topics = [DeleteRecordsTopic(name="t", partitions=[part])]
+            body = DeleteRecordsRequest(topics=topics, timeout_ms=30_000)
+            self.asked.append(self.connection().ask(body, 2))
+
+    def admin(self) -> None:
+        if self.topics and self.random.random() < 0.5:
+            name = self.topics.pop()
+            body = DeleteTopicsRequest(topic_names=[name], timeout_ms=1000)
+            self.asked.append(self.connection().ask(body, 5))
+        else:
+            name = f"other-{len(self.asked)}"
+            self.topics.append(name)
+            topic = CreatableTopic(name=name, num_partitions=1, replication_factor=1)
+            self.asked.append(
+                self.connection().ask(CreateTopicsRequest(topics=[topic], timeout_ms=1000), 7)
+            )
+            self.asked.append(self.connection().ask(produce({(name, 0): batch(b"first")}), 9))
+
+    def judge(self) -> None:
+        """What was acknowledged and not deleted is there, at its offset."""
+        for number, raw, call in self.calls:
+            part = produced(call)
+            self.seen[ErrorCode(part.error_code).name] += 1
+            if part.error_code or part.base_offset < self.starts[number]:
+                continue
+            there = get(self.node, Want(part.base_offset, partition=number))
+            assert there.error_code == 0, there
+            assert stored(bytes(batches(there)[0].view)) == stored(raw)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_what_is_acknowledged_survives_whatever_the_disk_refused(seed: int) -> None:
     seen = Unlucky(seed).run()
     assert set(seen) <= {"NONE", "KAFKA_STORAGE_ERROR"}, seen
+
+
+@pytest.mark.parametrize("seeds", seed_ranges(MISUSED, 120), ids=lambda seeds: f"from-{seeds[0]}")
+def test_i30_whatever_call_the_disk_refuses_all_is_answered_and_nothing_is_lost(
+    seeds: range,
+) -> None:
+    seen: Counter[str] = Counter()
+    for seed in seeds:
+        with named_by(seed):
+            history = Misused(seed)
+            seen += history.run()
+            seen += history.met
+    print(f"\n{dict(seen)}")
+    assert {one for one in seen if one.isupper()} <= {"NONE", "KAFKA_STORAGE_ERROR"}, seen
+    if len(seeds) > 1:
+        assert {action for action in REFUSED if not seen[action]} == set(), "these were not refused"
 
 
 def test_those_histories_show_both_outcomes() -> None:

@@ -499,7 +499,10 @@ class SimNode:
 
     def sendfile(self, piece: FileSlice) -> bytes:
         """The bytes of a slice that is sent, as `sendfile` would; cold ones stall the loop."""
-        content = piece.file.read_nowait(piece.position, piece.length)
+        try:
+            content = piece.file.read_nowait(piece.position, piece.length)
+        except DiskError:
+            content = None  # the driver leaves it to sendfile, too
         if content is None:
             self.stalls_count += 1
             self.disk.on_loop = False
