@@ -275,7 +275,10 @@ def _without_records(piece: FileSlice) -> bool | None:
     """Whether there is no record in it; None if its bytes are not in memory."""
     if piece.length % HEADER_SIZE or piece.length > _HOLLOW_BYTES_MAX:
         return False
-    data = piece.file.read_nowait(piece.position, piece.length)
+    try:
+        data = piece.file.read_nowait(piece.position, piece.length)
+    except DiskError:
+        return None  # whoever brings it in learns of it; raised here, nobody would release `piece`
     if data is None or len(data) < piece.length:
         return None
     view = memoryview(data)
