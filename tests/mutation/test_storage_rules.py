@@ -114,6 +114,35 @@ MUTANTS = [
         "",
         *HISTORIES,
     ),
+    # what an index says of time
+    _rule(
+        "an index alone doesn't say that all of a segment is older",
+        "reading",
+        "doubt = segment.doubt(timestamp) if segment.end > self.start else None",
+        "doubt = None",
+        f"{UNIT}/test_doubted.py",
+    ),
+    _rule(
+        "an index alone doesn't say which batch is the newest",
+        "reading",
+        "            doubt = segment.doubt()\n            if doubt is not None:\n                return doubt\n            if",
+        "            if",
+        f"{UNIT}/test_doubted.py",
+    ),
+    _rule(
+        "an index alone doesn't say that a segment is old enough to go",
+        "retention",
+        "if segments[count].doubted is not None:",
+        "if False:",
+        f"{UNIT}/test_doubted.py",
+    ),
+    _rule(
+        "what was doubted for nothing leaves its index as it is",
+        "doubted",
+        "if newest.timestamp == doubted[0] and (is_there or doubted[0] < 0):",
+        "if False:",
+        f"{UNIT}/test_doubted.py",
+    ),
     # what is checked before it is served
     _rule(
         "a look computes checksums",

@@ -82,6 +82,25 @@ def test_where_all_is_old_the_last_segment_is_rolled_and_goes_as_kafka_has_it() 
     assert len(batches(get(world.node, Want(offset=3)))) == 1
 
 
+def test_a_time_index_that_was_cut_makes_no_segment_older_than_it_is() -> None:
+    world = World(retention_ms=str(DAY_MS))
+    world.put(1, age_ms=2 * DAY_MS)
+    world.put(1)
+    world.put(2, age_ms=2 * DAY_MS)
+    world.put(1)
+    world.node.stop()
+    world.node.disk.on_loop = False
+    index = world.node.disk.open("/data/t-0/00000000000000000000.timeindex")
+    index.truncate(12)  # of its two entries the second is that of the young record
+    world.node.disk.on_loop = True
+    world.node.start()
+    world.check()
+    assert world.start == 0
+    world.node.advance(DAY_MS // 1000)
+    world.check()
+    assert world.start >= 4
+
+
 def test_of_the_size_no_more_goes_than_leaves_retention_bytes() -> None:
     world = World(retention_bytes="1500000", retention_ms="-1")
     world.put(8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ottla.core.ports import Clock, Timers, Uptime
     from ottla.replication.partition import Partition
     from ottla.replication.table import PartitionTable
+    from ottla.storage.checked import Cold
 
 _log = logging.getLogger("ottla.retention")
 
@@ -117,6 +119,18 @@ class Retention:
             moved.then(partial(self._tell_failure, partition.key, moved))
         if verdict.roll and (rolled := log.roll()) is not None:
             rolled.then(partial(self._rolled, partition, rolled))
+        doubt = None if verdict.doubted is None else verdict.doubted.doubt()
+        if doubt is not None:
+            brought = doubt.bring(self._table.directory.disk)
+            brought.then(partial(self._looked, partition, doubt, brought))
+
+    def _looked(self, partition: Partition, doubt: Cold, brought: Pending[None]) -> None:
+        """How old a segment is, batches have said by now. What can't be read stays till later."""
+        doubt.slice.release()
+        with suppress(DiskError):
+            brought.result()
+            if self._table.directory.rounds.failure is None:
+                self.check_one(partition)
 
     def _rolled(self, partition: Partition, rolled: Pending[None]) -> None:
         """The last segment goes too, once the high watermark is in the new one."""

@@ -218,6 +218,9 @@ class Readable:
         """
         try:
             for segment in self.segments:
+                doubt = segment.doubt(timestamp) if segment.end > self.start else None
+                if doubt is not None:
+                    return doubt
                 if segment.end > self.start and segment.may_hold(timestamp):
                     limit = bound.position if segment is bound.segment else segment.size
                     place = segment.first_since(timestamp, self.start, limit)
@@ -234,7 +237,14 @@ class Readable:
 
         Raises DiskError, as `read` does.
         """
-        there = [one for one in self.segments if one.end > self.start and one.max_timestamp >= 0]
+        there = [one for one in self.segments if one.end > self.start]
+        for segment in there:
+            doubt = segment.doubt()
+            if doubt is not None:
+                return doubt
+            if segment.newest_unknown_from is not None:
+                raise Damaged(segment.log.path, segment.newest_unknown_from)
+        there = [one for one in there if one.max_timestamp >= 0]
         if not there:
             return None
         segment = max(there, key=lambda one: one.max_timestamp)

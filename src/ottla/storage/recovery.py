@@ -392,7 +392,7 @@ def _learn(work: Recovery, segment: Segment, end: Offset) -> None:
     if times is not None:
         segment.max_timestamp = times[0]
         segment.max_timestamp_offset = segment.base_offset + times[1]
-        segment.newest_doubted = True
+    segment.doubted = (-1, 0) if times is None else times
     segment.end = end
     segment.opened()
 

@@ -102,6 +102,8 @@ class Verdict(NamedTuple):
     start: Offset
     roll: bool
     future_ms: int
+    doubted: Segment | None = None
+    """Of this one an index alone says that it is old enough to go: have it looked at, ask again."""
 
 
 def judge(log: Log, now_ms: int, bound: Offset) -> Verdict:
@@ -115,6 +117,7 @@ def judge(log: Log, now_ms: int, bound: Offset) -> Verdict:
     segments = log.segments
     count = 0
     future_ms = 0
+    doubted = None
     if settings.retention_bytes >= 0:
         excess = log.size - settings.retention_bytes
         while count < len(segments) and _end(log, count) <= bound:
@@ -128,13 +131,16 @@ def judge(log: Log, now_ms: int, bound: Offset) -> Verdict:
             if age_ms <= settings.retention_ms:
                 future_ms = max(-age_ms, 0)
                 break
+            if segments[count].doubted is not None:
+                doubted = segments[count]
+                break
             count += 1
     roll = count > 0 and count == len(segments)
     if roll:
         count -= 1
         roll = segments[count].size > 0
     start = segments[count].base_offset if count else log.start
-    return Verdict(max(start, log.start), roll, future_ms)
+    return Verdict(max(start, log.start), roll, future_ms, doubted)
 
 
 def _end(log: Log, at: int) -> Offset:

@@ -1,7 +1,7 @@
 """A log's file read through at a start: its batches by their headers, and what follows damage.
 
-Owns the reading in large pieces, and what a header must say to be one. Blocks: at start only. Must
-not judge what it finds: `recovery` does.
+Owns the reading in large pieces, and what a header must say to be one. Blocks: at start, and on
+threads of the disk. Must not judge what it finds: `recovery` does.
 """
 
 from __future__ import annotations

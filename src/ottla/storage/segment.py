@@ -18,6 +18,7 @@ from ottla.core.ports import CreateFile, DiskError, File, Step
 from ottla.records.batch import HEADER_SIZE, MAGIC, BatchView
 from ottla.storage.aborted import AbortedIndex
 from ottla.storage.checked import Absent, Cold, Region, Seen, Spans, Unchecked, region_for
+from ottla.storage.doubted import Doubted
 from ottla.storage.index import OFFSET_ENTRY, TIME_ENTRY, Entry, NotResident, SparseIndex
 from ottla.storage.read_ahead import ReadAhead, readable
 
@@ -97,13 +98,14 @@ class Segment:
         "checked_from",
         "created_ms",
         "damage",
+        "doubted",
         "end",
         "first_timestamp",
         "holes_until",
         "log",
         "max_timestamp",
         "max_timestamp_offset",
-        "newest_doubted",
+        "newest_unknown_from",
         "offsets",
         "on_damage",
         "reserve_at",
@@ -127,8 +129,10 @@ class Segment:
         self.end = base_offset
         self.max_timestamp = -1
         self.max_timestamp_offset = int(base_offset)
-        self.newest_doubted = False
-        """Whether only an index has said so of the largest timestamp: see `may_hold`."""
+        self.doubted: Entry | None = None
+        """What an index alone says of the largest timestamp here: see `doubt`."""
+        self.newest_unknown_from: int | None = None
+        """Where batches end that can be read, if the largest timestamp may lie behind them."""
         self.first_timestamp: int | None = None
         self.created_ms = 0
         self.torn = False
@@ -262,6 +266,7 @@ class Segment:
 
     def close(self) -> None:
         """Let go of the files; slices that are on their way keep theirs open."""
+        self.doubted = None
         for file in self.files():
             file.close()
 
@@ -395,16 +400,27 @@ class Segment:
                 return place
         return None
 
-    def may_hold(self, timestamp: int) -> bool:
-        """Whether there may be a batch with this timestamp or a later one.
+    def doubt(self, timestamp: int = 1 << 63) -> Cold | None:
+        """What to bring before the largest timestamp is believed; None: batches said so, too.
 
-        What an index has said of the largest is looked at the first time that it would say no, and
-        not believed where it lies. Raises NotResident.
+        With a `timestamp` only where the index says that all are older: nobody would look here.
+        An index that was cut between two entries looks whole. That it is shows in the batches
+        behind the last entry's, of which none may be newer (I29).
         """
-        if self.max_timestamp < timestamp and self.newest_doubted:
-            newest = (self.max_timestamp, self.max_timestamp_offset - self.base_offset)
-            self.newest_doubted = not self._is_true(newest)
-        return self.max_timestamp >= timestamp or self.newest_doubted
+        if self.doubted is None or self.doubted[0] >= timestamp:
+            return None
+        start = 0
+        try:
+            with suppress(DiskError):
+                found = self.offsets.floor(self.doubted[1] - 1, 0)
+                start = 0 if found is None else found[1][1]
+        except NotResident as missing:
+            return Cold(missing.slice())
+        return Doubted(self, start, self._written_from)
+
+    def may_hold(self, timestamp: int) -> bool:
+        """Whether there may be a batch with this timestamp or a later one, by what is believed."""
+        return self.max_timestamp >= timestamp or self.newest_unknown_from is not None
 
     def first_since(self, timestamp: int, offset: int, limit: int) -> Place | None:
         """The first batch, not all before `offset`, whose largest timestamp is >= `timestamp`."""
