@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ottla.coordinator.decision import Ending, Entry
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ottla.coordinator")
 
 AGAIN_S: Final = 0.5
-"""After this long is looked again for what had to wait for the markers of another transaction."""
+"""After this long is looked again for what had to wait for markers,"""
+AGAIN_S_MAX: Final = 8.0
+"""and then after twice as long each time, up to this: a partition may be damaged for days."""
 INTERVAL_S_MIN: Final = 1.0
 """A look goes over all partitions: not more often, whatever the option says."""
 AT_ONCE: Final = 50
@@ -178,6 +181,7 @@ class Hanging:
         """whether all shards were whole when it was looked for what they know of those."""
         self._marking: set[tuple[TopicPartition, int]] = set()
         """Those whose marker is on its way."""
+        self._again_s = AGAIN_S
         self._is_caught_up = False
         self._is_judging = False
         self._timer: Timer | None = None
@@ -200,6 +204,9 @@ class Hanging:
         self._look_again(max(interval_s, INTERVAL_S_MIN))
         self._is_judging = True
         suspects, known = self._suspects()
+        if not suspects and not self.doubted and self._is_caught_up:
+            self._forget()
+            return
         producer_ids = {one.producer_id for one in suspects}
         unread = {
             one.producer_id
@@ -217,6 +224,13 @@ class Hanging:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+
+    def _forget(self) -> None:
+        """Nothing is to be judged: what was read for that is of no use any more."""
+        self._is_judging = False
+        self._read.clear()
+        self._outcomes.clear()
+        self._ends = {}
 
     def _look_again(self, after_s: float) -> None:
         if self._timer is not None:
@@ -276,22 +290,22 @@ class Hanging:
 
     def _hear_all(self, producer_ids: Collection[int]) -> None:
         """Have all partitions say how transactions of these producers ended."""
-        told = self._parts.open_transactions.outcomes(producer_ids) if producer_ids else ()
-        self._hear(list(told), producer_ids, {})
+        told = self._parts.open_transactions.outcomes(producer_ids) if producer_ids else iter(())
+        self._hear(told, producer_ids, {})
 
     def _hear(
         self,
-        partitions: Sequence[Iterable[tuple[tuple[int, int], bool]]],
+        partitions: Iterator[Iterable[tuple[tuple[int, int], bool]]],
         producer_ids: Collection[int],
         marked: dict[tuple[int, int], bool],
     ) -> None:
         if self._stopped:
             return
-        for told in partitions[:AT_ONCE]:
+        some = list(islice(partitions, AT_ONCE))
+        for told in some:
             marked.update(told)
-        rest = partitions[AT_ONCE:]
-        if rest:
-            self._parts.timers.soon(partial(self._hear, rest, producer_ids, marked))
+        if some:
+            self._parts.timers.soon(partial(self._hear, partitions, producer_ids, marked))
         else:
             self._judge_all(producer_ids, marked)
 
@@ -301,9 +315,6 @@ class Hanging:
         """By what is open and known now, of those for whom it was asked how they ended: that may
         have taken a while."""
         suspects, known = self._suspects()
-        if not suspects:
-            self._read.clear()
-            self._outcomes.clear()
         self._ends = marked
         self._knows_all = self._runtime.is_all_whole()
         by_producer: dict[int, list[Open]] = {}
@@ -329,16 +340,15 @@ class Hanging:
         self._is_judging = False
         self.doubted.intersection_update(waiting)  # the same set: others hold it
         if waiting:
-            self._look_again(AGAIN_S)
-        elif not self._is_caught_up:
+            self._look_again(self._again_s)
+            self._again_s = min(2 * self._again_s, AGAIN_S_MAX)
+            return
+        self._again_s = AGAIN_S
+        if not self._is_caught_up:
             self._is_caught_up = True
-            own = {
-                one.producer_id: one
-                for shard in self._runtime.loaded_shards()
-                for one in shard.transactions.values()
-            }
-            if own:
-                self._catch_up(list(self._parts.open_transactions.epochs()), own, {})
+            shards = self._runtime.loaded_shards()
+            if shards:
+                self._catch_up(shards, self._parts.open_transactions.epochs(), {}, {})
 
     def _settle(self, suspects: Sequence[Open], found: Transaction | None) -> bool:
         """Do about a producer's open transactions what is to be done; False if there is more to be
@@ -394,22 +404,28 @@ class Hanging:
 
     def _catch_up(
         self,
-        partitions: Sequence[Iterator[tuple[int, int]]],
-        own: Mapping[int, Transaction],
+        shards: list[TransactionShard],
+        partitions: Iterator[Iterator[tuple[int, int]]],
+        own: dict[int, Transaction],
         behind: dict[int, int],
     ) -> None:
         """Look for epochs that partitions have heard of and coordinators have not: they were lost,
         and would be given to others once more (I40), whom those partitions refuse."""
         if self._stopped:
             return
-        for epochs in partitions[:AT_ONCE]:
+        again = partial(self._catch_up, shards, partitions, own, behind)
+        if shards:
+            own.update({one.producer_id: one for one in shards.pop().transactions.values()})
+            self._parts.timers.soon(again)
+            return
+        some = list(islice(partitions, AT_ONCE))
+        for epochs in some:
             for producer_id, epoch in epochs:
                 found = own.get(producer_id)
                 if found is not None and epoch > found.epoch:
                     behind[producer_id] = max(epoch, behind.get(producer_id, epoch))
-        rest = partitions[AT_ONCE:]
-        if rest:
-            self._parts.timers.soon(partial(self._catch_up, rest, own, behind))
+        if some:
+            self._parts.timers.soon(again)
             return
         for producer_id, epoch in behind.items():
             found = own[producer_id]

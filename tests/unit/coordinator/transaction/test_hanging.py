@@ -10,7 +10,7 @@ import pytest
 from ottla.coordinator.decision import Decision, Ending, Entry
 from ottla.coordinator.entries.transaction_log import TransactionLogValue
 from ottla.coordinator.transaction.ending import Identity
-from ottla.coordinator.transaction.hanging import AGAIN_S
+from ottla.coordinator.transaction.hanging import AGAIN_S, AGAIN_S_MAX
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EPOCH_MAX, EXHAUSTED_EPOCH
 from ottla.coordinator.transaction.ports import Open
 from ottla.coordinator.transaction.states import TransactionState
@@ -512,3 +512,27 @@ def test_no_shard_that_came_back_meanwhile_makes_those_unknown_that_were_not_loo
     world.loop.advance(LOOK_S)
     assert judged
     assert world.markers.written == []
+
+
+def test_it_is_looked_for_ever_less_often_while_something_waits(world: World) -> None:
+    """A partition that takes no marker may be damaged for days."""
+    producer = world.ongoing()
+    world.markers.holds = True
+    after = world.end(producer)
+    assert isinstance(after, Identity)
+    left_open(world, after)
+    begun_again(world)
+    world.partitions.asked.clear()
+    world.loop.advance(16 * AGAIN_S_MAX)
+    assert len(world.partitions.asked) in range(16, 16 + 5)
+    world.markers.holds = False
+    world.markers.release()
+    world.loop.advance(AGAIN_S_MAX)
+    assert world.add(after, P1) is ErrorCode.PRODUCER_FENCED
+
+
+def test_epochs_are_caught_up_with_in_turns(world: World) -> None:
+    producer = world.begun()
+    world.partitions.seen = [(STRANGER, 9)] * 120 + [(producer.producer_id, 300)]
+    begun_again(world)
+    assert world.begun().epoch == 302
