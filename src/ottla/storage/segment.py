@@ -323,10 +323,10 @@ class Segment:
             unchecked = self.check(position, end)
             if unchecked is not None:
                 return unchecked
-        piece = FileSlice(self.log, position, end - position)
-        if unreadable and any(position <= at < end for at in unreadable):
-            return Absent(self, piece)  # sendfile would come to it in the middle of an answer
-        return Absent(self, piece) if self._absent(position, end) else piece
+        # Unreadable: sendfile would come to it in the middle of an answer.
+        absent = any(position <= at < end for at in unreadable) or self._absent(position, end)
+        piece = FileSlice(self.log, position, end - position)  # behind that, which may raise
+        return Absent(self, piece) if absent else piece
 
     def lacking(self, missing: NotResident, max_bytes: int) -> Cold:
         """What a search for `max_bytes` bytes has to wait for."""
