@@ -323,9 +323,10 @@ class Segment:
             unchecked = self.check(position, end)
             if unchecked is not None:
                 return unchecked
-        # Unreadable: sendfile would come to it in the middle of an answer.
-        absent = any(position <= at < end for at in unreadable) or self._absent(position, end)
-        piece = FileSlice(self.log, position, end - position)  # behind that, which may raise
+        absent = self._absent(position, end)  # before the slice pins the file: it may raise
+        if unreadable and any(position <= at < end for at in unreadable):
+            absent = True  # sendfile would come to it in the middle of an answer
+        piece = FileSlice(self.log, position, end - position)
         return Absent(self, piece) if absent else piece
 
     def lacking(self, missing: NotResident, max_bytes: int) -> Cold:
