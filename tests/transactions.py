@@ -118,6 +118,8 @@ class World:
         self.partitions = FakePartitions()
         self.given_ids = 0
         self.no_ids = False
+        self.held_id: Pending[ProducerId] | None = None
+        """What whoever needs a producer id has to wait for."""
         self.start()
 
     def start(self) -> None:
@@ -149,6 +151,8 @@ class World:
         self.start()
 
     def _next_producer_id(self) -> Pending[ProducerId]:
+        if self.held_id is not None:
+            return self.held_id
         pending: Pending[ProducerId] = Pending()
         if self.no_ids:
             pending.fail(StoreError("no"))

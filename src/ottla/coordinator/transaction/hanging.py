@@ -377,12 +377,10 @@ class Hanging:
         assert found is not None, "nobody's was taken back"
         marked = verdicts.pop(Verdict.END_AS_MARKED, ())
         if marked:
-            self._end_as_marked(found, marked)
-            return not verdicts
+            return self._end_as_marked(found, marked) and not verdicts
         lost = verdicts[Verdict.TAKE_BACK]
         last = max(one.epoch for one in lost)
-        self._take_back(found, Identity(lost[0].producer_id, last), lost)
-        return True
+        return self._take_back(found, Identity(lost[0].producer_id, last), lost)
 
     def _judge(self, one: Open, found: Transaction | None) -> Verdict:
         outcomes = self._outcomes
@@ -440,14 +438,17 @@ class Hanging:
                 )
                 self._take_back(found, Identity(producer_id, epoch), ())
 
-    def _take_back(self, found: Transaction, producer: Identity, suspects: Sequence[Open]) -> None:
-        """Have its coordinator abort all that the producer may have begun, and fence it."""
+    def _take_back(self, found: Transaction, producer: Identity, suspects: Sequence[Open]) -> bool:
+        """Have its coordinator abort all that the producer may have begun, and fence it. Whether
+        that is decided: until then the producer could still commit what is not the whole."""
         name, places = found.id, [one.place for one in suspects]
         asked = self._ask(name, lambda shard: shard.take_back(name, producer, places))
 
+        def again() -> None:
+            self._take_back(found, producer, suspects)
+
         def decided(error: Any) -> None:
             if error is ErrorCode.CONCURRENT_TRANSACTIONS and not self._stopped:
-                again = partial(self._take_back, found, producer, suspects)
                 self._parts.timers.after(AGAIN_S, again)
             elif error is ErrorCode.NONE:
                 self.mended_count += not suspects
@@ -455,6 +456,7 @@ class Hanging:
                     self._say(one, Verdict.TAKE_BACK)
 
         when_told(asked, decided)
+        return not isinstance(asked, Pending) or asked.done
 
     def _may_be_known(self, one: Open, found: Transaction | None) -> bool:
         """Whether it is to be left alone: a coordinator that can't be read proves nothing."""
@@ -511,8 +513,9 @@ class Hanging:
                 error.name,
             )
 
-    def _end_as_marked(self, found: Transaction, suspects: Sequence[Open]) -> None:
-        """Have its coordinator end an ongoing one in all partitions as it ended in one of them."""
+    def _end_as_marked(self, found: Transaction, suspects: Sequence[Open]) -> bool:
+        """Have its coordinator end an ongoing one in all partitions as it ended in one of them.
+        Whether that is decided."""
         name, one = found.id, suspects[0]
         producer = Identity(one.producer_id, one.epoch)
         committed = self._ends[producer]
@@ -524,6 +527,7 @@ class Hanging:
                     self._say(one, Verdict.END_AS_MARKED)
 
         when_told(asked, decided)
+        return not isinstance(asked, Pending) or asked.done
 
     def _say(self, one: Open, verdict: Verdict) -> None:
         self.mended_count += 1

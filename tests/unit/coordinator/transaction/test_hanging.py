@@ -14,7 +14,7 @@ from ottla.coordinator.transaction.hanging import AGAIN_S, AGAIN_S_MAX
 from ottla.coordinator.transaction.metadata import BUMPING, CLASSIC, EPOCH_MAX, EXHAUSTED_EPOCH
 from ottla.coordinator.transaction.ports import Open
 from ottla.coordinator.transaction.states import TransactionState
-from ottla.core.model import Offset, TopicPartition
+from ottla.core.model import Offset, ProducerId, TopicPartition
 from ottla.core.pending import Pending
 from ottla.protocol.errors import ErrorCode
 from tests.transactions import P0, P1, World
@@ -536,3 +536,23 @@ def test_epochs_are_caught_up_with_in_turns(world: World) -> None:
     world.partitions.seen = [(STRANGER, 9)] * 120 + [(producer.producer_id, 300)]
     begun_again(world)
     assert world.begun().epoch == 302
+
+
+def test_i41_a_producer_commits_nothing_until_it_is_decided_that_what_was_lost_is_taken_back(
+    world: World,
+) -> None:
+    """The next producer id that it needs may have to be waited for."""
+    producer = world.at_epoch(EXHAUSTED_EPOCH)
+    world.add(producer, P1)
+    left_open(world, producer)
+    fetched: Pending[ProducerId] = Pending()
+    world.held_id = fetched
+    begun_again(world)
+    assert world.end(producer) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    fetched.complete(ProducerId(5000))
+    world.loop.run()
+    [(ending, places)] = world.markers.written
+    assert (ending.committed, set(places)) == (False, {P0, P1})
+    world.partitions.open.clear()
+    world.loop.advance(1)
+    assert world.add(producer, P1) is ErrorCode.INVALID_PRODUCER_ID_MAPPING
