@@ -9,6 +9,7 @@ from tests.mutation.mutants import Mutant, chosen, survives
 UNIT = "tests/unit/storage"
 RECOVERY = f"{UNIT}/test_recovery.py"
 CHECKED = f"{UNIT}/test_checked.py"
+CLEANER = f"{UNIT}/cleaner"
 LOG = f"{UNIT}/test_log.py"
 DIRECTORY = f"{UNIT}/test_directory.py"
 STORE = "tests/unit/host/test_sqlite_store.py"
@@ -142,6 +143,44 @@ MUTANTS = [
         "if newest.timestamp == doubted[0] and (is_there or doubted[0] < 0):",
         "if False:",
         f"{UNIT}/test_doubted.py",
+    ),
+    # compaction
+    _rule(
+        "memory for keys is bounded whatever their number",
+        "cleaner.round",
+        "                if not latest.room(batch.records_count):\n"
+        "                    return batch.base_offset\n",
+        "                latest.room(batch.records_count)\n",
+        CLEANER,
+    ),
+    _rule(
+        "a batch that is made smaller again keeps its time",
+        "cleaner.filtering",
+        "return _rewritten(batch, kept_bytes, kept.records_count, times, horizon is not None)",
+        "return _rewritten(batch, kept_bytes, kept.records_count, times, False)",
+        CLEANER,
+    ),
+    _rule(
+        "names of what was written anew are synced",
+        "cleaner.round",
+        "self._disk.perform_now([*steps, SyncDirectory(self._plan.directory)])",
+        "self._disk.perform_now(steps)",
+        CLEANER,
+    ),
+    _rule(
+        "a segment that gets its names stays",
+        "cleaner.cleaner",
+        "        log.replacing = [segment]\n",
+        "",
+        CLEANER,
+    ),
+    _rule(
+        "a namesake is not compacted by its predecessor's round",
+        "cleaner.cleaner",
+        "if log.closed or self._directory.logs.get(candidate.partition) is not log:\n"
+        "            self.given_up()",
+        "if False:\n            self.given_up()",
+        CLEANER,
     ),
     # what is checked before it is served
     _rule(

@@ -11,7 +11,9 @@ from ottla.records.batch import BatchView
 from ottla.records.builder import build_batch
 from ottla.records.reader import Record, read_batches, records_of
 from ottla.storage.checkpoints import CLEANED, MetaProperties, decode_offsets
+from ottla.storage.cleaner.choice import Candidate, dirt_of, plan_for
 from ottla.storage.cleaner.cleaner import Cleaner, Failure, Limits
+from ottla.storage.cleaner.round import Round
 from ottla.storage.directory import LogDirectory
 from ottla.storage.log import Log
 from ottla.storage.settings import LogSettings
@@ -240,3 +242,70 @@ def test_after_a_stop_nothing_more_is_begun(world):
     world.cleaner.stop()
     world.look()
     assert world.offsets(log) == list(range(6))
+
+
+def test_keys_that_do_not_fit_wait_for_another_round(world):
+    log = world.log(ONE, rounds=0)
+    for number in range(40):
+        raw = build_batch([Record(b"%d.%d" % (number % 9, key), b"v") for key in range(30)])
+        batch = BatchView(memoryview(bytearray(raw)))
+        while (pending := log.prepare(len(raw), EPOCH, 1000, 30)) is not None:
+            while not pending.done:
+                world.disk.step()
+            pending.result()
+        log.append(batch, EPOCH)
+    world.settle()
+    plan = plan_for(
+        Candidate(ONE, log, dirt_of(log, None, [log.flushed_position()], 0)), 0, 3500, 1 << 20
+    )
+    world.disk.on_loop = False
+    noted = Round(world.disk, plan, lambda _count: None).note()
+    assert noted.is_full
+    assert noted.keys_count == 90, "batches of thirty, and the table holds no more than 95 keys"
+    assert noted.known_to == 90
+
+
+def test_what_takes_a_segments_place_has_a_name_that_a_power_cut_leaves(world):
+    log = world.log(ONE)
+    dirt = dirt_of(log, None, [log.flushed_position()], 0)
+    plan = plan_for(Candidate(ONE, log, dirt), 0, 1 << 20, 1 << 20)
+    world.disk.on_loop = False
+    one = Round(world.disk, plan, lambda _count: None)
+    one.note()
+    cleaned = one.clean(plan.pieces)
+    world.disk.crash("nothing")
+    names = world.disk.names("/data/one-0")
+    assert [name for name in names if name.endswith(".cleaned")] == sorted(
+        f"{0:020d}{suffix}.cleaned" for suffix in cleaned.suffixes
+    )
+
+
+def test_compaction_of_a_log_says_nothing_of_one_that_was_made_under_its_name(world):
+    for steps in range(120):
+        name = TopicPartition(f"again-{steps}", 0)
+        world.log(name)
+        world.loop.advance(16)
+        for _ in range(steps):
+            if not world.loop.turn():
+                world.disk.step()
+        world.directory.delete(name)
+        world.directory.create(name, TopicId(b"another".ljust(16)), SETTINGS)
+        world.settle()
+        assert name not in world.directory.checkpoints.cleaned, steps
+    assert not world.failures
+
+
+def test_a_segment_whose_files_get_their_names_just_now_stays(world):
+    log = world.log(ONE)
+    before = log.segments[0]
+    world.loop.advance(16)
+    while log.segments[0] is before:
+        if not world.loop.turn():
+            world.disk.step()
+    new = log.segments[0]
+    log.set_start(log.flushed)
+    assert log.drop_below(log.flushed) == []
+    world.settle()
+    assert not log.replacing
+    assert log.segments[0] is new
+    assert log.drop_below(log.flushed)[0] is new

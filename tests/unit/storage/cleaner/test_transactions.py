@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ottla.core.model import Offset
-from ottla.records.batch import CONTROL_BIT, TRANSACTIONAL_BIT, BatchView
+from ottla.records.batch import CONTROL_BIT, DELETE_HORIZON_BIT, TRANSACTIONAL_BIT, BatchView
 from ottla.records.builder import Producer, build_batch
 from ottla.records.control import ControlType, EndMarker, build_end_marker
 from ottla.records.reader import Record
@@ -124,3 +124,18 @@ def test_the_last_batch_below_the_end_of_a_round_stays():
     assert found is not None
     assert bytes(found.view) == emptied(batch)
     assert one.records_dropped == 1
+
+
+def test_a_batch_that_is_made_smaller_again_keeps_the_time_when_its_tombstones_may_go():
+    raw = build_batch([Record(b"k", None, 1, offset=0), Record(b"l", None, 1, offset=1)])
+    fresh = Filter(noted(k=0, l=1), 10, Transactions([]), {}, (5000, HOUR), (1 << 50, 1 << 20))
+    first = kept(fresh, BatchView(memoryview(raw)))
+    assert first is not None
+    later = Filter(noted(k=0, l=9), 10, Transactions([]), {}, (6000, HOUR), (1 << 50, 1 << 20))
+    smaller = kept(later, first)
+    assert smaller is not None
+    assert smaller.records_count == 1
+    assert smaller.attributes & DELETE_HORIZON_BIT
+    assert smaller.base_timestamp == 5000 + HOUR
+    due = Filter(noted(k=0), 10, Transactions([]), {}, (5000 + HOUR, HOUR), (1 << 50, 1 << 20))
+    assert kept(due, smaller) is None
