@@ -26,7 +26,7 @@ class LocalTransactions:
         """A few hundred nanoseconds for each partition of the node: most have none."""
         for partition in self._table:
             producers = partition.log.producers
-            if producers.unstable.first is None:
+            if producers.unstable.first is None or not partition.log.usable:
                 continue
             for one in partition.open_transactions():
                 state = producers.get(ProducerId(one.producer_id))

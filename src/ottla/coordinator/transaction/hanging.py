@@ -474,7 +474,8 @@ class Hanging:
         return True
 
     def _mark(self, one: Open, verdict: Verdict, found: Transaction | None) -> bool:
-        """End it in its partition alone; whether that takes a while."""
+        """End it in its partition alone; whether that takes a while: files or room may have to
+        be waited for."""
         committed = verdict is Verdict.COMMIT
         is_live = (
             found is not None
@@ -491,7 +492,9 @@ class Hanging:
         written = self._parts.markers.write(ending, (one.place,))
         when_told(written, partial(self._marked, one, verdict))
         if _key(one) not in self._marking:
-            return False
+            told = written.result() if isinstance(written, Pending) else written
+            if told[one.place] is not ErrorCode.KAFKA_STORAGE_ERROR:
+                return False  # else there may be room again, or the file's name be free
         # What its producer began there meanwhile would be ended with it, or come before its end.
         self.doubted.add(one.producer_id)
         return True
@@ -503,7 +506,7 @@ class Hanging:
         error = results[one.place]
         if not error:
             self._say(one, verdict)
-        elif _key(one) not in self._left:
+        elif error is not ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and _key(one) not in self._left:
             self._left.add(_key(one))
             _log.warning(
                 "%s: a transaction of producer %d, epoch %d, open since offset %d, should be %s; "

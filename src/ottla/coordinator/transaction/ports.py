@@ -56,7 +56,8 @@ class OpenTransactions(Protocol):
     """What this node's partitions know of transactions."""
 
     def all(self) -> Iterator[Open]:
-        """Those that are open, of whichever producer."""
+        """Those that are open, of whichever producer, in partitions that can still be written
+        to: to the others, nobody ever writes anything again."""
 
     def is_open(self, one: Open) -> bool:
         """Whether it still is."""

@@ -154,17 +154,54 @@ def test_then_a_producer_that_goes_on_is_not_fenced_for_it(world: World) -> None
     assert world.add(producer) is ErrorCode.NONE
 
 
-def test_a_marker_that_cannot_be_written_is_tried_at_each_look_and_told_of_once(
+def test_a_marker_that_cannot_be_written_is_tried_again_and_told_of_once(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     left_open(world, Identity(STRANGER, 0))
-    for _ in range(3):
+    for seconds in (LOOK_S, AGAIN_S, 2 * AGAIN_S):
         world.markers.errors[P0] = ErrorCode.KAFKA_STORAGE_ERROR
-        world.loop.advance(LOOK_S)
+        world.loop.advance(seconds)
     assert len(world.markers.written) == 3
     assert caplog.text.count("its marker waits: KAFKA_STORAGE_ERROR") == 1
-    world.loop.advance(LOOK_S)
+    world.loop.advance(4 * AGAIN_S)
     assert world.transactions.hanging.mended_count == 1
+
+
+def test_i41_its_producer_begins_nothing_there_before_that_marker(world: World) -> None:
+    """The disk may have room again for the one or the other first."""
+    producer = world.ongoing()
+    after = world.end(producer, committed=False)
+    assert isinstance(after, Identity)
+    world.loop.advance(1)
+    left_open(world, producer)
+    world.markers.errors[P0] = ErrorCode.KAFKA_STORAGE_ERROR
+    begun_again(world)
+    assert world.add(after) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    world.loop.advance(AGAIN_S)
+    assert world.add(after) is ErrorCode.NONE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.INVALID_PRODUCER_EPOCH,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+    ],
+)
+def test_nobody_waits_for_a_marker_that_may_never_be_written(
+    world: World, error: ErrorCode
+) -> None:
+    """A partition of committed offsets, say, whose log can't be loaded: its shard takes no more
+    from the producer, either."""
+    producer = world.ongoing()
+    after = world.end(producer, committed=False)
+    assert isinstance(after, Identity)
+    world.loop.advance(1)
+    left_open(world, producer)
+    world.markers.errors[P0] = error
+    begun_again(world)
+    assert world.add(after) is ErrorCode.NONE
 
 
 # --- what a coordinator knows of its end ---------------------------------------------------------
