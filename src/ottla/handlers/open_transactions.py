@@ -28,7 +28,7 @@ class LocalTransactions:
             producers = partition.log.producers
             if producers.unstable.first is None or not partition.log.usable:
                 continue
-            for one in partition.open_transactions():
+            for one in producers.unstable.open():
                 state = producers.get(ProducerId(one.producer_id))
                 if state is not None:
                     epoch, coordinator_epoch = state.epoch, state.coordinator_epoch

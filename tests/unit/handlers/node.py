@@ -69,6 +69,7 @@ class FakeLog:
     def __init__(self, start: int = 0, end: int = 0) -> None:
         self.start = Offset(start)
         self.damaged_at = INTACT
+        self.usable = True
         self.end = Offset(end)
         self.size = 0
         self.epochs = LeaderEpochs()
