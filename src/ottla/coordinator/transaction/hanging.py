@@ -280,6 +280,8 @@ class Hanging:
         then()
 
     def _read_on(self, loading: Loading, then: Callable[[], None]) -> None:
+        if self._stopped:
+            return
         outcome = loading.step()
         if isinstance(outcome, Pending):
             outcome.then(partial(self._read_on, loading, then))

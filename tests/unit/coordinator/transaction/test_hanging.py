@@ -429,6 +429,22 @@ def test_it_looks_no_more_once_it_is_stopped(world: World) -> None:
     assert world.markers.written == []
 
 
+def test_nor_does_it_read_on_then(world: World) -> None:
+    producer = world.ongoing()
+    after = world.end(producer)
+    assert isinstance(after, Identity)
+    world.add(after, P0)
+    left_open(world, producer)
+    reads: list[Pending[bytes]] = []
+    world.journal.reads = reads
+    world.loop.advance(LOOK_S)
+    world.transactions.stop()
+    [read] = reads
+    read.complete(world.journal.bytes_from(Offset(0)))
+    world.loop.run()
+    assert world.transactions.hanging._outcomes == {}
+
+
 def test_what_is_read_once_more_may_have_to_be_waited_for(world: World) -> None:
     left_open(world, Identity(STRANGER, 0))
     world.ongoing()
