@@ -402,6 +402,70 @@ MUTANTS = [
         "",
         RECOVERY,
     ),
+    # one by one: each of these no test missed once
+    _rule(
+        "only what goes on shows that something is missing before it",
+        "scanning",
+        "if not sane(batch) or batch.base_offset < expected:",
+        "if not sane(batch):",
+        f"{UNIT}/test_scanning.py",
+    ),
+    _rule(
+        "a deleted log keeps its name until no round is in flight",
+        "directory",
+        "self.rounds.when_idle(remove)",
+        "remove()",
+        f"{UNIT}/test_directory.py",
+    ),
+    _rule(
+        "a closed segment's index of aborted transactions ends with its last entry",
+        "segment",
+        "            self.aborted.settle()\n        if self._reserved",
+        "            pass\n        if self._reserved",
+        f"{UNIT}/test_log_in_transactions.py",
+    ),
+    _rule(
+        "a closed segment gives back what was reserved",
+        "segment",
+        "            self.log.truncate(self.size)\n            self._reserved = self.size",
+        "            self._reserved = self.size",
+        f"{UNIT}/test_log.py",
+    ),
+    _rule(
+        "a segment that ends early was compacted, or it is damage",
+        "reading",
+        "piece = segment.check_end()  # it ends early: compacted, or cut?",
+        "pass",
+        f"{UNIT}/test_checked.py",
+    ),
+    _rule(
+        "of two batches that overlap neither is believed",
+        "recovery",
+        "room_until, checked = Offset(batch.base_offset), None",
+        "checked = None",
+        f"{UNIT}/test_recovery.py",
+    ),
+    _rule(
+        "a segment that was compacted may have holes",
+        "reading",
+        "        new.holes_until = ANYWHERE\n",
+        "",
+        f"{UNIT}/test_scrub.py",
+    ),
+    _rule(
+        "an index is believed after a crash where its batch is there",
+        "resuming",
+        "if not sane(batch) or batch.last_offset != segment.base_offset + relative:",
+        "if not sane(batch):",
+        f"{UNIT}/test_resuming.py",
+    ),
+    _rule(
+        "zeros in an index are not believed after a crash",
+        "resuming",
+        "    if offsets[1][0] == 0 or times[0][0] == 0:\n        return None  # zeros",
+        "    if False:\n        return None  # zeros",
+        f"{UNIT}/test_resuming.py",
+    ),
 ]
 
 

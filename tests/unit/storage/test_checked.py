@@ -288,3 +288,14 @@ def test_a_look_leaves_out_what_it_could_not_read_before(hurt, monkeypatch):
     monkeypatch.setattr(SimFile, "refused", lambda _self, position: refused.append(position))
     assert bench.read(bad - 3) == [*range(bad - 3, bad)]
     assert refused == []
+
+
+def test_a_segment_that_was_cut_between_batches_answers_an_error_to_who_begins_behind(bench):
+    first = bench.log.segments[0]
+    length = make_batch(size=40, timestamp=1000).length
+    bench.disk.open(FIRST + ".log").truncate(first.size - length)
+    reopen(bench)
+    behind = bench.log.segments[0].end - 1
+    assert bench.read(behind) == []
+    assert bench.log.damaged_at == behind
+    assert bench.read(0, 1 << 20)[-1] == behind - 1

@@ -7,6 +7,7 @@ from errno import EEXIST, EIO
 import pytest
 
 from ottla.core.model import LeaderEpoch, TopicId, TopicPartition
+from ottla.core.pending import Pending
 from ottla.core.ports import (
     CreateFile,
     DiskError,
@@ -423,3 +424,21 @@ def test_a_log_whose_first_files_were_refused_uses_the_directory_that_was_made(w
     world.append(directory)
     world.settle()
     assert directory.logs[T0].flushed == 1
+
+
+def test_a_deleted_log_keeps_its_name_until_the_round_in_flight_is_over(world, monkeypatch):
+    directory = world.start()
+    world.append(directory)
+    world.settle()
+    held: Pending[None] = Pending()
+    monkeypatch.setattr(world.disk, "sync", lambda _files, _directories: held)
+    world.append(directory)
+    world.settle()
+    gone = directory.delete(T0)
+    world.settle()
+    assert "t-0" in world.disk.names("/data")
+    assert not gone.done
+    held.complete(None)
+    world.settle()
+    assert "t-0" not in world.disk.names("/data")
+    gone.result()

@@ -510,3 +510,17 @@ def test_a_reader_is_given_batches_without_records_where_nothing_follows_yet():
     assert bench.read(3, bound=bound) == [3]
     logs: list[Any] = [segment.log for segment in bench.log.segments]
     assert [log.users for log in logs] == [0] * 3
+
+
+def test_what_was_reserved_is_given_back_when_the_segment_is_closed(monkeypatch) -> None:
+    bench = Bench("os", LogSettings(segment_bytes=16 << 20))
+    for _ in range(3):
+        bench.append(make_batch(size=1 << 19))
+    bench.settle()
+    segment = bench.log.segments[0]
+    cuts: list[int] = []
+    monkeypatch.setattr(segment.log, "truncate", cuts.append)
+    segment.seal()
+    assert cuts == [segment.size]
+    segment.seal()
+    assert cuts == [segment.size], "there is nothing left to give back"

@@ -133,3 +133,16 @@ def test_dropped_segments_take_their_indexes_along(bench):
         "log", "index", "timeindex", "txnindex",
     ]  # fmt: skip
     assert aborted(bench) == []
+
+
+def test_what_a_refused_marker_has_left_in_its_index_is_cut_when_the_segment_is_closed(bench):
+    write(bench)
+    abort(bench)
+    write(bench, 8)
+    bench.disk.faults = [Fault("write", ENOSPC, path=".log")]
+    with pytest.raises(DiskError):
+        abort(bench, 8)
+    index = bench.log.segments[-1].aborted
+    assert index.file.size() == 2 * 34
+    bench.disk.perform_now(bench.log.closing_steps())
+    assert index.file.size() == 34

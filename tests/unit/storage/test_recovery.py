@@ -319,3 +319,23 @@ def test_a_segment_that_is_gone_from_among_those_on_disk_for_certain_is_damage(b
 def test_a_directory_without_segments_is_an_empty_log(bench):
     opened, findings = open_log(bench.disk, "/data/none-0", TOPIC_ID, SETTINGS, Hints())
     assert (opened.segments, findings) == ([], [])
+
+
+def test_of_two_batches_that_overlap_neither_is_believed(bench):
+    base = int(bench.log.segments[-1].base_offset)
+    assert base + 4 < 30
+    position = bench.log.segments[-1].locate(base + 1, 1000).position
+    stop(bench)
+    edit(bench, last(bench), position, (base + 2).to_bytes(8))  # as if a hole were before it
+    bench.disk.open(last(bench).replace(".log", ".index")).truncate(0)
+    bench.disk.kill()
+    opened, _ = open_log(
+        bench.disk,
+        "/data/t-0",
+        TOPIC_ID,
+        SETTINGS.replace(compacted=True),
+        Hints(False, Offset(30)),
+    )
+    bench.log = bench.open(opened)
+    assert opened.failed
+    assert bench.read(base) == [base]

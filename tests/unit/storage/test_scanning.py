@@ -6,11 +6,12 @@ from typing import cast
 
 import pytest
 
+from ottla.core.model import Offset
 from ottla.core.ports import File
 from ottla.records.batch import BatchView
 from ottla.records.builder import build_batch
 from ottla.records.reader import Record
-from ottla.storage.scanning import HEADERS_CHUNK, batches
+from ottla.storage.scanning import HEADERS_CHUNK, batches, contains_batch
 
 
 class Counted:
@@ -61,3 +62,10 @@ def test_headers_are_read_with_what_lies_between_lest_a_disk_be_asked_for_each(
     file, _ = log_of(sizes)
     found_in(file, whole=False)
     assert file.reads <= 2 * len(file.content) // HEADERS_CHUNK + 2
+
+
+def test_only_a_batch_that_would_go_on_shows_that_something_is_missing_before_it() -> None:
+    old = bytes(build_batch([Record(None, b"v", 1000)], base_offset=3))
+    tail = b"torn" * 5 + old
+    assert contains_batch(tail, Offset(3))
+    assert not contains_batch(tail, Offset(4)), "what a cut file held before may lie there"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from ottla.core.model import Offset
-from ottla.core.ports import DiskError
+from ottla.core.ports import CreateFile, DiskError
 from ottla.protocol.errors import ErrorCode
+from ottla.records.batch import BatchView
 from ottla.storage.recovery import Hints, open_log
 from ottla.storage.scrub import Scrubber
+from ottla.storage.segment import new_segment
 from ottla.storage.settings import LogSettings
 from ottla.testing.simfile import Fault
 
@@ -123,3 +125,28 @@ def test_a_scrubber_that_is_stopped_begins_nothing_more(bench):
     made.stop()
     pass_time(bench, 4000)
     assert made.bytes_read == 0
+
+
+def test_holes_that_compaction_has_left_are_no_damage(bench):
+    """Whatever the topic's policy was at the start: the first of its segments is written anew."""
+    old = bench.log.segments[0]
+    batches, position = [], 0
+    raw = old.log.read(0, old.size)
+    while position < old.size:
+        batches.append(BatchView(memoryview(bytearray(raw)), position))
+        position += batches[-1].length
+    new = new_segment(old.base_offset, bench.disk.perform_now([*_files(".anew")]))
+    for batch in [*batches[:3], *batches[5:]]:
+        new.append(BatchView(memoryview(bytearray(batch.view))), 300)
+    new.opened()
+    bench.log.replace([old], new)
+    made = scrubber(bench)
+    pass_time(bench, 4000)
+    assert made.passes == 1
+    assert new.damage is None
+    assert bench.log.usable
+    assert bench.read(0, 1 << 20)[:4] == [0, 1, 2, 5]
+
+
+def _files(suffix: str) -> list[CreateFile]:
+    return [CreateFile(f"{FIRST}{kind}{suffix}") for kind in (".log", ".index", ".timeindex")]
