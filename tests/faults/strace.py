@@ -12,7 +12,8 @@ from pathlib import Path
 _WHOLE = re.compile(r"^(\d+) +[\d.]+ (\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?")
 _BEGUN = re.compile(r"^(\d+) +[\d.]+ (\w+)\((.*?) *<unfinished \.\.\.>")
 _ENDED = re.compile(r"^(\d+) +[\d.]+ <\.\.\. (\w+) resumed>.*\) += (-?\d+)(?:<(.*)>)?")
-_FILE = re.compile(r"(?:^|[\[{, ])(\d+)<(.*?)>(?=[,)]|$)")
+_FILE = re.compile(r"(?:^|[\[{, ])(\d+)<(.*?)>(\(deleted\))?(?=[,)]|$)")
+_NAME = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:\\x[0-9a-f]{2})*)"')
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
@@ -33,7 +34,14 @@ class Call:
         if self.opened:
             return _text(self.opened)
         found = _FILE.search(self.arguments)
-        return _text(found[2]) if found else ""
+        return _text(found[2]) if found and not found[3] else ""
+
+    def names(self) -> list[str]:
+        """The paths in its arguments, those beside a directory's descriptor joined to it."""
+        return [
+            text_of(name) if name.startswith("\\x2f") else f"{_text(folder)}/{text_of(name)}"
+            for folder, name in _NAME.findall(self.arguments)
+        ]
 
     def data(self) -> bytes:
         """The bytes in its arguments, of every buffer, cut to what the call took."""
