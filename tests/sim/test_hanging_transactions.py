@@ -121,6 +121,33 @@ def test_i41_where_nothing_is_lost_nothing_hangs_and_nothing_is_taken_back(
             at_moments(at, case_of(at, policy, how), whole=SOAK)
 
 
+class Watched(Run):
+    """Is looked through for hanging transactions at every step of its own."""
+
+    def step(self) -> None:
+        self.node.context.transactions.hanging.look()
+        super().step()
+
+
+@pytest.mark.parametrize(
+    ("policy", "how"), [("commit", "crash"), ("commit", "kill"), ("os", "kill")]
+)
+def test_no_step_of_a_transaction_that_is_alive_is_taken_for_one_that_hangs(
+    policy: str, how: str
+) -> None:
+    seed = random.randrange(1 << 30)
+    with named_by(seed):
+        for at in range(seed, seed + (64 if SOAK else 8)):
+            case = case_of(at, policy, how)
+            whole = Watched(case, at)
+            whole.both(None)
+            ended = Watched(case, at)
+            ended.both(random.Random(at).randrange(whole.taken) + 1)
+            for run in (whole, ended):
+                run.check()
+                assert not run.node.context.transactions.hanging.mended_count, case
+
+
 def at_moments(seed: int, case: Case, *, whole: bool) -> None:
     run = Cut(case, seed)
     run.both(None)
