@@ -195,3 +195,15 @@ def test_room_is_asked_for_more_often_the_less_there_is() -> None:
         for _ in range(40):
             world.node.advance(0.25)
         assert most // 2 <= len(asked) <= most
+
+
+def test_a_disk_that_ran_full_needs_some_room_whatever_the_option_says() -> None:
+    world = World(log_free_bytes_min="0")
+    world.put()
+    world.node.disk.room = Space(100 * GIB, 10)
+    world.node.disk.faults = [Fault("write", ENOSPC, path=".log")]
+    assert world.put() == ErrorCode.KAFKA_STORAGE_ERROR
+    world.room(1 << 20)
+    assert world.put() == ErrorCode.KAFKA_STORAGE_ERROR, "each try would be taken back"
+    world.room(GIB)
+    assert world.put() == 0

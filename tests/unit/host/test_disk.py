@@ -24,6 +24,7 @@ from ottla.core.ports import (
     SyncFile,
     UnlinkFile,
 )
+from ottla.host import disk as disk_module
 from ottla.host import linux
 from ottla.host.disk import OsDisk
 
@@ -498,3 +499,19 @@ def test_what_is_being_made_keeps_its_descriptor_while_the_loop_closes_those_of_
         assert one.users == 0
         one.close()
     assert len(disk.open_files) == 0
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_replaces_a_file_is_synced_before_it_has_its_name(
+    loop, tmp_path, monkeypatch, durable
+):
+    disk = OsDisk(loop.wake, durable=durable)
+    calls: list[str] = []
+    sync, replace = disk_module._sync_whole, os.replace
+    monkeypatch.setattr(disk_module, "_sync_whole", lambda fd: (calls.append("sync"), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("rename"), replace(*names)))
+    try:
+        disk.perform_now([ReplaceFile(f"{tmp_path}/file", b"new")])
+    finally:
+        disk.close()
+    assert calls == (["sync"] if durable else []) + ["rename"]

@@ -15,7 +15,7 @@ from ottla.cluster.changes import (
 )
 from ottla.cluster.image import PartitionImage, TopicImage
 from ottla.core.model import LeaderEpoch, TopicPartition
-from ottla.core.ports import DiskError, MakeDirectory
+from ottla.core.ports import DiskError, MakeDirectory, RenamePath
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.log import Log
 from ottla.testing.simfile import Fault
@@ -231,3 +231,21 @@ def test_a_disk_that_is_full_is_told_now_and_then_and_one_that_breaks_once(
     assert node.table.failure is broken
     log: Log = node.directory.logs[TopicPartition("t", 0)]
     assert not log.usable
+
+
+def test_a_log_of_another_topic_of_that_name_is_set_aside_and_kept(node: SimNode) -> None:
+    node.create_topic("t")
+    other_id = node.create_topic("u")
+    put(node, batch(b"x"))
+    put(node, batch(b"of u"), topic="u")
+    node.stop()
+    node.disk.on_loop = False
+    node.disk.perform_now(
+        [RenamePath("/data/t-0", "/data/elsewhere"), RenamePath("/data/u-0", "/data/t-0")]
+    )
+    node.disk.on_loop = True
+    node.start()
+    node.settle()
+    assert f"t-0.{other_id.hex()}-stray" in names(node)
+    assert get(node).high_watermark == 0
+    assert put(node, batch(b"y")).base_offset == 0

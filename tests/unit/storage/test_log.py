@@ -524,3 +524,18 @@ def test_what_was_reserved_is_given_back_when_the_segment_is_closed(monkeypatch)
     assert cuts == [segment.size]
     segment.seal()
     assert cuts == [segment.size], "there is nothing left to give back"
+
+
+def test_what_is_on_disk_for_certain_does_not_move_back_where_segments_went_meanwhile():
+    bench = Bench(policy="os", settings=LogSettings(segment_bytes=200))
+    for _ in range(2):
+        bench.append(make_batch())
+    log = bench.log
+    covered = log.begin_sync()
+    for _ in range(4):
+        bench.append(make_batch())
+    log.set_start(log.segments[-1].base_offset)
+    assert log.drop_below(log.start)
+    assert log.recovery_point == log.segments[0].base_offset > 2, "where it now begins"
+    covered.synced()
+    assert log.recovery_point == log.segments[0].base_offset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ottla.core.model import Offset
-from ottla.core.ports import CreateFile, UnlinkFile
+from ottla.core.ports import CreateFile, SyncFile, UnlinkFile
 from ottla.protocol.errors import ErrorCode
 from ottla.storage.checkpoints import encode_epochs
 from ottla.storage.findings import Case, Finding
@@ -339,3 +339,21 @@ def test_of_two_batches_that_overlap_neither_is_believed(bench):
     bench.log = bench.open(opened)
     assert opened.failed
     assert bench.read(base) == [base]
+
+
+def test_a_torn_tail_that_was_cut_does_not_come_back(bench):
+    file = bench.disk.open(last(bench))
+    size = file.size()
+    file.write(b"torn", size)
+    bench.disk.perform_now([SyncFile(file)])
+    reopen(bench, recovery_point=30)
+    bench.disk.crash("nothing")
+    assert bench.disk.open(last(bench)).size() == size
+
+
+def test_snapshots_where_segments_begin_stay(bench):
+    stop(bench)
+    bases = {f"{one.base_offset:020d}.snapshot" for one in bench.log.segments[1:]}
+    assert len(bases) > 1
+    reopen(bench, clean=True, recovery_point=30)
+    assert bases <= set(bench.disk.names("/data/t-0"))

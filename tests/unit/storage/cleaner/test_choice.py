@@ -65,6 +65,8 @@ def test_the_share_of_dirt_is_compared_with_the_topics_ratio():
     assert found is not None
     assert found.ratio == 0.25
     assert not is_due(bench.log, found)  # 0.5 by default
+    bench.log.settings = SETTINGS.replace(min_cleanable_ratio=0.25)
+    assert not is_due(bench.log, found), "it must be larger, as in Kafka"
     bench.log.settings = SETTINGS.replace(min_cleanable_ratio=0.2)
     assert is_due(bench.log, found)
 
