@@ -466,6 +466,34 @@ MUTANTS = [
         "    if False:\n        return None  # zeros",
         f"{UNIT}/test_resuming.py",
     ),
+    _rule(
+        "a recovery point does not move back",
+        "log",
+        "self.recovery_point = max(self.recovery_point, position.offset)",
+        "self.recovery_point = position.offset",
+        f"{UNIT}/test_log.py",
+    ),
+    _rule(
+        "a recovery point is not before the first segment",
+        "log",
+        "        self.recovery_point = max(self.recovery_point, self.segments[0].base_offset)\n",
+        "",
+        f"{UNIT}/test_log.py",
+    ),
+    _rule(
+        "a torn tail that was cut does not come back",
+        "recovery",
+        "        segment.log.truncate(sound)\n        work.touched.append(segment.log)\n",
+        "        segment.log.truncate(sound)\n",
+        f"{UNIT}/test_recovery.py",
+    ),
+    _rule(
+        "snapshots where segments begin stay",
+        "derived",
+        "        elif offset in bases:\n            continue\n",
+        "",
+        f"{UNIT}/test_recovery.py",
+    ),
 ]
 
 
