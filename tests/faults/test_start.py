@@ -62,7 +62,7 @@ def test_the_ready_line_says_where_and_how_long_it_took(running):
     assert api_versions(running) == 0
 
 
-def test_i25_i26_a_second_process_on_the_same_directory_is_refused_with_a_sentence(running):
+def test_i25_a_second_process_on_the_same_directory_is_refused_with_a_sentence(running):
     done = serve("--data-dir", str(running.directory), "--listen", "127.0.0.1:0")
     assert str(running.directory) in refused(done)
     assert api_versions(running) == 0

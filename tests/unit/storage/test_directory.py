@@ -21,6 +21,7 @@ from ottla.storage.directory import LogDirectory, WrongDirectory, partition_of
 from ottla.storage.settings import LogSettings
 from ottla.testing.simdisk import SimDisk
 from ottla.testing.simfile import Fault
+from ottla.testing.simimage import files_below
 from ottla.testing.simloop import SimLoop
 
 from .conftest import TOPIC_ID, make_batch
@@ -79,6 +80,25 @@ def test_a_directory_of_others_is_refused_and_let_go(world, me):
     with pytest.raises(WrongDirectory):
         world.start(me)
     assert not world.lock.held
+
+
+def test_i26_two_brokers_never_write_to_one_directory_under_two_ids_and_nothing_of_it_changes(
+    world,
+):
+    """And one whose disk was emptied comes back as another directory, not as the one it was."""
+    directory = world.start()
+    world.append(directory)
+    was = directory.identity
+    directory.stop(1)
+    before = files_below(world.disk.root)
+    with pytest.raises(WrongDirectory, match="node 0, not 1"):
+        world.start(MetaProperties(ME.cluster_id, 1, "another"))
+    assert files_below(world.disk.root) == before
+    world.disk = SimDisk()
+    emptied = world.start(MetaProperties(ME.cluster_id, 0, "new"))
+    assert emptied.identity.directory_id != was.directory_id
+    assert not emptied.was_clean
+    assert not emptied.logs
 
 
 def test_an_identity_that_can_not_be_believed_is_made_anew(world):
