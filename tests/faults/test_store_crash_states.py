@@ -34,6 +34,7 @@ ONLY = os.environ.get("OTTLA_SEED")
 SEEDS = [int(ONLY)] if ONLY else range(60 if SOAK else 2)
 TRANSACTIONS = 30
 DRAWN = 15
+LEAST = 2000
 WAL = f"{FILE_NAME}-wal"
 MARK = f"{FILE_NAME}{SUFFIX}"
 WAL_HEADER, FRAME = 32, 24 + 4096
@@ -178,8 +179,9 @@ def test_i25_the_store_has_each_transaction_whole_or_not_in_every_state(tmp_path
             if dice.random() < 0.4:
                 marks = marks[-1:]  # synced
     store.close()
-    print(f"\n{tried} states, {was_not} without, {without_mark} with an older mark or none")
+    print(f"\n{tried} states (metadata store), {was_not} without, {without_mark} with an older mark or none")
     print(f"{checkpoints} checkpoints, {restarts} new logs")
+    assert tried >= LEAST, "too few states of the metadata store"
     assert checkpoints
     assert restarts > 1
     assert was_not

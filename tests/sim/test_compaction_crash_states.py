@@ -42,6 +42,7 @@ SOAK = os.environ.get("OTTLA_SOAK") == "1"
 SEEDS = range(20 if SOAK else 1)
 DRAWN = 40
 PARTS = 4
+LEAST = 500
 ROOT = Path(__file__).parents[2]
 WRITES = 0.5
 OTHER = TopicPartition("u", 0)
@@ -159,7 +160,8 @@ def test_i34_every_state_after_a_power_cut_has_the_old_segments_or_the_new_one(s
         goes_on = world.step()
         number += 1
     assert world.segments() == AFTER
-    print(f"\n{len(tried)} states: {dict(seen)}")
+    print(f"\n{len(tried)} states (compaction): {dict(seen)}")
+    assert len(tried) >= LEAST, "too few states of a compaction"
     assert seen["old"]
     assert seen["new"]
     assert seen[Case.SWAPPED.name]
