@@ -6,7 +6,7 @@ power cut while it recovers. What must hold each time (I27, I28, I31): what was 
 nothing that was never written, nothing out of order, producers, epochs and indexes are those of a
 full rebuild, opening again changes nothing.
 
-How many states a run has tried is printed (`-s` shows it). A failure names its seed and state:
+How many states a run has tried, and while which operations were not settled, is printed (`-s` shows it). A failure names its seed and state:
 `OTTLA_SEED=n .venv/bin/pytest tests/sim/test_crash_states.py` repeats that history alone.
 OTTLA_SOAK=1 tries a million. Compaction and the metadata store have lists of their own:
 test_compaction_crash_states.py, tests/faults/test_store_crash_states.py.
@@ -19,6 +19,7 @@ import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from errno import ENOSPC
 from functools import partial
 
 import pytest
@@ -31,13 +32,27 @@ from ottla.storage.log import Log
 from ottla.testing.simcrash import crash_states
 from ottla.testing.simdisk import SimDisk
 from ottla.testing.simfile import Fault
-from ottla.testing.simimage import folder_of
+from ottla.testing.simimage import Cut, Folder, Link, Rename, Unlink, Write, folder_of
 from tests.sim.histories import named_by
 from tests.sim.test_storage_crashes import History, Model
 
 STATES = 1_000_000 if os.environ.get("OTTLA_SOAK") == "1" else 21_000
 STATES_PER_TEST = 1050
 DRAWN = 6
+CUTS, CUTS_EVERY = 4, 16
+HISTORIES_MAX = 30
+FIRST_OF_EACH = 900_000_000
+DELETES_AT = 6
+LEAST = {
+    "append unsettled": 1000,
+    "roll unsettled": 1000,
+    "checkpoint unsettled": 1000,
+    "truncate unsettled": 150,
+    "cut by recovery": 100,
+    "delete unsettled": 50,
+}
+"""How many states one test tries while such an operation is not settled. Compaction and the
+metadata store say theirs where they are enumerated."""
 RECOVERY_ACTIONS = ("sync", "truncate", "remove", "replace", "sync directory", "write", "create")
 
 
@@ -88,6 +103,8 @@ class Stepwise(History):
             what = self.move_start()
         elif chance < 0.96:
             what = self.delete()
+        elif chance < 0.975:
+            what = self.take_back()
         else:
             what = self.plan_fault_of_this() or "fault"
         for name in self.models:
@@ -102,6 +119,14 @@ class Stepwise(History):
     def plan_fault_of_this(self) -> str:
         self.plan_fault()
         return f"planned: {self.disk.faults[0].action} refused"
+
+    def take_back(self) -> str:
+        """Truncate: the disk runs full within an append, of which nothing may stay (I33)."""
+        short = self.random.randrange(1, 900)
+        self.disk.faults = [Fault("write", ENOSPC, path=".log", short=short)]
+        self.append()
+        self.disk.faults.clear()
+        return "truncate"
 
     def move_start(self) -> str:
         for name, log in self.directory.logs.items():
@@ -135,11 +160,9 @@ class Stepwise(History):
 
     # -- one state
 
-    def probe(self, files: dict[str, bytes], name: str, *, again: bool) -> Counter[str]:
-        """Open a state and see that all holds; `again` with another cut during recovery.
-
-        Its dice go by its `name`: which states were tried before must not change the history.
-        """
+    def found_in(self, files: dict[str, bytes], name: str) -> Stepwise:
+        """A disk with these files and what must hold of them; its dice go by its `name`: which
+        states were tried before must not change the history."""
         other = object.__new__(Stepwise)
         other.random = random.Random(name)
         other.disk = SimDisk(other.random.randrange(1 << 30))
@@ -151,6 +174,22 @@ class Stepwise(History):
         }
         other.given, other.seen = set(), Counter()
         other.deleting, other.gone = self.deleting, self.gone
+        return other
+
+    def cuts_of_recovery(self, files: dict[str, bytes], name: str) -> list[dict[str, bytes]]:
+        """Truncate: what another power cut may leave while what recovery cuts is not synced."""
+        other = self.found_in(files, name)
+        other.disk.faults = [Fault("sync", path=".log", times=1 << 30)]
+        with suppress(DiskError):
+            other.start()
+        if "truncate" not in unsettled(other.disk.root):
+            return []
+        states = list(crash_states(other.disk.root, other.random, 2))
+        return other.random.sample(states, min(len(states), CUTS))
+
+    def probe(self, files: dict[str, bytes], name: str, *, again: bool) -> Counter[str]:
+        """Open a state and see that all holds; `again` with another cut during recovery."""
+        other = self.found_in(files, name)
         if again:
             action = other.random.choice(RECOVERY_ACTIONS)
             other.disk.faults = [Fault(action, skip=other.random.randrange(4))]
@@ -204,6 +243,32 @@ class Stepwise(History):
         return found
 
 
+def unsettled(root: Folder) -> set[str]:
+    """The operations of which a power cut may leave any part: no sync has settled them."""
+    found: set[str] = set()
+    folders = [(root, "")]
+    while folders:
+        folder, path = folders.pop()
+        for change in folder.pending:
+            old, name = (change.source, change.target) if isinstance(change, Rename) else ("", "")
+            name = name or (change.name if isinstance(change, Link | Unlink) else "")
+            if name.endswith("-delete") or isinstance(change, Unlink):
+                found.add("delete")
+            elif "checkpoint" in name or "checkpoint" in old:
+                found.add("checkpoint")
+            elif name.endswith(".log"):
+                found.add("roll")
+        for name, below in folder.names.items():
+            if isinstance(below, Folder):
+                folders.append((below, f"{path}/{name}"))
+            elif name.endswith(".log"):
+                changes = below.pending
+                found |= {"append"} if any(isinstance(one, Write) for one in changes) else set()
+                # A file that is made is cut to nothing, too: that is no truncation.
+                found |= {"truncate"} if any(isinstance(one, Cut) for one in changes) else set()
+    return found
+
+
 def _last(raw: bytes) -> int:
     return int(BatchView(memoryview(raw)).last_offset)
 
@@ -221,6 +286,7 @@ def try_history(seed: int, tried: set[int], seen: Counter[str]) -> None:
     what = "start"
     for number in range(history.random.randrange(8, 40)):
         history.note_flushed()
+        operations = unsettled(history.disk.root)
         for at, files in enumerate(crash_states(history.disk.root, dice, DRAWN)):
             # What must be there belongs to the state: the same files later may miss something.
             key = hash(
@@ -229,12 +295,19 @@ def try_history(seed: int, tried: set[int], seen: Counter[str]) -> None:
             if key in tried:
                 continue
             tried.add(key)
+            seen.update(f"{one} unsettled" for one in operations)
             try:
-                seen += history.probe(files, f"{seed} {number} {at}", again=at % 8 == 0)
+                name = f"{seed} {number} {at}"
+                seen += history.probe(files, name, again=at % 8 == 0)
+                cuts = history.cuts_of_recovery(files, name) if at % CUTS_EVERY == 1 else []
+                for each, cut in enumerate(cuts):
+                    seen += history.probe(cut, f"{name} {each}", again=False)
+                    seen["cut by recovery"] += 1
             except BaseException:
                 print(f"\nstep {number} ({what}), state {at}")
                 raise
-        what = history.step()
+        # A deletion is settled soon, so that by chance alone few states have one under way.
+        what = history.delete() if number == DELETES_AT and seed % 2 == 0 else history.step()
         seen[what.split(" ")[0]] += 1
         if what == "failed":
             return
@@ -256,5 +329,19 @@ def test_i27_i31_every_state_after_a_power_cut_recovers_to_a_legal_prefix(part):
         with named_by(seed):
             try_history(seed, tried, seen)
         seed += 1
-    print(f"\n{len(tried)} states of {seed % 1_000_000} histories: {dict(seen)}")
+    shares = ", ".join(f"{seen[one]} {one}" for one in LEAST)
+    print(f"\n{len(tried)} states of {seed % 1_000_000} histories ({shares}): {dict(seen)}")
     assert seen["TORN_TAIL"], seen
+
+
+def test_i27_states_of_each_operation_are_among_them():
+    """Append, roll, checkpoint, truncate (taken back, or cut by recovery) and delete."""
+    tried: set[int] = set()
+    seen: Counter[str] = Counter()
+    for seed in range(FIRST_OF_EACH, FIRST_OF_EACH + HISTORIES_MAX):
+        with named_by(seed):
+            try_history(seed, tried, seen)
+        if all(seen[one] >= least for one, least in LEAST.items()):
+            break
+    print(f"\n{len(tried)} states: " + ", ".join(f"{seen[one]} {one}" for one in LEAST))
+    assert {one: seen[one] for one, least in LEAST.items() if seen[one] < least} == {}
