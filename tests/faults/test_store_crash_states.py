@@ -179,7 +179,9 @@ def test_i25_the_store_has_each_transaction_whole_or_not_in_every_state(tmp_path
             if dice.random() < 0.4:
                 marks = marks[-1:]  # synced
     store.close()
-    print(f"\n{tried} states (metadata store), {was_not} without, {without_mark} with an older mark or none")
+    print(
+        f"\n{tried} states (metadata store), {was_not} without, {without_mark} with an older mark or none"
+    )
     print(f"{checkpoints} checkpoints, {restarts} new logs")
     assert tried >= LEAST, "too few states of the metadata store"
     assert checkpoints
