@@ -94,7 +94,9 @@ class MemoryJournal:
     def state(self) -> ErrorCode:
         return self.failure
 
-    def read(self, offset: Offset, bytes_max: int) -> Pending[bytes | ErrorCode] | bytes | ErrorCode:
+    def read(
+        self, offset: Offset, bytes_max: int
+    ) -> Pending[bytes | ErrorCode] | bytes | ErrorCode:
         if self.reads is not None:
             self.reads.append(Pending())
             return self.reads[-1]
