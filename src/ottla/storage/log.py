@@ -10,7 +10,6 @@ An append is synchronous: `prepare` in the same breath before it has seen to fil
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import pairwise
 
 from ottla.core.model import NO_TOPIC_ID, LeaderEpoch, Offset, TopicId
@@ -23,11 +22,9 @@ from ottla.core.ports import (
     File,
     MakeDirectory,
     ReplaceFile,
-    ReserveSpace,
     Step,
     SyncDirectory,
     SyncFile,
-    UnlinkFile,
 )
 from ottla.core.value import Value
 from ottla.records.batch import BatchView
@@ -41,7 +38,7 @@ from ottla.storage.checkpoints import (
     encode_quarantine,
 )
 from ottla.storage.epochs import LeaderEpochs
-from ottla.storage.making import Making
+from ottla.storage.making import Making, reserve
 from ottla.storage.producers import ProducerStates
 from ottla.storage.reading import INTACT, LogPosition, Readable
 from ottla.storage.rounds import Covered, Rounds
@@ -299,16 +296,9 @@ class Log(Readable):
         As well as it goes; what stays is empty, and recovery removes it. What is synced next syncs
         that, too: an empty segment that came back would stand where this one has gone on.
         """
-        paths = [step.path for step in steps if isinstance(step, CreateFile)]
-        removed = self.disk.perform([UnlinkFile(path) for path in paths])
-
-        def finish() -> None:
-            with suppress(DiskError):
-                removed.result()
-            self._owed().names.append(self.directory)
-            self.making.end(error)
-
-        removed.then(finish)
+        self.making.unmake(
+            self.disk, steps, error, lambda: self._owed().names.append(self.directory)
+        )
 
     def _begin_segment(self, files: list[File]) -> None:
         owed = self._owed()
@@ -370,9 +360,9 @@ class Log(Readable):
             if under_os and settings.flush_ms < 1 << 40:
                 self.rounds.request_after(self, settings.flush_ms / 1000)
         if segment.size >= segment.reserve_at:
-            reserve = segment.reservation(settings.segment_bytes)
-            if reserve is not None:
-                self._reserve(segment.log, *reserve)
+            blocks = segment.reservation(settings.segment_bytes)
+            if blocks is not None:
+                reserve(self.disk, segment.log, *blocks)
         return base_offset
 
     def prepare_abort(
@@ -383,20 +373,13 @@ class Log(Readable):
         segment = self._active
         if pending is not None or not self.usable or segment is None or segment.aborted is not None:
             return pending
-        pending = self.making.begin()
-        made = self.disk.perform([CreateFile(stem(self.directory, segment.base_offset) + SUFFIX)])
 
-        def finish() -> None:
-            try:
-                segment.aborted = AbortedIndex(made.result()[0])
-            except DiskError as error:
-                self.making.end(error)
-                return
+        def made(file: File) -> None:
+            segment.aborted = AbortedIndex(file)
             self._owed().names.append(self.directory)
-            self.making.end(None)
 
-        made.then(finish)
-        return pending
+        path = stem(self.directory, segment.base_offset) + SUFFIX
+        return self.making.make(self.disk, CreateFile(path), made)
 
     def append_marker(self, batch: BatchView, epoch: LeaderEpoch) -> Offset:
         """As `append`, for the control batch that ends its producer's transaction.
@@ -413,18 +396,6 @@ class Log(Readable):
         offset = self.append(batch, epoch)
         segment.aborted.take()
         return offset
-
-    def _reserve(self, file: File, position: int, length: int) -> None:
-        """Ask for blocks and don't wait: it only makes the writes to come cheaper."""
-        file.retain()
-        pending = self.disk.perform([ReserveSpace(file, position, length)])
-
-        def finish() -> None:
-            file.release()
-            with suppress(DiskError):  # a hint: the write itself will say if the disk is full
-                pending.result()
-
-        pending.then(finish)
 
     def begin_sync(self) -> Covered:
         """For `Rounds`: what is not yet durable, up to the log end as it is now."""
