@@ -70,7 +70,7 @@ MUTANTS = [
     ),
     _rule(
         "a batch that a coordinator writes in a transaction says so",
-        "coordinator.keeper",
+        "coordinator.batches",
         "attributes = 0 if producer is None else TRANSACTIONAL_BIT",
         "attributes = 0",
         KEEPER,

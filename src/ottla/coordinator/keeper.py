@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
+from ottla.coordinator.batches import Pair, batch_of, parts
 from ottla.coordinator.decision import (
     Cancel,
     Complete,
@@ -32,9 +33,8 @@ from ottla.core.model import Offset
 from ottla.core.pending import Pending, Soon
 from ottla.core.ports import Clock, DiskError, Timer, Timers
 from ottla.protocol.errors import ErrorCode
-from ottla.records.batch import TRANSACTIONAL_BIT, BatchView
-from ottla.records.builder import NO_PRODUCER, build_batch, build_single
-from ottla.records.reader import Record
+from ottla.records.batch import BatchView
+from ottla.records.builder import build_single
 
 if TYPE_CHECKING:
     from ottla.coordinator.journal import Journal
@@ -45,14 +45,9 @@ QUEUED_MAX = 10_000
 """Operations that wait for one shard to load, or for its log's files; more are refused."""
 AGAIN_S = 0.5
 """After this long a timer's decision that could not be written is made again."""
-_BATCH_OVERHEAD = 61 + 64
-_RECORD_OVERHEAD = 32
-"""The most that a record has beside its key and value."""
 _Outcome: TypeAlias = ErrorCode | Iterator[Pending[None] | ErrorCode]
 """What a write comes to at once, or what yields first what it has to wait for."""
 _DONE: Final = ErrorCode.NONE
-_Pair: TypeAlias = tuple[bytes, bytes | None]
-"""An entry as bytes: its record's key and value."""
 
 
 class Shard(Protocol):
@@ -398,8 +393,10 @@ class Keeper(Generic[S]):
         """In as many batches as it takes."""
         now_ms = self._clock.wall_ms()
         is_begun = False
-        for entries, pairs in self._parts(decision):
-            batch = self._batch_of(decision, pairs, now_ms)
+        pairs = [self._codec.encode(entry) for entry in decision.entries]
+        for part in parts(pairs, self.journal.batch_bytes_max):
+            entries = decision.entries[part]
+            batch = self._batch_of(decision, pairs[part], now_ms)
             writing: Iterable[Pending[None] | ErrorCode]
             if type(batch) is ErrorCode:
                 writing = (batch,)
@@ -412,42 +409,11 @@ class Keeper(Generic[S]):
                 yield wait
             is_begun = True
 
-    def _parts(self, decision: Decision[Any]) -> Iterator[tuple[Sequence[Entry], list[_Pair]]]:
-        """Entries that may be parted, and what they are written as, each part for a batch."""
-        entries = decision.entries
-        pairs = [self._codec.encode(entry) for entry in entries]
-        begin, room = 0, self.journal.batch_bytes_max - _BATCH_OVERHEAD
-        left = room
-        for at, (key, value) in enumerate(pairs):
-            size = len(key) + len(value or b"") + _RECORD_OVERHEAD
-            if size > left and at > begin:
-                yield entries[begin:at], pairs[begin:at]
-                begin, left = at, room
-            left -= size
-        if entries:
-            yield entries[begin:], pairs[begin:]
-
     def _batch_of(
-        self, decision: Decision[Any], pairs: list[_Pair], now_ms: int
+        self, decision: Decision[Any], pairs: Sequence[Pair], now_ms: int
     ) -> BatchView | ErrorCode:
-        """The batch that they make, or what Kafka's coordinator makes of one that is too large."""
-        codec, producer = self._codec.compression(), decision.producer
-        attributes = 0 if producer is None else TRANSACTIONAL_BIT
-        if len(pairs) == 1 and not codec:
-            [(key, value)] = pairs
-            built = build_single(key, value, now_ms, producer or NO_PRODUCER, attributes)
-        else:
-            built = bytearray(
-                build_batch(
-                    [Record(key, value, now_ms) for key, value in pairs],
-                    codec=codec,
-                    producer=producer or NO_PRODUCER,
-                    attributes=attributes,
-                )
-            )
-        if not decision.any_size and len(built) > self.journal.batch_bytes_max:
-            return ErrorCode.UNKNOWN_SERVER_ERROR
-        return BatchView(memoryview(built))
+        codec, bytes_max = self._codec.compression(), self.journal.batch_bytes_max
+        return batch_of(decision, pairs, codec, bytes_max, now_ms)
 
     def _append(
         self, decision: Decision[Any], entries: Sequence[Entry], batch: BatchView
