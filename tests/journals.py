@@ -69,6 +69,12 @@ class MemoryJournal:
             self.commit()
         return self.end
 
+    def put_own(self, built: bytearray, timestamp_ms: int) -> ErrorCode | None:
+        if self.files is not None:
+            return None
+        outcome = self.append(BatchView(memoryview(built)))
+        return outcome if isinstance(outcome, ErrorCode) else ErrorCode.NONE
+
     def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:
         if self.files is not None:
             files, self.files = self.files, None

@@ -115,7 +115,7 @@ MUTANTS = [
     _rule(
         "a marker makes a verification before it worthless",
         "storage.producers",
-        "        self._verifying.pop(batch.producer_id, None)\n        state.coordinator_epoch = ",
+        "        self._verifying.pop(producer_id, None)\n        state.coordinator_epoch = ",
         "        state.coordinator_epoch = ",
         PRODUCERS,
     ),
@@ -157,8 +157,8 @@ MUTANTS = [
     _rule(
         "readers of committed records stop where a transaction is open",
         "replication.partition",
-        "if first is None or first.first_offset > high.offset:",
-        "if True:",
+        "self.stable_position = high if place.offset > high.offset else place",
+        "self.stable_position = high",
         PARTITION,
         *COPIERS,
     ),

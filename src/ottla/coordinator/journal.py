@@ -44,6 +44,10 @@ class Journal(Protocol):
         Its first in a transaction needs the `verification`: see Decision.
         """
 
+    def put_own(self, built: bytearray, timestamp_ms: int) -> ErrorCode | None:
+        """`prepare` and `append` in one, of what `build_single` made of one entry at this time:
+        NONE, if it is in, or why it could not be written. None: ask both, nothing was done."""
+
     def end_transaction(self, ending: Ending) -> Pending[None] | Offset | ErrorCode:
         """The log's end with the marker in it, or why it could not be written; a Pending where
         files must be made first: wait for it, and ask again."""

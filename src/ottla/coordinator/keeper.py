@@ -348,17 +348,22 @@ class Keeper(Generic[S]):
     def _write_single(self, decision: Decision[Any], entry: Entry) -> _Outcome:
         """As `_write_whole` and `_append`, of what is most usual: one entry, of nobody's batch."""
         key, value = self._codec.encode(entry)
-        batch = BatchView(memoryview(build_single(key, value, self._clock.wall_ms())))
+        now_ms = self._clock.wall_ms()
+        built = build_single(key, value, now_ms)
         journal = self.journal
-        if not decision.any_size and batch.length > journal.batch_bytes_max:
+        if not decision.any_size and len(built) > journal.batch_bytes_max:
             return ErrorCode.UNKNOWN_SERVER_ERROR
-        pending = journal.prepare(batch)
-        if pending is not None:
-            return self._write_later(decision, decision.entries, batch, pending)
-        if type(journal.append(batch)) is ErrorCode:
+        outcome = journal.put_own(built, now_ms)
+        if outcome is _DONE:
+            self.shard.replay(entry)
+            return _DONE
+        if outcome is not None:
             return journal.state() or ErrorCode.COORDINATOR_NOT_AVAILABLE
-        self.shard.replay(entry)
-        return _DONE
+        batch = BatchView(memoryview(built))
+        pending = journal.prepare(batch)
+        if pending is None:
+            return self._append(decision, decision.entries, batch)
+        return self._write_later(decision, decision.entries, batch, pending)
 
     def _write_whole(self, decision: Decision[Any]) -> _Outcome:
         """Append and replay what goes into one batch."""

@@ -57,6 +57,7 @@ class PartitionJournal:
         self._disk = disk
         # The partition's own, without a frame of ours around them: each entry asks for them.
         self.prepare = of.prepare
+        self.put_own = of.put_own
         self.committed = of.committed
         self.is_committed = of.is_committed
         self.is_all_committed = of.is_all_committed

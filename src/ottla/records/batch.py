@@ -169,6 +169,11 @@ class BatchView:
         self.max_timestamp = timestamp
 
 
+def stamp(batch: bytearray, base_offset: int, leader_epoch: int) -> None:
+    """`BatchView.stamp` of a whole batch that nobody has a view of."""
+    _PLACE.pack_into(batch, 0, base_offset, len(batch) - LOG_OVERHEAD, leader_epoch)
+
+
 def stamp_log_append_time(view: memoryview, now_ms: int) -> int:
     """Make `now_ms` the timestamp of all records, as `message.timestamp.type` asks; the new CRC.
 

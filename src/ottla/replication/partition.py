@@ -284,15 +284,25 @@ class Partition:
         if batch.attributes:
             self.tally.packed[batch.attributes & CODEC_MASK] += 1
         if not self.committed_by_sync:
-            if self.readers or self.sleepers:
-                self._advance()
-            else:  # as that does it, where nobody waits: all that is there is committed
-                self.high_position = high = log.end_position()
-                if log.producers.unstable.first is None:
-                    self.stable_position = high
-                else:
-                    self._settle(high)
+            self._all_is_committed()
         return None
+
+    def put_own(self, built: bytearray, timestamp_ms: int) -> ErrorCode | None:
+        """`prepare` and `put` in one, of an entry of a coordinator's: a batch of one record, by
+        nobody, that was built just now. NONE, if it is in. None, and nothing has been done, where
+        that can't be at once: ask both then."""
+        log = self.log
+        if self.stamps_time:
+            return None
+        try:
+            if log.append_single(built, self.leader_epoch, timestamp_ms) is None:
+                return None
+        except DiskError as error:
+            self.on_disk_error(error)
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        if not self.committed_by_sync:
+            self._all_is_committed()
+        return _NO_ERROR
 
     def verify(
         self, producer_id: int, epoch: int, sequence: int, *, bumps: bool
@@ -341,28 +351,38 @@ class Partition:
         if fault:
             return fault
         now_ms = self.clock.wall_ms()
-        batch = BatchView(memoryview(build_end_marker(marker, producer_id, producer_epoch, now_ms)))
-        aborts = False
-        if marker.type is _ABORT:
-            state = producers.get(ProducerId(producer_id))
-            aborts = state is not None and state.transaction is not None
+        built = build_end_marker(marker, producer_id, producer_epoch, now_ms)
+        offset = None
+        try:
+            if marker.type is not _ABORT and not self.stamps_time:
+                offset = log.append_single(built, self.leader_epoch, now_ms)
+            if offset is not None:
+                producers.mark(producer_id, producer_epoch, marker, now_ms, offset)
+            else:
+                appended = self._append_marker(BatchView(memoryview(built)), now_ms)
+                if isinstance(appended, Pending | ErrorCode):
+                    return appended
+                offset = appended
+        except DiskError as error:
+            self.on_disk_error(error)
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        if not self.committed_by_sync:
+            self._all_is_committed()
+        return Appended(offset, log.end, now_ms)
+
+    def _append_marker(self, batch: BatchView, now_ms: int) -> Offset | Pending[None] | ErrorCode:
+        """Where it may take something back, or something has to be made for it."""
+        log, epoch = self.log, self.leader_epoch
+        aborts = log.producers.taken_back(batch, log.end) is not None
         prepare = log.prepare_abort if aborts else log.prepare
-        pending = prepare(batch.length, self.leader_epoch, now_ms)
+        pending = prepare(batch.length, epoch, now_ms)
         if pending is not None:
             return pending
         if log.failed or log.closed:
             return self._gone()
         if self.stamps_time:
             batch.stamp_log_append_time(now_ms)
-        append = log.append_marker if aborts else log.append
-        try:
-            base_offset = append(batch, self.leader_epoch)
-        except DiskError as error:
-            self.on_disk_error(error)
-            return ErrorCode.KAFKA_STORAGE_ERROR
-        if not self.committed_by_sync:
-            self._advance()
-        return Appended(base_offset, log.end, now_ms)
+        return log.append_marker(batch, epoch) if aborts else log.append(batch, epoch)
 
     def _gone(self) -> ErrorCode:
         if self.deleted:
@@ -421,16 +441,28 @@ class Partition:
                 waiter.arrived(settled if waiter.committed else arrived)
             self.stir(arrived, settled)
 
+    def _all_is_committed(self) -> None:
+        """As `_advance`, where what is written is committed: nobody waits for that."""
+        if self.readers or self.sleepers:
+            self._advance()
+            return
+        self.high_position = high = self.log.end_position()
+        if self.log.producers.unstable.first is None:
+            self.stable_position = high
+        else:
+            self._settle(high)
+
     def _settle(self, high: LogPosition) -> None:
         """Bring the last stable offset to where it is for this high watermark."""
         unstable = self.log.producers.unstable
         if unstable.ended:
             unstable.settle(high.offset)
         first = unstable.first
-        if first is None or first.first_offset > high.offset:
+        if first is None:
             self.stable_position = high
-        else:
-            self.stable_position = first.place
+            return
+        place = first.place
+        self.stable_position = high if place.offset > high.offset else place
 
     # --- fetch -----------------------------------------------------------------------------
 

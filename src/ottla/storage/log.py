@@ -27,7 +27,7 @@ from ottla.core.ports import (
     SyncFile,
 )
 from ottla.core.value import Value
-from ottla.records.batch import BatchView
+from ottla.records.batch import BatchView, stamp
 from ottla.storage import epochs as leader_epochs
 from ottla.storage.aborted import SUFFIX, AbortedIndex
 from ottla.storage.checkpoints import (
@@ -340,7 +340,7 @@ class Log(Readable):
         settings = self._settings
         under_os = self.rounds.policy == "os"
         try:
-            segment.append(batch, settings.index_interval_bytes)
+            segment.append(batch.view, end - 1, batch.max_timestamp, settings.index_interval_bytes)
         except DiskError:
             self.failed = segment.torn
             raise
@@ -350,20 +350,59 @@ class Log(Readable):
             if end - self.recovery_point >= settings.flush_messages:
                 self.rounds.request(self)
         if batch.producer_id >= 0:
-            began = self.producers.update(batch)
+            began = self.producers.update(batch, segment, segment.size - batch.length)
             if began is not None:
-                began.place = LogPosition(base_offset, segment, segment.size - batch.length)
                 began.since_ms = self.clock.wall_ms()
         if not self._queued:
-            self._queued = True
-            self.rounds.dirty(self)
-            if under_os and settings.flush_ms < 1 << 40:
-                self.rounds.request_after(self, settings.flush_ms / 1000)
+            self._queue()
         if segment.size >= segment.reserve_at:
-            blocks = segment.reservation(settings.segment_bytes)
-            if blocks is not None:
-                reserve(self.disk, segment.log, *blocks)
+            self._reserve(segment)
         return base_offset
+
+    def append_single(
+        self, built: bytearray, epoch: LeaderEpoch, timestamp_ms: int
+    ) -> Offset | None:
+        """`has_room` and `append` in one, of a batch of one record that was built just now: an
+        entry of a coordinator's, or a marker. Its header needs no reading.
+
+        None, and nothing has been done, where `prepare` must be asked. Whoever ends a transaction
+        with it tells `producers`, in the same breath. Raises DiskError, as `append`.
+        """
+        segment, offset = self._active, self.end
+        if (
+            segment is None
+            or self.failed
+            or self.closed
+            or not self.has_room(len(built), epoch, timestamp_ms, 1)
+        ):
+            return None
+        assert epoch == self.epochs.latest, "append in an epoch that was not prepared"
+        stamp(built, offset, epoch)
+        settings = self._settings
+        try:
+            segment.append(built, offset, timestamp_ms, settings.index_interval_bytes)
+        except DiskError:
+            self.failed = segment.torn
+            raise
+        end: Offset = offset + 1  # type: ignore[assignment]  # as in `append`
+        self.end = end
+        if self.rounds.policy == "os":
+            self.flushed = end
+            if end - self.recovery_point >= settings.flush_messages:
+                self.rounds.request(self)
+        if not self._queued:
+            self._queue()
+        if segment.size >= segment.reserve_at:
+            self._reserve(segment)
+        return offset
+
+    def _queue(self) -> None:
+        """Something is not synced: have it covered by a round."""
+        self._queued = True
+        self.rounds.dirty(self)
+        flush_ms = self._settings.flush_ms
+        if self.rounds.policy == "os" and flush_ms < 1 << 40:
+            self.rounds.request_after(self, flush_ms / 1000)
 
     def prepare_abort(
         self, size: int, epoch: LeaderEpoch, timestamp_ms: int
@@ -396,6 +435,11 @@ class Log(Readable):
         offset = self.append(batch, epoch)
         segment.aborted.take()
         return offset
+
+    def _reserve(self, segment: Segment) -> None:
+        blocks = segment.reservation(self._settings.segment_bytes)
+        if blocks is not None:
+            reserve(self.disk, segment.log, *blocks)
 
     def begin_sync(self) -> Covered:
         """For `Rounds`: what is not yet durable, up to the log end as it is now."""

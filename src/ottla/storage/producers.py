@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ottla.core.model import Offset, ProducerId
 from ottla.core.ports import Buffer
@@ -22,6 +22,9 @@ from ottla.records.crc import crc32c
 from ottla.storage.aborted import Aborted
 from ottla.storage.reading import LogPosition
 from ottla.storage.unstable import Transaction, Unstable
+
+if TYPE_CHECKING:
+    from ottla.storage.segment import Segment
 
 BATCHES_KEPT = 5
 """As many as a client may have in flight while it is idempotent."""
@@ -280,28 +283,21 @@ class ProducerStates:
 
     # --- after it ----------------------------------------------------------------------------
 
-    def update(self, batch: BatchView) -> Transaction | None:
+    def update(
+        self, batch: BatchView, segment: Segment | None = None, position: int = 0
+    ) -> Transaction | None:
         """Remember a batch that is in the log. Harmless for one without a producer.
 
-        A transaction that begins with it is returned: whoever knows where the batch lies, and
-        when it was written, notes it there. Of a control batch all bytes must be in view.
+        `segment` and `position` are where it lies, where that is known. A transaction that begins
+        with it is returned: whoever knows when it was written notes it there. Of a control batch
+        all bytes must be in view.
         """
         producer_id = batch.producer_id
         if producer_id < 0:
             return None
         bits = batch.attributes & _TRANSACTION_BITS
-        state = self._states.get(producer_id)
-        if state is None:
-            state = self._states[producer_id] = ProducerState(batch.producer_epoch)
-            if len(self._states) > self.producers_max:
-                self._evict()
-        else:
-            self._states.move_to_end(producer_id)
-            if state.epoch != batch.producer_epoch:
-                state.epoch = batch.producer_epoch
-                state.batches.clear()
-            state.heard_ms = 0
         if not bits & CONTROL_BIT:
+            state = self._heard(producer_id, batch.producer_epoch)
             delta = batch.last_offset_delta
             state.batches.append(
                 _Batch(
@@ -312,34 +308,56 @@ class ProducerStates:
                     batch.max_timestamp,
                 )
             )
-            return self._began(state, batch) if bits else None
-        self._ended(state, batch)
-        return None
-
-    def _began(self, state: ProducerState, batch: BatchView) -> Transaction | None:
-        self._verifying.pop(batch.producer_id, None)
-        if state.transaction is not None:
-            return None
-        place = LogPosition(Offset(batch.base_offset), None, 0)
-        transaction = Transaction(
-            batch.producer_id, batch.producer_epoch, place, batch.max_timestamp
-        )
-        state.transaction = transaction
-        self.unstable.begin(transaction)
-        return transaction
-
-    def _ended(self, state: ProducerState, batch: BatchView) -> None:
+            if not bits:
+                return None
+            self._verifying.pop(producer_id, None)
+            if state.transaction is not None:
+                return None
+            # Not by a call of `Offset`, which takes longer than to make the place.
+            place = LogPosition(batch.base_offset, segment, position)  # type: ignore[arg-type]
+            begun = Transaction(producer_id, batch.producer_epoch, place, batch.max_timestamp)
+            state.transaction = begun
+            self.unstable.begin(begun)
+            return begun
         marker = _marker_of(batch)
         if marker is None:
-            return
-        self._verifying.pop(batch.producer_id, None)
+            self._heard(producer_id, batch.producer_epoch)
+        else:
+            offset = Offset(batch.base_offset + batch.last_offset_delta)
+            self.mark(producer_id, batch.producer_epoch, marker, batch.max_timestamp, offset)
+        return None
+
+    def mark(
+        self, producer_id: int, epoch: int, marker: EndMarker, timestamp: int, offset: Offset
+    ) -> None:
+        """Remember a marker that is in the log at `offset`: as `update`, which has to read it."""
+        state = self._heard(producer_id, epoch)
+        self._verifying.pop(producer_id, None)
         state.coordinator_epoch = marker.coordinator_epoch
-        state.marked = batch.max_timestamp, state.batches[-1] if state.batches else None
-        ending, state.transaction = state.transaction, None
+        batches = state.batches
+        state.marked = timestamp, batches[-1] if batches else None
+        ending = state.transaction
         if ending is not None:
-            self.unstable.end(ending, batch.last_offset)
-            if batch.producer_epoch == ending.epoch + 1:
+            state.transaction = None
+            self.unstable.end(ending, offset)
+            if epoch == ending.epoch + 1:
                 state.ended = ending.epoch, marker.type is ControlType.COMMIT
+
+    def _heard(self, producer_id: int, epoch: int) -> ProducerState:
+        """The producer's state, in this epoch from now on."""
+        states = self._states
+        state = states.get(producer_id)
+        if state is None:
+            state = states[producer_id] = ProducerState(epoch)
+            if len(states) > self.producers_max:
+                self._evict()
+            return state
+        states.move_to_end(producer_id)
+        if state.epoch != epoch:
+            state.epoch = epoch
+            state.batches.clear()
+        state.heard_ms = 0
+        return state
 
     def _evict(self) -> None:
         """Forget the producer idle longest. One with an open transaction only goes to the back."""

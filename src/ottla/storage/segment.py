@@ -14,7 +14,7 @@ from errno import EIO
 from typing import Final
 
 from ottla.core.model import FileSlice, Offset
-from ottla.core.ports import CreateFile, DiskError, File, Step
+from ottla.core.ports import Buffer, CreateFile, DiskError, File, Step
 from ottla.records.batch import HEADER_SIZE, MAGIC, BatchView
 from ottla.storage.aborted import AbortedIndex
 from ottla.storage.checked import Absent, Cold, Region, Seen, Spans, Unchecked, region_for
@@ -160,14 +160,15 @@ class Segment:
 
     # -- writing
 
-    def append(self, batch: BatchView, index_interval: int) -> None:
+    def append(self, batch: Buffer, last_offset: int, timestamp: int, index_interval: int) -> None:
         """Write a stamped batch behind the last. Raises DiskError with the file as it was.
 
-        If it can't be put back as it was, `torn` is set and nothing may be appended any more.
+        `timestamp` is its largest. If the file can't be put back as it was, `torn` is set and
+        nothing may be appended any more.
         """
         position = self.size
         try:
-            self.log.write(batch.view, position)
+            self.log.write(batch, position)
         except DiskError:
             self.torn = True
             self._reserved = position
@@ -175,13 +176,16 @@ class Segment:
             self.log.truncate(position)
             self.torn = False
             raise
-        self.note(batch, position, index_interval)
+        self._note(last_offset, len(batch), timestamp, position, index_interval)
 
     def note(self, batch: BatchView, position: int, index_interval: int) -> None:
         """Account for the batch at `position`, the end so far. Recovery's rebuild is this too."""
         last_offset = batch.base_offset + batch.last_offset_delta
-        length = batch.length
-        timestamp = batch.max_timestamp
+        self._note(last_offset, batch.length, batch.max_timestamp, position, index_interval)
+
+    def _note(
+        self, last_offset: int, length: int, timestamp: int, position: int, index_interval: int
+    ) -> None:
         if timestamp > self.max_timestamp:
             self.max_timestamp = timestamp
             self.max_timestamp_offset = last_offset

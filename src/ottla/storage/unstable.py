@@ -57,8 +57,9 @@ class Unstable:
 
     def begin(self, transaction: Transaction) -> None:
         """A transaction's first batch is in the log, behind all that was there."""
-        assert transaction.first_offset not in self._by_first, "two batches at one offset"
-        self._by_first[transaction.first_offset] = transaction
+        first_offset = transaction.place.offset
+        assert first_offset not in self._by_first, "two batches at one offset"
+        self._by_first[first_offset] = transaction
         if self.first is None:
             self.first = transaction
 
@@ -70,10 +71,10 @@ class Unstable:
 
     def settle(self, high_watermark: Offset) -> None:
         """Markers below the high watermark are committed: what they ended is for all to see."""
-        ended = self.ended
+        ended, by_first = self.ended, self._by_first
         while ended and ended[0].marker < high_watermark:
-            del self._by_first[ended.popleft().first_offset]
-        self.first = next(iter(self._by_first.values()), None)
+            del by_first[ended.popleft().place.offset]
+        self.first = next(iter(by_first.values())) if by_first else None
 
     def open(self) -> Iterator[Transaction]:
         """Those without a marker, the one that began first at first."""

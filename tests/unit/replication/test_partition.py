@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import ENOSPC
+
 import pytest
 
 from ottla.core.model import FileSlice, LeaderEpoch, Offset
@@ -10,6 +12,7 @@ from ottla.protocol.errors import ErrorCode
 from ottla.records.batch import BatchView
 from ottla.records.builder import Producer
 from ottla.replication.partition import Appended, Partition, ReadWaiter
+from ottla.testing.simfile import Fault
 from ottla.testing.simnode import SimNode
 from tests.asking import batch
 
@@ -71,6 +74,55 @@ def test_where_the_operating_system_flushes_it_is_committed_at_once() -> None:
     appended = append(partition)
     assert partition.committed(appended.end) is None
     assert partition.is_committed(appended.end)
+
+
+def own(partition: Partition) -> ErrorCode | None:
+    return partition.put_own(bytearray(view().view), 0)
+
+
+def test_an_entry_that_was_built_here_is_committed_as_any_batch_is(
+    node: SimNode, partition: Partition
+) -> None:
+    assert own(node.partition("t", 1)) is None, "its files are not there yet"
+    append(partition)
+    assert own(partition) is ErrorCode.NONE
+    pending = committed(partition, 2)
+    assert (partition.log.end, partition.records_in, partition.high_watermark) == (2, 2, 0)
+    node.settle()
+    assert pending.done
+    assert partition.high_watermark == partition.last_stable == 2
+
+
+def test_an_entry_that_was_built_here_wakes_who_waits_where_the_operating_system_flushes() -> None:
+    node = SimNode(flush_policy="os")
+    node.create_topic("t")
+    partition = ready(node, node.partition("t"))
+    append(partition)
+    waiter = ReadWaiter(1)
+    waiter.watch(partition)
+    assert own(partition) is ErrorCode.NONE
+    assert waiter.pending.done
+    assert partition.is_committed(Offset(2))
+
+
+def test_an_entry_that_was_built_here_is_left_to_others_where_the_broker_stamps_the_time() -> None:
+    node = SimNode()
+    node.create_topic("t", message_timestamp_type="LogAppendTime")
+    partition = ready(node, node.partition("t"))
+    append(partition)
+    assert own(partition) is None
+    assert partition.log.end == 1
+
+
+def test_an_entry_that_was_built_here_is_not_in_where_the_disk_refuses_it(
+    node: SimNode, partition: Partition
+) -> None:
+    append(partition)
+    node.disk.faults = [Fault("write", ENOSPC)]
+    assert own(partition) is ErrorCode.KAFKA_STORAGE_ERROR
+    assert partition.log.end == 1
+    partition.fail()
+    assert own(partition) is None
 
 
 def test_a_round_commits_what_was_appended_before_it_began(

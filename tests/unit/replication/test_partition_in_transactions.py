@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import ENOSPC
+
 import pytest
 
 from ottla.core.model import FileSlice, Offset
@@ -13,6 +15,7 @@ from ottla.records.control import ControlType, EndMarker, end_marker_of
 from ottla.records.reader import Record, read_batches
 from ottla.replication.partition import Appended, Partition, ReadWaiter
 from ottla.storage.aborted import Aborted
+from ottla.testing.simfile import Fault
 from ottla.testing.simnode import SimNode
 
 
@@ -255,6 +258,34 @@ def test_deleted_records_take_the_last_stable_offset_along(node, partition):
     partition.log.set_start(Offset(2))
     assert partition.last_stable == 2
     assert partition.read(Offset(2), 100, committed=True) is None
+
+
+def test_a_commit_holds_readers_back_until_the_round_that_covers_it_is_through(  # I38
+    node, partition
+):
+    write(partition, 0)
+    node.loop.turn()  # a round begins, without the marker
+    end(node, partition, commit=True)
+    committing = [partition.committed(Offset(offset)) for offset in (1, 2)]
+    while not committing[0].done:
+        node.disk.step()
+    assert (partition.high_watermark, partition.last_stable) == (1, 0)
+    node.settle()
+    assert committing[1].done
+    assert (partition.high_watermark, partition.last_stable) == (2, 2)
+
+
+@pytest.mark.parametrize("policy", ["commit", "os"])
+def test_a_commit_that_the_disk_refuses_ends_nothing(policy):
+    node = SimNode(flush_policy=policy)
+    node.create_topic("t")
+    partition = ready(node, node.partition("t"))
+    write(partition, 0)
+    node.settle()
+    node.disk.faults = [Fault("write", ENOSPC)]
+    assert mark(partition, commit=True) is ErrorCode.KAFKA_STORAGE_ERROR
+    assert (partition.log.end, partition.last_stable) == (1, 0)
+    assert len(list(partition.open_transactions())) == 1
 
 
 def test_where_the_operating_system_flushes_a_marker_counts_at_once():

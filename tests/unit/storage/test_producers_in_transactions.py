@@ -337,3 +337,33 @@ def test_a_refusal_that_comes_late_takes_nothing_from_a_later_verification(state
     verification = verified(states, later)
     states.refute(7, earlier)
     assert states.check(later, verification) is None
+
+
+def test_a_marker_that_was_written_here_is_remembered_as_one_that_is_read() -> None:
+    read, told = ProducerStates(2), ProducerStates(2)
+    for states in (read, told):
+        offset = 0
+        for pid, epoch, kind, coordinator in (
+            (7, 0, COMMIT, 0),
+            (7, 1, COMMIT, 3),
+            (7, 0, COMMIT, 3),
+            (8, 2, ABORT, 1),
+            (9, 0, COMMIT, 0),  # pushes one of the others out
+        ):
+            if pid != 9:
+                verification = states.verify(pid, epoch, 0, bumps=True)
+                batch = sent(0, pid=pid, epoch=epoch, at=offset)
+                if states.check(batch, verification) is None:
+                    states.update(batch)
+            view = marker(kind, pid=pid, epoch=epoch, at=offset + 1, coordinator=coordinator)
+            if states is read:
+                states.update(view)
+            else:
+                states.mark(pid, epoch, EndMarker(kind, coordinator), 2000, Offset(offset + 1))
+            states.unstable.settle(Offset(offset + 1))
+            offset += 2
+    assert told.encode() == read.encode()
+    assert len(told.unstable) == len(read.unstable)
+    assert [one.first_offset for one in told.unstable.open()] == [
+        one.first_offset for one in read.unstable.open()
+    ]

@@ -137,7 +137,7 @@ def test_holes_that_compaction_has_left_are_no_damage(bench):
         position += batches[-1].length
     new = new_segment(old.base_offset, bench.disk.perform_now([*_files(".anew")]))
     for batch in [*batches[:3], *batches[5:]]:
-        new.append(BatchView(memoryview(bytearray(batch.view))), 300)
+        new.append(batch.view, batch.last_offset, batch.max_timestamp, 300)
     new.opened()
     bench.log.replace([old], new)
     made = scrubber(bench)
