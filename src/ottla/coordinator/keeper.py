@@ -169,7 +169,10 @@ class Keeper(Generic[S]):
             if outcome is _DONE:
                 self._busy = False
                 for effect in decision.effects:
-                    if isinstance(effect, Do):
+                    # What waits for nothing is done without asking what it would wait for.
+                    if isinstance(effect, Do) or (
+                        isinstance(effect, WhenCommitted) and journal.is_all_committed()
+                    ):
                         effect()
                     else:
                         self._effect(effect)

@@ -25,6 +25,8 @@ R = TypeVar("R")
 
 _LONG = 256
 """Characters of a key above which it is not remembered: nobody has checked yet how long it is."""
+_KEYS_MAX = 4096
+"""Keys of which is remembered who has them; then all are forgotten, and looked up anew."""
 
 
 def java_hash(text: str) -> int:
@@ -68,6 +70,8 @@ class Runtime(Generic[S]):
         self._clock = clock
         self._timers = timers
         self._keepers: dict[int, Keeper[S]] = {}
+        self._by_key: dict[str, Keeper[S]] = {}
+        """By the keys that were asked for: a producer asks two or three times in a transaction."""
         self._waiting: deque[tuple[str, Operation[S]]] = deque()
         self._making = False
         self._stopped = False
@@ -100,7 +104,7 @@ class Runtime(Generic[S]):
 
     def ask(self, key: str, decide: Callable[[S], Decision[R]]) -> Soon[R | ErrorCode]:
         """As `submit`; but a reply that leaves at once is returned as it is."""
-        keeper = self._keeper_of(key)
+        keeper = self._by_key.get(key) or self._keeper_of(key)
         if keeper is None or keeper.failure or self._stopped or self._waiting:
             return self.submit(key, decide)
         return keeper.ask(decide)
@@ -108,14 +112,19 @@ class Runtime(Generic[S]):
     def settled(self, key: str) -> S | None:
         """The key's shard, where nothing is under way in it and all that it has written is
         committed: what it says at once is what `submit` would be told. Else None: submit."""
-        keeper = self._keeper_of(key)
+        keeper = self._by_key.get(key) or self._keeper_of(key)
         if keeper is None or self._stopped or self._waiting or not keeper.is_settled:
             return None
         return keeper.shard
 
     def _keeper_of(self, key: str) -> Keeper[S] | None:
         count = self._journals.count()
-        return self._keepers.get(java_hash(key) % count) if count else None
+        keeper = self._keepers.get(java_hash(key) % count) if count else None
+        if keeper is not None and len(key) <= _LONG:
+            if len(self._by_key) >= _KEYS_MAX:
+                self._by_key.clear()
+            self._by_key[key] = keeper
+        return keeper
 
     def submit_to(
         self, partition: int, decide: Callable[[S], Decision[R]]
@@ -212,6 +221,7 @@ class Runtime(Generic[S]):
             keeper = self._keepers[partition] = Keeper(
                 self._make_shard(partition), journal, self._codec, self._clock, self._timers
             )
+            self._by_key.clear()  # some may be of the one before
             keeper.load()  # not before it can be found, or what it asks for loads it once more
         return keeper
 
@@ -242,6 +252,7 @@ class Runtime(Generic[S]):
 
     def _gone(self) -> None:
         keepers, self._keepers = self._keepers, {}
+        self._by_key.clear()
         for keeper in keepers.values():
             keeper.unload(ErrorCode.NOT_COORDINATOR)
 

@@ -63,7 +63,8 @@ class PartitionMarkers:
         if len(partitions) <= AT_ONCE:
             find = self._context.table.get
             for place in partitions:
-                found = find(*place)
+                topic, number = place
+                found = find(topic, number)
                 if type(found) is ErrorCode:
                     results[place] = found
                     continue

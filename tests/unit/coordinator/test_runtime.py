@@ -241,3 +241,26 @@ def test_a_shard_may_ask_of_itself_as_soon_as_it_is_loaded() -> None:
     assert world.runtime.submit("g", add("a")).result() == 7
     assert [one.result() for one in asked] == [6]
     assert len(world.shards) == 1
+
+
+def test_who_asks_again_by_a_key_is_told_by_the_shard_that_has_it_then() -> None:
+    world = World(2)
+    runtime = world.runtime
+
+    def ask(key: str = "a") -> Any:
+        asked = runtime.ask(key, add(key))
+        world.loop.run()
+        return asked.result() if isinstance(asked, Pending) else asked
+
+    assert [ask(), ask()] == [1, 2]
+    journal = world.journals.journals[runtime.partition_for("a")]
+    journal.failure = ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert ask() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    journal.failure = ErrorCode.NONE
+    assert [ask(), ask()] == [3, 4]
+    assert runtime.settled("a") is world.shards[-1]
+    world.journals.delete()
+    assert runtime.settled("a") is None
+    world.journals.journals = [MemoryJournal(), MemoryJournal()]
+    assert [ask(), ask()] == [1, 2]
+    assert runtime.settled("a") is world.shards[-1]

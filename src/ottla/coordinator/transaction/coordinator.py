@@ -273,10 +273,11 @@ class Transactions:
         epoch = self._coordinator_epoch(shard.partition)
         if epoch is None:
             return  # and all that was known of them with it
-        for one in transactions[:AT_ONCE]:
+        many = len(transactions) > AT_ONCE
+        for one in transactions[:AT_ONCE] if many else transactions:
             if one.is_prepared:
                 self._sending.send(shard, one, epoch)
-        if len(transactions) > AT_ONCE:
+        if many:
             self._timers.soon(partial(self.prepared, shard, transactions[AT_ONCE:]))
 
     def expired(self, transactions: Sequence[Transaction]) -> None:

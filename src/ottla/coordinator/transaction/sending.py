@@ -8,13 +8,13 @@ shard that is loaded has it sent again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ottla.coordinator.decision import Ending
 from ottla.coordinator.transaction.states import TransactionState
-from ottla.core.pending import Pending
+from ottla.core.pending import Pending, Soon
 from ottla.protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ _OVER = frozenset(
 )
 """There is nothing left to do in that partition: it has the marker, is gone, or has gone on."""
 
+_NOTHING: dict[TopicPartition, ErrorCode] = {}
+
 
 class Sending:
     """`live` is the runtime's: the shard that has the transactional id now."""
@@ -63,13 +65,16 @@ class Sending:
             coordinator_epoch,
             prepared.version,
         )
-        self._write(_Way(shard, prepared, ending), tuple(prepared.partitions), AGAIN_S)
+        partitions = tuple(prepared.partitions)
+        written = self._markers.write(ending, partitions) if partitions else _NOTHING
+        if not isinstance(written, Pending) and not any(written.values()):
+            shard.complete(prepared, ending[:2])  # as nearly always, under flush.policy=os
+        else:
+            self._when_written(_Way(shard, prepared, ending), written, AGAIN_S)
 
-    def _write(self, way: _Way, partitions: Sequence[TopicPartition], again_s: float) -> None:
-        if not partitions:
-            way.end()
-            return
-        written = self._markers.write(way.ending, partitions)
+    def _when_written(
+        self, way: _Way, written: Soon[dict[TopicPartition, ErrorCode]], again_s: float
+    ) -> None:
         if isinstance(written, Pending):
             written.then(lambda: self._written(way, written.result(), again_s))
         else:
@@ -91,7 +96,8 @@ class Sending:
         """Only if the coordinator still wants it of us. Under version 1 the next transaction has
         the same epoch: a marker that comes too late would end that one (I43)."""
         if self._live(way.prepared.id) is way.shard and way.is_wanted():
-            self._write(way, left, min(2 * waited_s, AGAIN_S_MAX))
+            written = self._markers.write(way.ending, left)
+            self._when_written(way, written, min(2 * waited_s, AGAIN_S_MAX))
 
 
 class _Way(NamedTuple):
