@@ -325,3 +325,23 @@ def test_the_recorded_run_did_all_that_it_is_recorded_for(run: Run) -> None:
     assert ends[".swap"] >= 1, "nothing was compacted"
     assert sum(f"/{ROLLED}-0/" in one for one in gone) > 2, "no segment was deleted"
     assert any(DELETED in one for one in gone), "no topic was deleted"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("copy_file_range", "4<%s>, NULL, 5<%s>, NULL, 10, 0", "copy_file_range"),
+        ("pwritev2", "4<%s>, [], 1, 0, 0", "pwritev2"),
+        ("syncfs", "4<%s>", "syncfs"),
+        ("sync", "", "sync"),
+        ("io_uring_setup", "8, {}", "io_uring_setup"),
+        ("fallocate", "4<%s>, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 0, 512",
+         "fallocate(FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE)"),
+    ],
+)  # fmt: skip
+def test_a_call_that_the_model_does_not_know_is_named(name: str, arguments: str, said: str) -> None:
+    path = "".join(f"\\x{byte:02x}" for byte in b"/data/f")
+    replay = Replay("/data")
+    made = Call("openat", f'AT_FDCWD</>, "{path}", O_RDWR|O_CREAT', 0, 0, 4, path)
+    list(replay.run([made, Call(name, arguments.replace("%s", path), 1, 1, 0)]))
+    assert replay.unknown == {said}
