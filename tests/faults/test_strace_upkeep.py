@@ -113,9 +113,9 @@ def program(broker: Broker, told: Told) -> None:
     transact(broker, told)
     delete(broker, told)
     cleaned = broker.directory / "cleaner-offset-checkpoint"
-    wait_until(
-        lambda: cleaned.exists() and f"{COMPACTED} 0 18" in cleaned.read_text(), "a compaction"
-    )
+    # How far depends on where segments end, and that on when the rounds of syncs come.
+    upto = re.compile(rf"^{COMPACTED} 0 (?:1[2-9]|2\d)$", re.MULTILINE)
+    wait_until(lambda: cleaned.exists() and bool(upto.search(cleaned.read_text())), "a compaction")
     told.mark()
 
 
