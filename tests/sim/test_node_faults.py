@@ -227,8 +227,8 @@ REFUSED = (
     "write", "truncate", "create", "replace", "sync", "sync directory", "rename", "remove",
     "make directory", "read nowait", "warm", "ask for the space of",
 )  # fmt: skip
-"""Every call that a node makes while it serves these clients. Those of a start are refused in
-test_crash_states.py, those of a compaction in test_compaction.py."""
+"""What a node asks of its disk while it serves these clients. What a start alone asks for is refused
+one by one in tests/unit/testing, and not in a history."""
 
 
 class Misused(Unlucky):
