@@ -33,8 +33,8 @@ class Rule(NamedTuple):
 RULES = {
     "I41 an answer from before the marker is worth nothing": Rule(
         "storage.producers",
-        "ProducerStates._ended",
-        "self._verifying.pop(batch.producer_id, None)",
+        "ProducerStates.mark",
+        "self._verifying.pop(producer_id, None)",
         "pass",
     ),
     "I41 nothing begins unverified": Rule(
@@ -69,8 +69,8 @@ RULES = {
     ),
     "a marker ends what is open": Rule(
         "storage.producers",
-        "ProducerStates._ended",
-        "ending, state.transaction = state.transaction, None",
+        "ProducerStates.mark",
+        "ending = state.transaction",
         "ending = None",
     ),
     "I39 an abort is told to readers": Rule(
@@ -100,8 +100,8 @@ RULES = {
     "I38 the first open transaction holds readers back": Rule(
         "storage.unstable",
         "Unstable.settle",
-        "next(iter(self._by_first.values()), None)",
-        "next(reversed(self._by_first.values()), None)",
+        "next(iter(by_first.values()))",
+        "next(reversed(by_first.values()))",
     ),
     "I38 a marker counts once it is committed": Rule(
         "storage.unstable",
@@ -112,7 +112,7 @@ RULES = {
     "I38 readers stop where the first open transaction began": Rule(
         "replication.partition",
         "Partition._settle",
-        "self.stable_position = first.place",
+        "self.stable_position = high if place.offset > high.offset else place",
         "self.stable_position = high",
     ),
     "I38 what is open is remembered over a restart": Rule(
@@ -130,8 +130,8 @@ RULES = {
     "I38 where it began is noted": Rule(
         "storage.log",
         "Log.append",
-        "began.place = LogPosition(base_offset, segment, segment.size - batch.length)",
-        "pass",
+        "self.producers.update(batch, segment, segment.size - batch.length)",
+        "self.producers.update(batch)",
     ),
 }
 
