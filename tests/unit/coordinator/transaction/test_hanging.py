@@ -463,6 +463,13 @@ def test_what_is_read_once_more_may_have_to_be_waited_for(world: World) -> None:
 # --- while a marker is on its way -----------------------------------------------------------------
 
 
+def let_markers_go(world: World) -> None:
+    """They are written, nothing is open any more, and the next look has been."""
+    world.markers.release()
+    world.partitions.open.clear()
+    world.loop.advance(AGAIN_S)
+
+
 def test_i41_a_producer_begins_nothing_where_the_marker_of_its_last_one_is_still_to_be_written(
     world: World,
 ) -> None:
@@ -476,9 +483,7 @@ def test_i41_a_producer_begins_nothing_where_the_marker_of_its_last_one_is_still
     begun_again(world)
     assert marker(world) == (ended(producer), (P0,))
     assert world.add(after) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
-    world.markers.release()
-    world.partitions.open.clear()
-    world.loop.advance(AGAIN_S)
+    let_markers_go(world)
     assert world.add(after) is ErrorCode.NONE
 
 
@@ -489,9 +494,7 @@ def test_nor_while_the_node_runs_and_the_marker_has_its_own_epoch(world: World) 
     world.loop.advance(LOOK_S)
     assert marker(world)[0] == Ending(*producer, False, 3, CLASSIC)
     assert world.add(producer) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
-    world.markers.release()
-    world.partitions.open.clear()
-    world.loop.advance(AGAIN_S)
+    let_markers_go(world)
     assert world.add(producer) is ErrorCode.NONE
 
 
