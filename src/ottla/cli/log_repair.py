@@ -67,7 +67,7 @@ def run(options: arguments.LogRepair) -> int:
         raise BadInput("--cut and --skip exclude each other: choose one")
     how = "cut" if options.cut else "skip" if options.skip else ""
     partitions, _ = partitions_under(options.path)
-    directories = {os.path.dirname(os.path.abspath(files.path)) for files in partitions}
+    directories = {_above(files) for files in partitions}
     store = StoreRepair(os.path.abspath(options.path), partitions)
     directories |= {store.path} if store.is_there else set()
     locks = []
@@ -179,11 +179,7 @@ def _first_of(files: PartitionFiles, bases: list[int], certain: int) -> int:
     start = _known(files, checkpoints.LOG_STARTS)
     if not bases:
         return start
-    path = os.path.join(os.path.dirname(os.path.abspath(files.path)), checkpoints.LOG_STARTS)
-    sealed = False
-    if os.path.exists(path):
-        with open(path, "rb", opener=open_regular) as file:
-            sealed = checkpoints.is_sealed(file.read())
+    sealed = checkpoints.is_sealed(_content(_above(files), checkpoints.LOG_STARTS))
     # Kafka leaves out a start that is a segment's: only what begins past all is missing then.
     return start if bases[0] > (start if sealed else max(start, certain)) else bases[0]
 
@@ -196,28 +192,36 @@ def _end_of(files: PartitionFiles) -> int:
 
 
 def _known(files: PartitionFiles, name: str) -> int:
-    above = os.path.dirname(os.path.abspath(files.path))
-    partition = TopicPartition(files.topic, files.partition)
-    return _offsets(above, name).get(partition, Offset(0))
+    return _offsets(_above(files), name).get(_key(files), Offset(0))
 
 
 def _cleaned(files: PartitionFiles) -> int | None:
     """Below this offset compaction may have left holes; None if what would tell is lost."""
-    path = os.path.join(os.path.dirname(os.path.abspath(files.path)), checkpoints.CLEANED)
-    if not os.path.exists(path):
-        return None
-    with open(path, "rb", opener=open_regular) as file:
-        offsets = checkpoints.decode_offsets(file.read())
-    key = TopicPartition(files.topic, files.partition)
-    return None if offsets is None else offsets.get(key, Offset(0))
+    raw = _content(_above(files), checkpoints.CLEANED)
+    offsets = None if raw is None else checkpoints.decode_offsets(raw)
+    return None if offsets is None else offsets.get(_key(files), Offset(0))
 
 
 def _offsets(above: str, name: str) -> dict[TopicPartition, Offset]:
+    return checkpoints.decode_offsets(_content(above, name)) or {}
+
+
+def _content(above: str, name: str) -> bytes | None:
+    """Of a file in a data directory; None if it is not there."""
     path = os.path.join(above, name)
     if not os.path.exists(path):
-        return {}
+        return None
     with open(path, "rb", opener=open_regular) as file:
-        return checkpoints.decode_offsets(file.read()) or {}
+        return file.read()
+
+
+def _above(files: PartitionFiles) -> str:
+    """The data directory that a partition's lies in."""
+    return os.path.dirname(os.path.abspath(files.path))
+
+
+def _key(files: PartitionFiles) -> TopicPartition:
+    return TopicPartition(files.topic, files.partition)
 
 
 def _tell(damages: list[Damage], how: str, *, as_json: bool) -> None:
@@ -257,7 +261,7 @@ def _tell_doubtful(doubtful: Found, how: str, *, as_json: bool) -> None:
 
 
 def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: bool) -> None:
-    above = os.path.dirname(os.path.abspath(files.path))
+    above = _above(files)
     aside = new_aside(above, files.name)
     # Without the marker the next start reads the logs; without it a half done repair is one more
     # unclean stop, and can be done again.
@@ -285,7 +289,7 @@ def _repair(files: PartitionFiles, damages: list[Damage], how: str, *, as_json: 
         pass
     _sync(files.path)
     for name in (checkpoints.CLEANED, checkpoints.RECOVERY_POINTS):
-        _note(above, name, {TopicPartition(files.topic, files.partition): end})
+        _note(above, name, {_key(files): end})
     if not as_json:
         lost = sum(one.lost("skip") for one in damages) if how == "skip" else damages[0].lost("cut")
         sys.stdout.write(
@@ -333,10 +337,9 @@ def _note_doubtful(doubtful: Found) -> None:
     """Of all logs before anything else: what the file doesn't name has no holes."""
     ends: dict[str, dict[TopicPartition, Offset]] = {}
     for files, holes in doubtful:
-        above = os.path.dirname(os.path.abspath(files.path))
+        above = _above(files)
         for one in holes:
-            key = TopicPartition(files.topic, files.partition)
-            ends.setdefault(above, {})[key] = Offset(one.offset_end)
+            ends.setdefault(above, {})[_key(files)] = Offset(one.offset_end)
     for above, more in ends.items():
         _note(above, checkpoints.CLEANED, more)
 
