@@ -33,6 +33,8 @@ THREADS_QUICK = 4
 COLD_S = 0.0005
 """Where the kernel doesn't tell: a directory that takes longer than this was not in memory, or the
 machine is busy. What can be asked for without waiting often takes less."""
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""To open a pipe would wait for who writes it. Whether it is a file, whoever needs it sees."""
 _TAIL_BYTES = 1 << 20
 """Of what is read again of a log: the rest is read through, which the kernel sees by itself."""
 _WHOLE_BYTES_MAX = 256 << 10
@@ -91,7 +93,7 @@ def in_memory(log: Log) -> bool | None:
         for name in names:
             if name in earlier:
                 continue
-            fd = os.open(f"{path}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(f"{path}/{name}", _FLAGS)
             try:
                 size = os.fstat(fd).st_size
                 if size:
@@ -180,7 +182,7 @@ def _index_of(name: str) -> str:
 def _last_position(path: str) -> int:
     """Where the last batch lies that an index leads to; 0 without one."""
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, _FLAGS)
         try:
             size = os.fstat(fd).st_size
             if size >= OFFSET_ENTRY.size:
@@ -195,7 +197,7 @@ def _position(path: str, relative: int) -> int:
     """Where the last batch lies that an index leads to below an offset; 0 without one."""
     raw = b""
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, _FLAGS)
         try:
             raw = os.read(fd, _ENTRIES_MAX * OFFSET_ENTRY.size)
         finally:
@@ -213,7 +215,7 @@ def _position(path: str, relative: int) -> int:
 def _touch(path: str) -> None:
     """A small file; of another its first page and its last."""
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, _FLAGS)
         try:
             size = os.fstat(fd).st_size
             if size <= _WHOLE_BYTES_MAX:
@@ -228,7 +230,7 @@ def _touch(path: str) -> None:
 def _touch_log(path: str, begin: int, length: int) -> None:
     """The first page, and `length` bytes from `begin` on, or as many as there are."""
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, _FLAGS)
         try:
             size = os.fstat(fd).st_size
             if begin or not length:
