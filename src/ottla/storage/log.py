@@ -338,14 +338,13 @@ class Log(Readable):
         assert base_offset < end <= segment.base_offset + _OFFSETS_MAX, "append without prepare"
         batch.stamp(base_offset, epoch)
         settings = self._settings
-        under_os = self.rounds.policy == "os"
         try:
             segment.append(batch.view, end - 1, batch.max_timestamp, settings.index_interval_bytes)
         except DiskError:
             self.failed = segment.torn
             raise
         self.end = end
-        if under_os:
+        if self.rounds.policy == "os":
             self.flushed = end
             if end - self.recovery_point >= settings.flush_messages:
                 self.rounds.request(self)
