@@ -303,13 +303,19 @@ def test_where_it_was_the_last_of_its_producer_id_another_id_follows(world: Worl
     assert (world.of().producer_id, world.of().epoch) == (producer.producer_id + 1, 0)
 
 
-def test_what_came_behind_one_that_is_about_to_end_waits_for_that(world: World) -> None:
+def behind_one_that_ends(world: World) -> Identity:
+    """Left open by a producer whose transaction before waits for its markers; after a start."""
     producer = world.ongoing()
     world.markers.holds = True
     after = world.end(producer)
     assert isinstance(after, Identity)
     left_open(world, after)
     begun_again(world)
+    return after
+
+
+def test_what_came_behind_one_that_is_about_to_end_waits_for_that(world: World) -> None:
+    after = behind_one_that_ends(world)
     assert [ending.committed for ending, _ in world.markers.written] == [True]
     assert world.add(after, P1) is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
     world.markers.holds = False
@@ -572,12 +578,7 @@ def test_no_shard_that_came_back_meanwhile_makes_those_unknown_that_were_not_loo
 
 def test_it_is_looked_for_ever_less_often_while_something_waits(world: World) -> None:
     """A partition that takes no marker may be damaged for days."""
-    producer = world.ongoing()
-    world.markers.holds = True
-    after = world.end(producer)
-    assert isinstance(after, Identity)
-    left_open(world, after)
-    begun_again(world)
+    after = behind_one_that_ends(world)
     world.partitions.asked.clear()
     world.loop.advance(16 * AGAIN_S_MAX)
     assert len(world.partitions.asked) in range(16, 16 + 5)

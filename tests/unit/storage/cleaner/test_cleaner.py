@@ -189,14 +189,19 @@ def test_a_damaged_log_is_left_alone_and_the_others_are_compacted(world):
     assert world.offsets(sound) == [4, 5]
 
 
+def compact_so_far(world: World, steps: int) -> None:
+    """Begin a round, and leave it after so many turns of the loop or steps of the disk."""
+    world.loop.advance(16)
+    for _ in range(steps):
+        if not world.loop.turn():
+            world.disk.step()
+
+
 def test_a_topic_that_is_deleted_in_the_midst_of_it_holds_up_nobody(world):
     for steps in range(40):
         name = TopicPartition(f"gone-{steps}", 0)
         world.log(name)
-        world.loop.advance(16)
-        for _ in range(steps):
-            if not world.loop.turn():
-                world.disk.step()
+        compact_so_far(world, steps)
         world.directory.delete(name)
         world.settle()
         assert name not in world.directory.checkpoints.cleaned
@@ -211,10 +216,7 @@ def test_records_that_are_deleted_in_the_midst_of_it_stay_deleted(world):
     for steps in range(40):
         name = TopicPartition(f"t-{steps}", 0)
         log = world.log(name)
-        world.loop.advance(16)
-        for _ in range(steps):
-            if not world.loop.turn():
-                world.disk.step()
+        compact_so_far(world, steps)
         world.directory.starts.move(log, Offset(5))
         world.settle()
         world.look()
@@ -284,10 +286,7 @@ def test_compaction_of_a_log_says_nothing_of_one_that_was_made_under_its_name(wo
     for steps in range(120):
         name = TopicPartition(f"again-{steps}", 0)
         world.log(name)
-        world.loop.advance(16)
-        for _ in range(steps):
-            if not world.loop.turn():
-                world.disk.step()
+        compact_so_far(world, steps)
         world.directory.delete(name)
         world.directory.create(name, TopicId(b"another".ljust(16)), SETTINGS)
         world.settle()
